@@ -1,0 +1,32 @@
+"""JAX models, nested and flat: vectors, states and checkpoints, with nothing lost on the way."""
+
+from ._cast import bf16 as bf16
+from ._cast import f16 as f16
+from ._cast import f32 as f32
+from ._cast import f64 as f64
+from ._diff import Diff as Diff
+from ._errors import ArgumentError as ArgumentError
+from ._errors import ArgumentTypeError as ArgumentTypeError
+from ._errors import CheckpointError as CheckpointError
+from ._errors import ChecksumError as ChecksumError
+from ._errors import DeletedArrayError as DeletedArrayError
+from ._errors import JtreeError as JtreeError
+from ._errors import LoadError as LoadError
+from ._errors import ModelError as ModelError
+from ._errors import PathError as PathError
+from ._errors import VectorError as VectorError
+from ._errors import VectorTypeError as VectorTypeError
+from ._flat import Restructure as Restructure
+from ._flat import destructure as destructure
+from ._kinds import children as children
+from ._kinds import trainable as trainable
+from ._leaves import isnumeric as isnumeric
+from ._query import count as count
+from ._query import modules as modules
+from ._query import trainables as trainables
+from ._state import diff as diff
+from ._state import loadmodel as loadmodel
+from ._state import state as state
+from ._walk import walk as walk
+
+__version__ = "0.1.0"

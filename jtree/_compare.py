@@ -1,0 +1,284 @@
+"""Two models, place by place: a source for every array, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from . import _path
+from ._diff import Diff, Mismatch
+from ._errors import ArgumentError, did_you_mean
+from ._kinds import static
+from ._leaves import (
+    BASIC,
+    canonical,
+    check_alive,
+    describe,
+    equal,
+    isabstract,
+    isarray,
+    isconcrete,
+    isinexact,
+)
+from ._walk import Walk
+
+
+class _Marker(NamedTuple):
+    name: str
+
+
+ZERO: Final = _Marker("zero")  # the source has no such parameter: the destination becomes zero
+KEEP: Final = _Marker("keep")  # the destination stays as it is
+
+
+class Comparison(NamedTuple):
+    """A `Diff`, and for every slot of the destination that gets new numbers, where from."""
+
+    diff: Diff
+    sources: dict[int, Any]  # an array, ZERO or KEEP
+    slots: dict[str, int]  # the destination's slots by path
+
+
+def compare(
+    dst: Walk, src: Walk, *, keep: Callable[[Any], Any] | None = None, none: str = "error"
+) -> Comparison:
+    """Compare the places of two walked models, and find a source for every array."""
+    if none not in ("error", "zero", "keep"):
+        raise ArgumentError(f"none: expected 'error', 'zero' or 'keep', found {none!r}")
+    ours, theirs = dst.labels(keep), src.labels(keep)
+    found = {path: src.slots[slot].value for path, slot in theirs.slots.items()}
+    side = _Side(found, {path: dst.slots[slot].value for path, slot in ours.slots.items()}, none)
+    verdicts = {path: side.verdict(path) for path in ours.slots}
+    mismatches = [x for x in verdicts.values() if isinstance(x, Mismatch)]
+    mismatches += side.unexpected()
+    sources = {
+        ours.slots[path]: x
+        for path, x in verdicts.items()
+        if x is not None and not isinstance(x, Mismatch)
+    }
+    wrong, chosen = _resolve_ties(dst, sources, {n: p for p, n in ours.slots.items()})
+    mismatches += wrong
+    config = _config(ours.nodes, side.expected, theirs.nodes, found)
+    return Comparison(Diff(tuple(sorted(mismatches, key=_place)), config), chosen, ours.slots)
+
+
+class _Side(NamedTuple):
+    """What the source holds and what the destination expects, by path."""
+
+    found: dict[str, Any]
+    expected: dict[str, Any]
+    none: str
+
+    def verdict(self, path: str) -> Any:
+        """Return a source for one place, a mismatch, or None where there is nothing to load."""
+        expected = self.expected[path]
+        if not isarray(expected):
+            return self._into_other(path, expected)
+        if path not in self.found:
+            return self._missing(path, expected)
+        found = self.found[path]
+        if found is False and _class(expected.dtype) != "other":
+            return ZERO
+        if found is None:
+            return self._none(path, path, expected)
+        if not _holds_numbers(found):
+            return _mismatch(path, "kind", describe(expected), describe(found), _kind_hint(found))
+        return _array_into_array(path, expected, found)
+
+    def _missing(self, path: str, expected: Any) -> Any:
+        steps = path.split(_path.SEPARATOR)
+        above = [_path.join(steps[:n]) for n in range(len(steps))]
+        for branch in above:
+            if branch in self.found and self.found[branch] is None:
+                return self._none(path, branch, expected)
+        near = did_you_mean(path, (p for p, x in self.found.items() if _holds_numbers(x)))
+        return _mismatch(path, "missing", describe(expected), "nothing", near)
+
+    def _none(self, path: str, where: str, expected: Any) -> Any:
+        if self.none != "error":
+            return ZERO if self.none == "zero" else KEEP
+        hint = '; if there is no such parameter use none="zero", if it is elsewhere none="keep"'
+        place = "None" if where == path else f"None at {_path.show(where)}"
+        return _mismatch(path, "kind", describe(expected), place, hint)
+
+    def _into_other(self, path: str, expected: Any) -> Mismatch | None:
+        found = self.found.get(path)
+        if not _holds_numbers(found):
+            return None
+        if expected is not None and expected is not False:
+            return _mismatch(path, "kind", describe(expected), describe(found))
+        if _iszero(path, found):
+            return None
+        text = f"{describe(expected)}, an absent parameter"
+        number = "zero or not, which cannot be read" if not _readable(found) else "not all zero"
+        hint = "; give the destination this parameter, or zero it in the source"
+        return _mismatch(path, "kind", text, f"{describe(found)}, {number}", hint)
+
+    def unexpected(self) -> list[Mismatch]:
+        return [
+            _mismatch(path, "unexpected", "nothing", describe(x), did_you_mean(path, self.expected))
+            for path, x in self.found.items()
+            if path not in self.expected and _holds_numbers(x)
+        ]
+
+
+def _place(mismatch: Mismatch) -> tuple[str, str]:
+    return mismatch.path, mismatch.sort
+
+
+def _mismatch(path: str, sort: str, expected: str, found: str, hint: str = "") -> Mismatch:
+    text = f"{_path.show(path)}: expected {expected}, found {found}{hint}"
+    return Mismatch(path, sort, expected, found, text)
+
+
+def _kind_hint(found: Any) -> str:
+    if found is True:
+        return "; only False, for an absent parameter, can stand for an array"
+    if isinstance(found, int | float | complex):
+        return "; make it an array with numpy.asarray"
+    return ""
+
+
+def _array_into_array(path: str, expected: Any, found: Any) -> Any:
+    """Return the source if its shape fits and its dtype can be converted, else a mismatch."""
+    ours, theirs = describe(expected), describe(found)
+    if tuple(expected.shape) != tuple(found.shape):
+        hint = ""
+        if len(found.shape) == 2 and tuple(found.shape[::-1]) == tuple(expected.shape):
+            hint = "; the source looks transposed"
+        wrong = _mismatch(path, "shape", ours, theirs, hint)
+        return wrong._replace(expected=tuple(expected.shape), found=tuple(found.shape))
+    if not isabstract(found):
+        check_alive(path, found)
+    dtype = expected.dtype if isinstance(expected, np.ndarray) else canonical(expected.dtype)
+    reason = _no_conversion(dtype, found)
+    if reason is None:
+        return found
+    wrong = _mismatch(path, "dtype", ours, theirs, f"; {reason}")
+    return wrong._replace(expected=expected.dtype, found=found.dtype)
+
+
+def _no_conversion(dtype: Any, found: Any) -> str | None:
+    """Return why these numbers cannot become this dtype, or None where they can."""
+    if found.dtype == dtype:
+        return None
+    ours, theirs = _class(dtype), _class(found.dtype)
+    if "other" in (ours, theirs) or ours == "bool":
+        return "these dtypes are not converted into each other"
+    if theirs in ("floating", "complex") and ours == "integer":
+        return "numbers are not rounded to integers; convert the source first"
+    if theirs == "complex" and ours == "floating":
+        return "the imaginary part would be lost; take the real part of the source first"
+    if theirs in ("integer", "bool") and not _fits(dtype, found):
+        return "not every integer in it fits"
+    return None
+
+
+def _class(dtype: Any) -> str:
+    if isinexact(dtype):
+        return "complex" if jnp.issubdtype(dtype, jnp.complexfloating) else "floating"
+    if jnp.issubdtype(dtype, jnp.integer):
+        return "integer"
+    return "bool" if jnp.issubdtype(dtype, jnp.bool_) else "other"
+
+
+def _fits(dtype: Any, found: Any) -> bool:
+    """Tell whether every integer of an array is the same number in another dtype."""
+    if _class(found.dtype) == "bool":
+        return True
+    low, high = _range(found.dtype)
+    least, most = _range(dtype)
+    exact = isinexact(dtype)
+    if least <= low and high <= most:
+        return True
+    if not _readable(found):
+        return False
+    numbers = np.asarray(found)
+    if not exact:
+        return not numbers.size or bool(least <= int(numbers.min()) and int(numbers.max()) <= most)
+    return all(
+        int(x) == int(y) for x, y in zip(numbers.flat, numbers.astype(dtype).real.flat, strict=True)
+    )
+
+
+def _range(dtype: Any) -> tuple[int, int]:
+    """Return the least and the greatest of the integers that a dtype has without a gap."""
+    if isinexact(dtype):
+        most = 2 ** (ml_dtypes.finfo(dtype).nmant + 1)
+        return -most, most
+    info = ml_dtypes.iinfo(dtype)
+    return int(info.min), int(info.max)
+
+
+def _holds_numbers(x: Any) -> bool:
+    return isarray(x) or isinstance(x, np.generic)
+
+
+def _readable(x: Any) -> bool:
+    return isconcrete(x) or isinstance(x, np.generic)
+
+
+def _iszero(path: str, x: Any) -> bool:
+    if not _readable(x) or _class(x.dtype) == "other":
+        return False
+    check_alive(path, x)
+    return not np.asarray(x).any()
+
+
+def _resolve_ties(
+    dst: Walk, sources: dict[int, Any], paths: dict[int, str]
+) -> tuple[list[Mismatch], dict[int, Any]]:
+    """Return the tied places whose sources differ, and one source for each class of tied slots."""
+    wrong, chosen = [], {}
+    groups: dict[int, list[int]] = {}
+    for slot in sources:
+        groups.setdefault(dst.slots[slot].tie, []).append(slot)
+    for first, slots in groups.items():
+        values = [sources[slot] for slot in slots]
+        if all(_agree(dst.slots[first].value, values[0], x) for x in values[1:]):
+            chosen[first] = values[0]
+        else:
+            names = " and ".join(_path.show(paths[slot]) for slot in slots)
+            text = f"different numbers at {names}"
+            wrong.append(_mismatch(paths[slots[0]], "ties", "one parameter", text))
+    return wrong, chosen
+
+
+def _agree(target: Any, a: Any, b: Any) -> bool:
+    """Tell whether two sources give a destination the same numbers; unknown ones do not."""
+    x, y = (_numbers(target, source) for source in (a, b))
+    return x is y or (isconcrete(x) and isconcrete(y) and equal(x, y))
+
+
+def _numbers(target: Any, source: Any) -> Any:
+    if source is KEEP:
+        return target
+    if source is ZERO:
+        return np.zeros(target.shape, target.dtype)
+    return np.asarray(source) if isinstance(source, np.generic) else source
+
+
+def _config(
+    our_nodes: dict[str, Any],
+    ours: dict[str, Any],
+    their_nodes: dict[str, Any],
+    theirs: dict[str, Any],
+) -> dict[str, tuple[Any, Any]]:
+    """Return the fields without arrays that both sides have, and that differ."""
+    left, right = dict(_fields(our_nodes, ours)), dict(_fields(their_nodes, theirs))
+    both = sorted(left.keys() & right.keys())
+    return {path: (left[path], right[path]) for path in both if left[path] != right[path]}
+
+
+def _fields(nodes: dict[str, Any], leaves: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for path, node in nodes.items():
+        for field_name, value in static(node).items():
+            if isinstance(value, BASIC):
+                yield (f"{path}{_path.SEPARATOR}{field_name}" if path else field_name), value
+    for path, value in leaves.items():
+        if isinstance(value, BASIC):
+            yield path, value

@@ -1,0 +1,85 @@
+"""The exceptions of jtree. Each is also the built-in that a Python user would catch.
+
+```
+JtreeError                      the root of them all
+├── ModelError                  ValueError: a model that cannot be walked or does not fit
+│   └── DeletedArrayError       RuntimeError: an array whose buffer was donated or deleted
+├── VectorError                 ValueError: a flat vector of the wrong length or rank
+│   └── VectorTypeError         TypeError: no vector at all
+├── PathError                   KeyError and ValueError: a path or a glob that matches nothing
+├── ArgumentError               ValueError: an option that is none of those offered
+│   └── ArgumentTypeError       TypeError: an option of the wrong type
+├── LoadError                   ValueError: the source does not fit the destination; has `.diff`
+└── CheckpointError             OSError: missing, unreadable or in the way
+    └── ChecksumError           the bytes on disk are not the bytes that were written
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._diff import Diff
+
+
+class JtreeError(Exception):
+    """The root of every exception that jtree raises itself."""
+
+
+class ModelError(JtreeError, ValueError):
+    """A model cannot be walked, or is not of the structure that was asked for."""
+
+
+class DeletedArrayError(ModelError, RuntimeError):
+    """An array's buffer is gone: it was donated to a jitted function, or deleted."""
+
+
+class VectorError(JtreeError, ValueError):
+    """A flat vector has the wrong length or rank."""
+
+
+class VectorTypeError(VectorError, TypeError):
+    """Something that is no array was given as a flat vector."""
+
+
+class PathError(JtreeError, KeyError, ValueError):
+    """A path or a glob matches nothing: a KeyError to index with, a ValueError to pass on."""
+
+    def __str__(self) -> str:  # KeyError would print its message with quotes around it
+        return str(self.args[0])
+
+
+class ArgumentError(JtreeError, ValueError):
+    """An option has a value that is none of those offered."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An option has the wrong type."""
+
+
+class LoadError(JtreeError, ValueError):
+    """A source does not fit its destination. Nothing was loaded; `.diff` holds the whole report."""
+
+    def __init__(self, message: str, diff: Diff) -> None:
+        super().__init__(message)
+        self.diff = diff
+
+    def __reduce__(self) -> tuple[type[LoadError], tuple[str, Diff]]:
+        return type(self), (self.args[0], self.diff)
+
+
+class CheckpointError(JtreeError, OSError):
+    """A checkpoint is missing, unreadable, or in the way of a new one."""
+
+
+class ChecksumError(CheckpointError):
+    """Arrays read from a checkpoint are not the arrays that were written."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean ...?"` with the nearest known names, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

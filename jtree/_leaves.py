@@ -1,0 +1,155 @@
+"""What a leaf is: an array or not, numeric or not, alive, equal to another."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._errors import DeletedArrayError
+
+BASIC = (bool, int, float, complex, str, bytes, type(None))
+
+
+def isarray(x: object) -> bool:
+    """Tell whether `x` is an array of whatever dtype: JAX's, NumPy's, a tracer, or abstract."""
+    return isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+
+
+def isabstract(x: object) -> bool:
+    """Tell whether `x` has a shape and a dtype but no numbers."""
+    return isinstance(x, jax.ShapeDtypeStruct)
+
+
+def istracer(x: object) -> bool:
+    """Tell whether `x` stands for numbers that are not known yet, as inside `jit`."""
+    return isinstance(x, jax.core.Tracer)
+
+
+def isconcrete(x: object) -> bool:
+    """Tell whether `x` is an array whose numbers can be read now."""
+    return isarray(x) and not isabstract(x) and not istracer(x)
+
+
+def isnumeric(x: object, /) -> bool:
+    """Tell whether `x` is an array of floating or complex numbers.
+
+    Arrays are `jax.Array` (tracers too), `numpy.ndarray` and `jax.ShapeDtypeStruct`. Integers,
+    booleans, PRNG keys and Python numbers are not numeric: no gradient is taken by them.
+
+    Args:
+      x: anything.
+
+    Returns:
+      A bool.
+
+    Example:
+      >>> isnumeric(jnp.ones(2)), isnumeric(np.ones(2, complex)), isnumeric(jnp.arange(3))
+      (True, True, False)
+      >>> isnumeric(1.0), isnumeric(jax.random.key(0))
+      (False, False)
+
+    Source: `isnumeric` of Optimisers.jl; `jax.numpy.inexact` decides on the dtype.
+    """
+    return isarray(x) and isinexact(x.dtype)  # type: ignore[attr-defined]
+
+
+@cache
+def isinexact(dtype: Any) -> bool:
+    """Tell whether a dtype is floating or complex, those that NumPy lacks included."""
+    return bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+def canonical(dtype: Any) -> Any:
+    """Return the dtype that JAX has for this one: float32 for float64 while x64 is off."""
+    extended = jnp.issubdtype(dtype, jax.dtypes.extended)
+    return dtype if extended else np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Tell whether two arrays hold the same numbers; NaN is equal to NaN."""
+    if a is b:
+        return True
+    if a.shape != b.shape or jnp.issubdtype(a.dtype, jax.dtypes.extended):
+        same = a.shape == b.shape and a.dtype == b.dtype
+        return same and bool((jax.random.key_data(a) == jax.random.key_data(b)).all())
+    x, y = np.asarray(a), np.asarray(b)
+    return bool(((x == y) | ((x != x) & (y != y))).all())
+
+
+def describe(x: Any) -> str:
+    """Return what a leaf is, in few words: `float32[3, 2]` for an array.
+
+    >>> describe(np.zeros((3, 2), np.float32)), describe(None), describe(True), describe("relu")
+    ('float32[3, 2]', 'None', 'True', "'relu'")
+    """
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype}{list(x.shape)}"
+    if x is None or isinstance(x, bool | int | float | complex):
+        return repr(x)
+    if isinstance(x, str):
+        return repr(x if len(x) <= 20 else x[:17] + "...")
+    return (
+        f"a {type(x).__name__}" if not callable(x) else f"the function {getattr(x, '__name__', x)}"
+    )
+
+
+def check_alive(path: str, x: Any) -> None:
+    """Refuse an array whose buffer is gone, before any work is done."""
+    if isinstance(x, jax.Array) and not istracer(x) and x.is_deleted():
+        raise DeletedArrayError(
+            f"{path or '(root)'}: this {describe(x)} array has been deleted, most often because it "
+            "was donated to a jitted function; use what that function returned"
+        )
+
+
+def isdata(x: Any) -> bool:
+    """Tell whether `x` is an array that can be an argument of a jitted function."""
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind in "biufcV" and x.dtype != jax.dtypes.float0 and x.dtype.fields is None
+    return isinstance(x, jax.Array)
+
+
+class Static:
+    """A leaf that is no array, made hashable and comparable, so that `jit` can take it.
+
+    Equal are leaves of one type that compare equal, and whatever is the same object. A `Static`
+    of nothing is false.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self, *held: Any) -> None:
+        self._held = held
+
+    @property
+    def value(self) -> Any:
+        return self._held[0]
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Static) or len(self._held) != len(other._held):
+            return False
+        return all(map(_alike, self._held, other._held))
+
+    def __hash__(self) -> int:
+        try:
+            return hash(self._held)
+        except TypeError:
+            return hash(tuple(map(type, self._held)))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    try:
+        return bool(np.array_equal(a, b)) if isinstance(a, np.ndarray) else bool(a == b)
+    except Exception:  # an object's own comparison may do anything
+        return False

@@ -1,0 +1,197 @@
+"""A model as basic containers, and numbers from one model into another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._compare import KEEP, ZERO, Comparison, compare
+from ._diff import Diff
+from ._errors import LoadError
+from ._kinds import Key, container, kind, name, static
+from ._leaves import BASIC, isabstract, isarray, istracer
+from ._ties import Ties
+from ._walk import walk
+
+logger = logging.getLogger("jtree")
+
+
+def state(x: Any, /) -> Any:
+    """Return the same nested structure in basic containers only.
+
+    Named fields become a dict; sequences a list or a tuple; boxes around one array the array.
+    Arrays are kept as they are, and so are bool, int, float, complex, str, bytes and None. Static
+    fields of dataclasses, Equinox and NNX modules are included where they are made of these. Any
+    other leaf, such as a function or a dtype, becomes `()`.
+
+    Args:
+      x: any pytree.
+
+    Returns:
+      Nested dicts, lists and tuples. `loadmodel(model, state(model))` is the model.
+
+    Raises:
+      ModelError: the tree cannot be walked.
+
+    Example:
+      >>> state({"layers": [(jnp.ones(1), jnp.tanh)], "rate": 0.1})
+      {'layers': [(Array([1.], dtype=float32), ())], 'rate': 0.1}
+
+    Source: `state` of Flux.jl.
+    """
+    return walk(x).fold(_basic, _contain)
+
+
+def diff(
+    dst: Any,
+    src: Any,
+    /,
+    *,
+    filter: Callable[[Any], Any] | None = None,
+    none: Literal["error", "zero", "keep"] = "error",
+    ties: Ties = "references",
+) -> Diff:
+    """Return what would keep `loadmodel(dst, src)` from loading; nothing is loaded.
+
+    Args: those of `loadmodel`.
+
+    Returns:
+      A `Diff`: true where loading would fail, and printed as a table. Arrays are read only where
+      their metadata does not decide.
+
+    Example:
+      >>> report = diff({"w": jnp.ones(2), "b": jnp.ones(1)}, {"w": jnp.ones(3)})
+      >>> bool(report), report.missing, report.shape
+      (True, ('b',), {'w': ((2,), (3,))})
+    """
+    return compare(walk(dst, ties=ties), walk(src), keep=filter, none=none).diff
+
+
+def loadmodel(
+    dst: Any,
+    src: Any,
+    /,
+    *,
+    strict: bool = True,
+    filter: Callable[[Any], Any] | None = None,
+    none: Literal["error", "zero", "keep"] = "error",
+    ties: Ties = "references",
+) -> Any:
+    """Return a model like `dst` with the numbers of `src`. Nothing is changed in place.
+
+    Places are compared by path, and only where they hold arrays: activation functions, dropout
+    rates and other fields need not match, and are not copied.
+
+    - Shapes must match. dtype, device and sharding are those of `dst`. Floating numbers are cast
+      to floating; floating to integer, complex to real, and an integer that does not fit are
+      mismatches.
+    - `False` marks an absent parameter. An absent source zeroes the destination. An absent
+      destination, `False` or `None`, takes an all-zero source, and refuses any other.
+    - A tied destination takes equal sources only, and the result is tied in the same way.
+
+    Args:
+      dst: any pytree; it may be abstract.
+      src: a model, or a state.
+      strict: False loads what fits, keeps the rest of `dst`, and logs the report.
+      filter: a function of a child; what it is false for is dropped on both sides at every level
+        before comparing. Sequences close up.
+      none: what `None` in `src` means: `"error"`; `"zero"`, no such parameter; or `"keep"`, not
+        here, as after `eqx.partition`.
+      ties: what is one parameter in `dst`; see `jtree.destructure`.
+
+    Returns:
+      A new model of the type of `dst`.
+
+    Raises:
+      LoadError: `src` does not fit. All mismatches are reported at once; `.diff` holds them.
+
+    Example:
+      >>> dst = {"weight": jnp.zeros((2, 2)), "bias": jnp.ones(2), "activation": jnp.tanh}
+      >>> src = {"weight": np.eye(2), "bias": False}
+      >>> loadmodel(dst, src)["bias"]
+      Array([0., 0.], dtype=float32)
+
+    Source: `loadmodel!` of Flux.jl.
+    """
+    walked = walk(dst, ties=ties)
+    compared = compare(walked, walk(src), keep=filter, none=none)
+    if compared.diff and strict:
+        raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
+    values = _values([slot.value for slot in walked.slots], compared, strict)
+    if compared.diff:
+        logger.warning("loaded in part: %s", compared.diff.message())
+    return walked.rebuild(values)
+
+
+def _values(old: list[Any], compared: Comparison, strict: bool) -> list[Any]:
+    """Return the value of every slot, each tied one's at its first place."""
+    values = list(old)
+    for slot, source in compared.sources.items():
+        if source is ZERO:
+            values[slot] = _like(np.zeros(old[slot].shape, old[slot].dtype), old[slot])
+        elif source is not KEEP:
+            values[slot] = _like(source, old[slot])
+    if not strict:
+        _refuse_abstract(values, compared)
+    return values
+
+
+def _refuse_abstract(values: list[Any], compared: Comparison) -> None:
+    left = [path for path, slot in compared.slots.items() if isabstract(values[slot])]
+    if left and compared.diff:
+        raise LoadError(
+            "nothing was loaded: the destination is abstract, so it has no numbers to keep where "
+            f"the source does not fit: {compared.diff.message()}",
+            compared.diff,
+        )
+
+
+def _like(source: Any, target: Any) -> Any:
+    """Return the source's numbers with the dtype, device and sharding of the target."""
+    if isinstance(target, np.ndarray) and not istracer(source):
+        return np.array(source, dtype=target.dtype)
+    if not isinstance(source, jax.Array):
+        with np.errstate(all="ignore"):
+            source = np.array(source, dtype=target.dtype)
+        source = jnp.array(source)
+    value = source if source.dtype == target.dtype else source.astype(target.dtype)
+    sharding = None if istracer(target) or istracer(value) else getattr(target, "sharding", None)
+    free = not isabstract(target) and not target.committed
+    if sharding is None or (free and value.sharding.device_set == sharding.device_set):
+        return value
+    return jax.device_put(value, sharding)
+
+
+def _basic(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, (*BASIC, np.generic)) or isarray(leaf) else ()
+
+
+def _contain(node: Any, keys: list[Key], results: list[Any]) -> Any:
+    if kind(node).hidden:
+        return _HIDDEN
+    shown = [(key, x) for key, x in zip(keys, results, strict=True) if x is not _HIDDEN]
+    if kind(node).box:
+        return shown[0][1]
+    fields = {name(key): x for key, x in shown}
+    make = container(node, [key for key, _ in shown])
+    if make is not dict:
+        return make(fields.values())
+    plain = {field: x for field, x in static(node).items() if _isbasic(x)}
+    return fields | {field: state(x) for field, x in plain.items()}
+
+
+_HIDDEN = object()
+
+
+def _isbasic(x: Any) -> bool:
+    """Tell whether a static field is made of basic leaves and containers only."""
+    if not isinstance(x, (*BASIC, dict, list, tuple)):
+        return False
+    walked = walk(x)
+    leaves = all(isinstance(slot.value, BASIC) for slot in walked.slots)
+    return leaves and all(isinstance(node, dict | list | tuple) for _, node in walked.nodes)

@@ -1,0 +1,79 @@
+"""Arrays as one vector and back, and the dtype that they have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._errors import ArgumentError
+from ._layout import Layout
+from ._leaves import canonical, isabstract, isinexact
+
+
+def ravel(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
+    """Return arrays as one vector."""
+    if any(map(isabstract, arrays)):
+        return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in arrays),), dtype)
+    pieces = [as_dtype(jnp.asarray(x), dtype).reshape(-1) for x in arrays]
+    if not pieces:
+        return jnp.zeros(0, dtype)
+    return lax.concatenate(pieces, 0) if len(pieces) > 1 else pieces[0]
+
+
+def unravel(flat: Any, layout: Layout, dtypes: Sequence[np.dtype[Any] | None]) -> list[Any]:
+    """Return the pieces of a vector, each with its shape and, unless None, its dtype.
+
+    `lax.split` has one concatenation for a gradient, where slices have a full vector each.
+    """
+    shapes = layout.shapes
+    if isabstract(flat):
+        return [
+            jax.ShapeDtypeStruct(shape, dtype or flat.dtype)
+            for shape, dtype in zip(shapes, dtypes, strict=True)
+        ]
+    if isinstance(flat, np.ndarray) and not isinexact(flat.dtype):
+        flat = flat.astype(layout.dtype)  # here, since without x64 JAX would wrap large integers
+    pieces = lax.split(jnp.asarray(flat), layout.sizes) if shapes else []
+    return [
+        as_dtype(piece, dtype).reshape(shape)
+        for piece, shape, dtype in zip(pieces, shapes, dtypes, strict=True)
+    ]
+
+
+def as_dtype(x: jax.Array, dtype: np.dtype[Any] | None) -> jax.Array:
+    """Convert to a dtype by the rules of `ProjectTo`: a real leaf takes the real part."""
+    if dtype is None or (x.dtype == dtype and not x.weak_type):
+        return x
+    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        x = x.real
+    return lax.convert_element_type(x, dtype)
+
+
+def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
+    """Return what dtypes promote to by JAX's rules; what has no promotion counts as bfloat16."""
+    if not dtypes:
+        return np.dtype(np.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        return np.dtype(reduce(jnp.promote_types, map(_promotable, dict.fromkeys(dtypes))))
+
+
+def _promotable(dtype: Any) -> np.dtype[Any]:
+    narrow = isinexact(dtype) and np.dtype(dtype).itemsize == 1
+    return np.dtype(jnp.bfloat16 if narrow else canonical(dtype))
+
+
+def floating(dtype: Any) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not isinexact(found):
+        raise ArgumentError(f"dtype: expected a floating or complex dtype, found {dtype!r}")
+    return np.dtype(canonical(found))

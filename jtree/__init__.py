@@ -28,5 +28,7 @@ from ._state import diff as diff
 from ._state import loadmodel as loadmodel
 from ._state import state as state
 from ._walk import walk as walk
+from .checkpoint import load as load
+from .checkpoint import save as save
 
 __version__ = "0.1.0"

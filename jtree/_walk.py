@@ -50,6 +50,7 @@ class Walk:
     """A walked tree: `slots` in JAX's order, inner `nodes` with their paths, and `rebuild`."""
 
     slots: list[Slot]
+    keys: list[tuple[Key, ...]]  # where each slot is, in JAX's own words
     nodes: list[tuple[str, Any]]
     plan: Plan
     root: Branch | int
@@ -133,7 +134,7 @@ def walk(tree: Any, /, *, ties: Ties = "references") -> Walk:
     root = walker.visit(tree, (), (), True)
     _check_paths(walker)
     slots = _ties.tie(walker.slots, stated)
-    return Walk(slots, walker.nodes, tuple(_plan(root, walker.shared())), root)
+    return Walk(slots, walker.keys, walker.nodes, tuple(_plan(root, walker.shared())), root)
 
 
 def assemble(plan: Plan, values: Sequence[Any]) -> Any:

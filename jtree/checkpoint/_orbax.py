@@ -1,0 +1,115 @@
+"""Saving and loading through Orbax."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._errors import CheckpointError
+from .._state import loadmodel, state
+from ._encoding import decode, encode
+
+_NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
+
+
+def save(
+    path: str | os.PathLike[str],
+    tree: Any,
+    /,
+    *,
+    overwrite: bool = False,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Save the state of a tree as an Orbax checkpoint, with a checksum for every array.
+
+    Args:
+      path: a directory that does not exist yet.
+      tree: any pytree; `jtree.state(tree)` is saved.
+      overwrite: True replaces what is there, once the new checkpoint is complete beside it.
+      metadata: JSON of your own, kept with the checkpoint.
+
+    Raises:
+      CheckpointError: something is at `path` already, or it cannot be written.
+      ModelError: the state holds what cannot be saved.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     save(f"{directory}/model", {"w": np.arange(3), "rates": (0.1, None)})
+      ...     load(f"{directory}/model")
+      {'rates': (0.1, None), 'w': array([0, 1, 2])}
+    """
+    target = Path(path).absolute()
+    if target.exists() and not overwrite:
+        raise CheckpointError(f"{target} exists already; use overwrite=True to replace it")
+    structure, arrays = encode(state(tree))
+    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        _write(beside, arrays, {_NAME: structure, "user": metadata or {}})
+        _swap(beside, target)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], into: Any = None, /, *, verify: bool = True) -> Any:
+    """Return the state that was saved, or a model like `into` with its numbers.
+
+    Args:
+      path: a checkpoint that `save` wrote.
+      into: a model, which may be abstract; None returns the state, with NumPy arrays.
+      verify: False skips the checksums.
+
+    Returns:
+      The state, tuples and all; or `loadmodel(into, state)`.
+
+    Raises:
+      CheckpointError: there is no checkpoint, or it cannot be read.
+      ChecksumError: arrays are not what was written.
+      LoadError: the checkpoint does not fit the model.
+    """
+    source = Path(path).absolute()
+    structure, arrays = _read(source)
+    found = decode(structure, arrays, verify=verify)
+    return found if into is None else loadmodel(into, found)
+
+
+def _write(path: Path, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        ocp.save(path, arrays, custom_metadata=metadata)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be written: {error}") from error
+
+
+def _read(path: Path) -> tuple[Any, Any]:
+    """Return the structure and the arrays of a checkpoint, these as NumPy arrays."""
+    from orbax.checkpoint import v1 as ocp
+
+    if not path.exists():
+        raise CheckpointError(f"{path}: there is nothing here")
+    try:
+        found = ocp.metadata(path)
+        target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), found.metadata)
+        arrays = ocp.load(path, target) if jax.tree.leaves(target) else {}
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if _NAME not in (found.custom_metadata or {}):
+        raise CheckpointError(f"{path} was not written by jtree.save; read it with Orbax itself")
+    return found.custom_metadata[_NAME], arrays
+
+
+def _swap(beside: Path, target: Path) -> None:
+    """Put what is complete beside the target in its place."""
+    old = beside.with_suffix(".old")
+    if target.exists():
+        target.rename(old)
+    beside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -63,10 +63,11 @@ def isinexact(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
-def canonical(dtype: Any) -> Any:
+def canonical(dtype: Any) -> np.dtype[Any]:
     """Return the dtype that JAX has for this one: float32 for float64 while x64 is off."""
     extended = jnp.issubdtype(dtype, jax.dtypes.extended)
-    return dtype if extended else np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+    found: np.dtype[Any] = dtype if extended else np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+    return found
 
 
 def equal(a: Any, b: Any) -> bool:

@@ -66,7 +66,7 @@ def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
 
 def _promotable(dtype: Any) -> np.dtype[Any]:
     narrow = isinexact(dtype) and np.dtype(dtype).itemsize == 1
-    return np.dtype(jnp.bfloat16 if narrow else canonical(dtype))
+    return canonical(jnp.bfloat16 if narrow else dtype)
 
 
 def floating(dtype: Any) -> np.dtype[Any]:
@@ -76,4 +76,4 @@ def floating(dtype: Any) -> np.dtype[Any]:
         found = None
     if found is None or not isinexact(found):
         raise ArgumentError(f"dtype: expected a floating or complex dtype, found {dtype!r}")
-    return np.dtype(canonical(found))
+    return canonical(found)

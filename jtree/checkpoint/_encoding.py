@@ -27,25 +27,10 @@ from .._walk import Walk, walk
 Json: TypeAlias = Any
 
 FORMAT = 1
-ROOT = "%"  # the name of an array that is the whole state
+ROOT = "%"  # the name of an array that is the whole state, or of none: Orbax wants one
 _NATIVE = frozenset(
-    [
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "complex64",
-        "complex128",
-    ]
+    ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    + ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 )
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
 
@@ -62,7 +47,8 @@ def encode(state: Any, /) -> tuple[Json, dict[str, Any]]:
     walked = walk(state, ties=())
     arrays: dict[str, Any] = {}
     leaves = _encode_leaves(walked, arrays)
-    return {"format": FORMAT, "tree": walked.fold(lambda _: next(leaves), _encode_node)}, arrays
+    tree = walked.fold(lambda _: next(leaves), _encode_node)
+    return {"format": FORMAT, "tree": tree}, arrays or {ROOT: np.zeros(1, np.uint8)}
 
 
 def decode(structure: Json, arrays: Mapping[str, Any], /, *, verify: bool = True) -> Any:
@@ -162,7 +148,7 @@ def _encode_basic(path: str, x: Any) -> Json:
         return {"bytes": base64.b64encode(x).decode()}
     for cls in (int, float, complex):
         if isinstance(x, cls):
-            return {cls.__name__: repr(cls(x))}
+            return {cls.__name__: cls.__repr__(x)}
     raise ModelError(f"{_path.show(path)}: cannot save {describe(x)}; save arrays and basic values")
 
 

@@ -53,9 +53,10 @@ def save(
     try:
         _write(beside, arrays, {_NAME: structure, "user": metadata or {}})
         _swap(beside, target)
-    except BaseException:
+    except Exception as error:
+        raise CheckpointError(f"{target} cannot be written: {error}") from error
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def load(path: str | os.PathLike[str], into: Any = None, /, *, verify: bool = True) -> Any:
@@ -83,10 +84,7 @@ def load(path: str | os.PathLike[str], into: Any = None, /, *, verify: bool = Tr
 def _write(path: Path, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
     from orbax.checkpoint import v1 as ocp
 
-    try:
-        ocp.save(path, arrays, custom_metadata=metadata)
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be written: {error}") from error
+    ocp.save(path, arrays, custom_metadata=metadata)
 
 
 def _read(path: Path) -> tuple[Any, Any]:
@@ -98,7 +96,7 @@ def _read(path: Path) -> tuple[Any, Any]:
     try:
         found = ocp.metadata(path)
         target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), found.metadata)
-        arrays = ocp.load(path, target) if jax.tree.leaves(target) else {}
+        arrays = ocp.load(path, target)
     except Exception as error:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if _NAME not in (found.custom_metadata or {}):

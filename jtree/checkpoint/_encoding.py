@@ -28,10 +28,7 @@ Json: TypeAlias = Any
 
 FORMAT = 1
 ROOT = "%"  # the name of an array that is the whole state, or of none: Orbax wants one
-_NATIVE = frozenset(
-    ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-    + ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
-)
+_NATIVE = {np.dtype(code).name for code in "?bhiqBHIQefdFD"} | {"bfloat16"}
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
 
 

@@ -1,0 +1,3 @@
+"""The demo: digits learned through one vector, a Hessian, a checkpoint and a diff."""
+
+from ._run import run as run

@@ -1,0 +1,39 @@
+"""Handwritten digits: the 1,797 images of 8 by 8 pixels that come with scikit-learn."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+HELD_OUT = 360  # of the 1,797 images
+
+
+class Split(NamedTuple):
+    """Images, one per row, with pixels from 0 to 1, and the digit that each one shows."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Digits(NamedTuple):
+    """The images to learn from, and those held out."""
+
+    train: Split
+    held_out: Split
+
+
+def load(seed: int) -> Digits:
+    """Return the images in an order that the seed decides, the last ones held out."""
+    images, labels = load_digits(return_X_y=True)
+    images, labels = (images / 16).astype(np.float32), labels.astype(np.int32)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    train, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
+    return Digits(*(Split(images[rows], labels[rows]) for rows in (train, held_out)))
+
+
+def coarse(split: Split) -> Split:
+    """Return the same images at 4 by 4 pixels, each the mean of four."""
+    images = split.images.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16)
+    return split._replace(images=images)

@@ -1,0 +1,57 @@
+"""Training over the flat vector: what an optimiser, or a Hessian, wants to see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jtree
+
+from ._digits import Split
+
+DECAY = 1e-3
+SOLVER = optax.lbfgs()
+
+
+def cross_entropy(network: Any, split: Split) -> jax.Array:
+    """Return the mean cross-entropy of a network's logits."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(network(split.images), split.labels)
+    return losses.mean()
+
+
+def loss(flat: jax.Array, re: jtree.Restructure, split: Split) -> jax.Array:
+    """Return the cross-entropy, with weight decay, as a function of one vector."""
+    return cross_entropy(re(flat), split) + DECAY / 2 * jnp.vdot(flat, flat)
+
+
+@jax.jit
+def accuracy(network: Any, split: Split) -> jax.Array:
+    """Return the share of images whose digit a network tells."""
+    return (network(split.images).argmax(axis=-1) == split.labels).mean()
+
+
+def train(network: Any, split: Split, steps: Iterable[int]) -> tuple[Any, float]:
+    """Return the network after some steps of L-BFGS, and its loss before the last one."""
+    flat, re = jtree.destructure(network)
+    state, value = SOLVER.init(flat), jnp.inf
+    for _ in steps:
+        flat, state, value = _step(flat, state, re, split)
+        jax.block_until_ready(value)  # or the progress bar would run ahead of the work
+    return re(flat), float(value)
+
+
+@jax.jit
+def _step(
+    flat: jax.Array, state: Any, re: jtree.Restructure, split: Split
+) -> tuple[jax.Array, Any, jax.Array]:
+    objective = partial(loss, re=re, split=split)
+    value, grad = optax.value_and_grad_from_state(objective)(flat, state=state)
+    updates, state = SOLVER.update(
+        grad, state, flat, value=value, grad=grad, value_fn=objective
+    )
+    return optax.apply_updates(flat, updates), state, value

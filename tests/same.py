@@ -1,0 +1,40 @@
+"""What it means for two models to be the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jtree
+
+
+def same_leaf(a: Any, b: Any) -> bool:
+    if isinstance(a, jax.ShapeDtypeStruct):
+        return isinstance(b, jax.ShapeDtypeStruct) and (a.shape, a.dtype) == (b.shape, b.dtype)
+    if not isinstance(a, jax.Array | np.ndarray):
+        return a is b or (type(a) is type(b) and bool(a == b))
+    if a.dtype == jax.dtypes.float0:
+        return bool(a.shape == b.shape and b.dtype == a.dtype)
+    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    x, y = np.asarray(a), np.asarray(b)
+    return x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Tell whether two models have the same types, places and numbers, to the bit."""
+    left, right = jtree.walk(a), jtree.walk(b)
+    types = [(path, type(node)) for path, node in left.nodes]
+    if types != [(path, type(node)) for path, node in right.nodes]:
+        return False
+    if [s.path for s in left.slots] != [s.path for s in right.slots]:
+        return False
+    pairs = zip(left.slots, right.slots, strict=True)
+    return all(x.tie == y.tie and same_leaf(x.value, y.value) for x, y in pairs)
+
+
+def close(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)

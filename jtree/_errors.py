@@ -19,10 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ._diff import Diff
+from typing import Any
 
 
 class JtreeError(Exception):
@@ -63,11 +60,11 @@ class ArgumentTypeError(ArgumentError, TypeError):
 class LoadError(JtreeError, ValueError):
     """A source does not fit its destination. Nothing was loaded; `.diff` holds the whole report."""
 
-    def __init__(self, message: str, diff: Diff) -> None:
+    def __init__(self, message: str, diff: Any) -> None:
         super().__init__(message)
-        self.diff = diff
+        self.diff = diff  # a jtree.Diff
 
-    def __reduce__(self) -> tuple[type[LoadError], tuple[str, Diff]]:
+    def __reduce__(self) -> tuple[type[LoadError], tuple[str, Any]]:
         return type(self), (self.args[0], self.diff)
 
 

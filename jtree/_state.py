@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _path
 from ._compare import KEEP, ZERO, Comparison, compare
 from ._diff import Diff
-from ._errors import LoadError
+from ._errors import LoadError, ModelError
 from ._kinds import Key, container, kind, name, static
-from ._leaves import BASIC, isabstract, isarray, istracer
+from ._leaves import BASIC, describe, isabstract, isarray, isconcrete, istracer
 from ._ties import Ties
 from ._walk import walk
 
@@ -122,6 +123,7 @@ def loadmodel(
     compared = compare(walked, walk(src), keep=filter, none=none)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
+    _refuse_abstract_source(compared)
     values = _values([slot.value for slot in walked.slots], compared, strict)
     if compared.diff:
         logger.warning("loaded in part: %s", compared.diff.message())
@@ -139,6 +141,16 @@ def _values(old: list[Any], compared: Comparison, strict: bool) -> list[Any]:
     if not strict:
         _refuse_abstract(values, compared)
     return values
+
+
+def _refuse_abstract_source(compared: Comparison) -> None:
+    for path, slot in compared.slots.items():
+        source = compared.sources.get(slot)
+        if isabstract(source):
+            raise ModelError(
+                f"{_path.show(path)}: the source is abstract: it has a shape and a dtype, "
+                f"{describe(source)}, but no numbers to load"
+            )
 
 
 def _refuse_abstract(values: list[Any], compared: Comparison) -> None:
@@ -161,7 +173,7 @@ def _like(source: Any, target: Any) -> Any:
         source = jnp.array(source)
     value = source if source.dtype == target.dtype else source.astype(target.dtype)
     sharding = None if istracer(target) or istracer(value) else getattr(target, "sharding", None)
-    free = not isabstract(target) and not target.committed
+    free = isconcrete(target) and not target.committed
     if sharding is None or (free and value.sharding.device_set == sharding.device_set):
         return value
     return jax.device_put(value, sharding)

@@ -38,7 +38,7 @@ def unravel(flat: Any, layout: Layout, dtypes: Sequence[np.dtype[Any] | None]) -
             jax.ShapeDtypeStruct(shape, dtype or flat.dtype)
             for shape, dtype in zip(shapes, dtypes, strict=True)
         ]
-    if isinstance(flat, np.ndarray) and not isinexact(flat.dtype):
+    if isinstance(flat, np.ndarray) and not isinexact(flat.dtype) and None not in dtypes:
         flat = flat.astype(layout.dtype)  # here, since without x64 JAX would wrap large integers
     pieces = lax.split(jnp.asarray(flat), layout.sizes) if shapes else []
     return [

@@ -23,7 +23,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[  # noqa: ARG001 (the callback acts on it)
+    version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print it, exit."),
     ] = False,
@@ -34,7 +34,8 @@ def main(
 @app.command()
 def demo(
     out: Annotated[
-        Path, typer.Option(file_okay=False, help="The folder to write to; it may exist.")
+        Path,
+        typer.Option(file_okay=False, writable=True, help="The folder to write to; it may exist."),
     ] = Path("jtree-demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seeds the split and the networks.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the final table only.")] = False,

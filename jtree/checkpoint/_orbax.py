@@ -74,6 +74,13 @@ def load(path: str | os.PathLike[str], into: Any = None, /, *, verify: bool = Tr
       CheckpointError: there is no checkpoint, or it cannot be read.
       ChecksumError: arrays are not what was written.
       LoadError: the checkpoint does not fit the model.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     save(f"{directory}/model", {"w": jnp.ones(2)})
+      ...     load(f"{directory}/model", {"w": jnp.zeros(2, jnp.bfloat16)})
+      {'w': Array([1, 1], dtype=bfloat16)}
     """
     source = Path(path).absolute()
     structure, arrays = _read(source)

@@ -1,1 +1,146 @@
-def run(): ...
+"""The steps of the demo, each with the lines of jtree that it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.table import Table
+
+import jtree
+
+from . import _digits, _picture, _train
+from ._digits import Digits, Split
+from ._network import Network
+from ._report import Report
+
+SIZES = (64, 32, 32, 10)
+SMALL = (16, 10, 10, 10)  # its Hessian has 390 rows, one per parameter
+
+
+def run(out: Path, /, *, seed: int = 0, quiet: bool = False) -> None:
+    """Run the demo: print what happens, and write its files to a folder.
+
+    Args:
+      out: the folder. It is made where it is missing; the demo's files in it are replaced.
+      seed: seeds the order of the images and the numbers that networks start from.
+      quiet: print nothing but the table at the end.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    picture, checkpoint = out / "hessian.png", out / "checkpoint"
+    report, digits = Report(quiet), _digits.load(seed)
+    network = _learn(report, digits, seed)
+    _compare_gradients(report, network, digits.train)
+    _draw_hessian(report, digits, seed, picture)
+    _save_and_load(report, network, digits.held_out, seed, checkpoint)
+    _compare_networks(report, network, seed)
+    report.conclude({"picture": str(picture), "checkpoint": str(checkpoint)})
+
+
+def _learn(report: Report, digits: Digits, seed: int) -> Any:
+    """Return a network that was trained over its flat vector."""
+    code = (
+        "flat, re = jtree.destructure(network)\n"
+        "grad = jax.grad(lambda flat: loss(re(flat), data))(flat)\n"
+        "updates, state = optax.lbfgs().update(grad, state, flat, ...)"
+    )
+    with report.step("Train over one vector", code) as step:
+        network = Network(SIZES, activation=nnx.gelu, unbiased={1}, seed=seed)
+        report.say(_layout(network))
+        ticks = report.track(300, "L-BFGS")
+        network, value = _train.train(network, digits.train, ticks)
+        share = float(_train.accuracy(network, digits.held_out))
+        report.say(f"loss {value:.4f} on {len(digits.train.labels)} images")
+        step.measured["parameters of the network"] = f"{jtree.count(network):,}"
+        step.measured[f"accuracy on {len(digits.held_out.labels)} held-out images"] = _percent(
+            share
+        )
+    return network
+
+
+def _layout(network: Any) -> Table:
+    """Return where each parameter is in the vector, as a table."""
+    _, re = jtree.destructure(network)
+    table = Table("path", "shape", "in the vector", title=repr(re), title_justify="left")
+    for path, shape, part in zip(re.paths, re.shapes, re.slices, strict=True):
+        table.add_row(path, str(shape), f"flat[{part.start}:{part.stop}]")
+    return table
+
+
+def _compare_gradients(report: Report, network: Any, split: Split) -> None:
+    """Differentiate one loss over the nested network and over its vector."""
+    code = (
+        "nested = re.ravel_grad(nnx.grad(cross_entropy)(network, data))\n"
+        "direct = jax.grad(lambda flat: cross_entropy(re(flat), data))(flat)"
+    )
+    with report.step("Nested and flat gradients agree", code) as step:
+        flat, re = jtree.destructure(network)
+        nested = re.ravel_grad(nnx.grad(_train.cross_entropy)(network, split))
+        direct = jax.grad(lambda flat: _train.cross_entropy(re(flat), split))(flat)
+        report.say(
+            f"both are vectors of {len(re):,} numbers, the largest {jnp.abs(direct).max():.2g}"
+        )
+        difference = jnp.abs(nested - direct).max()
+        step.measured["gradients, largest |nested - flat|"] = f"{difference:.2g}"
+
+
+def _draw_hessian(report: Report, digits: Digits, seed: int, picture: Path) -> None:
+    """Train a small network, and draw the Hessian over all its parameters."""
+    with report.step(
+        "A Hessian over all parameters", "jax.hessian(lambda flat: loss(re(flat), data))(flat)"
+    ) as step:
+        train = _digits.coarse(digits.train)
+        network = Network(SMALL, activation=nnx.tanh, seed=seed)
+        network, value = _train.train(network, train, report.track(1000, "L-BFGS"))
+        flat, re = jtree.destructure(network)
+        hessian = np.asarray(jax.jit(jax.hessian(_train.loss))(flat, re, train), np.float64)
+        eigenvalues = np.linalg.eigvalsh(hessian)
+        _picture.draw(picture, hessian, eigenvalues, re)
+        report.say(f"trained first, on images of 4 by 4 pixels: loss {value:.4f}")
+        step.measured["Hessian of a small network"] = f"{len(re)} by {len(re)}"
+        step.measured["its smallest eigenvalue"] = f"{eigenvalues[0]:.4g}"
+        step.measured["its largest eigenvalue"] = f"{eigenvalues[-1]:.4g}"
+
+
+def _save_and_load(
+    report: Report, network: Any, held_out: Split, seed: int, checkpoint: Path
+) -> None:
+    """Load what was saved into a network with another activation and one bias more."""
+    code = (
+        "jtree.save(path, network, overwrite=True)\n"
+        'jtree.loadmodel(other, jtree.load(path), none="zero")'
+    )
+    with report.step("Save, and load into another network", code) as step:
+        jtree.save(checkpoint, network, overwrite=True)
+        other = Network(SIZES, activation=nnx.relu, seed=seed + 1)
+        other = jtree.loadmodel(other, jtree.load(checkpoint), none="zero")
+        share = float(_train.accuracy(other, held_out))
+        report.say("gelu became relu; layers/1/bias, which was not there, became zeros")
+        step.measured["parameters, largest |saved - loaded|"] = f"{_difference(network, other):.2g}"
+        step.measured["accuracy of the other network, untrained"] = _percent(share)
+
+
+def _difference(saved: Any, loaded: Any) -> float:
+    """Return the largest difference of two networks' parameters; an absent one is zero."""
+    before = jtree.trainables(saved)
+    return max(
+        float(jnp.abs(array - before.get(path, 0)).max())
+        for path, array in jtree.trainables(loaded).items()
+    )
+
+
+def _compare_networks(report: Report, network: Any, seed: int) -> None:
+    """Say why the trained network does not fit into one of another shape."""
+    with report.step("What does not fit, and why", "jtree.diff(third, network)") as step:
+        third = Network((64, 32, 48, 24, 10), activation=nnx.relu, unbiased={0}, seed=seed)
+        diff = jtree.diff(third, network)
+        report.say(diff)
+        step.measured["mismatches of a third network"] = str(len(diff.mismatches))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

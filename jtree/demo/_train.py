@@ -21,7 +21,7 @@ SOLVER = optax.lbfgs()
 def cross_entropy(network: Any, split: Split) -> jax.Array:
     """Return the mean cross-entropy of a network's logits."""
     losses = optax.softmax_cross_entropy_with_integer_labels(network(split.images), split.labels)
-    return losses.mean()
+    return jnp.mean(losses)
 
 
 def loss(flat: jax.Array, re: jtree.Restructure, split: Split) -> jax.Array:
@@ -32,17 +32,22 @@ def loss(flat: jax.Array, re: jtree.Restructure, split: Split) -> jax.Array:
 @jax.jit
 def accuracy(network: Any, split: Split) -> jax.Array:
     """Return the share of images whose digit a network tells."""
-    return (network(split.images).argmax(axis=-1) == split.labels).mean()
+    return jnp.mean(network(split.images).argmax(axis=-1) == split.labels)
 
 
 def train(network: Any, split: Split, steps: Iterable[int]) -> tuple[Any, float]:
     """Return the network after some steps of L-BFGS, and its loss before the last one."""
     flat, re = jtree.destructure(network)
-    state, value = SOLVER.init(flat), jnp.inf
+    state, value = _strong(SOLVER.init(flat)), jnp.inf
     for _ in steps:
         flat, state, value = _step(flat, state, re, split)
         jax.block_until_ready(value)  # or the progress bar would run ahead of the work
     return re(flat), float(value)
+
+
+def _strong(state: Any) -> Any:
+    """Return a state without weak types, which optax starts from; they would compile twice."""
+    return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
 
 
 @jax.jit
@@ -51,7 +56,5 @@ def _step(
 ) -> tuple[jax.Array, Any, jax.Array]:
     objective = partial(loss, re=re, split=split)
     value, grad = optax.value_and_grad_from_state(objective)(flat, state=state)
-    updates, state = SOLVER.update(
-        grad, state, flat, value=value, grad=grad, value_fn=objective
-    )
+    updates, state = SOLVER.update(grad, state, flat, value=value, grad=grad, value_fn=objective)
     return optax.apply_updates(flat, updates), state, value

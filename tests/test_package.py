@@ -1,0 +1,174 @@
+"""The package itself: its layers, its public names, what importing it costs, its errors."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jtree
+
+ROOT = Path(jtree.__file__).parent
+
+# From the bottom up: a module may import from modules above it in this list only.
+LAYERS = [
+    *("_errors", "_path", "_leaves", "_kinds", "_ties", "_walk"),
+    *("_query", "_cast", "_layout", "_vector", "_match", "_flat", "_diff", "_compare", "_state"),
+    *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
+]
+
+FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
+EXTRAS = {"matplotlib", "optax", "sklearn"}
+PUBLIC = {
+    "ArgumentError",
+    "ArgumentTypeError",
+    "CheckpointError",
+    "ChecksumError",
+    "DeletedArrayError",
+    "Diff",
+    "JtreeError",
+    "LoadError",
+    "ModelError",
+    "PathError",
+    "Restructure",
+    "VectorError",
+    "VectorTypeError",
+    "bf16",
+    "children",
+    "count",
+    "destructure",
+    "diff",
+    "f16",
+    "f32",
+    "f64",
+    "isnumeric",
+    "load",
+    "loadmodel",
+    "modules",
+    "save",
+    "state",
+    "trainable",
+    "trainables",
+    "walk",
+}
+
+
+def modules() -> dict[str, Path]:
+    files = sorted(ROOT.rglob("*.py"))
+    names = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for f in files}
+    return {name.removesuffix(".__init__"): file for name, file in names.items()}
+
+
+def imports(name: str, file: Path) -> set[str]:
+    """Return what a module imports, lazily too: `jtree` modules by their short names."""
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    package = [] if name == "__init__" else package
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ["", ""]
+            base = ".".join([*above, node.module or ""]).strip(".") if node.level else node.module
+            known = modules()
+            inner = {f"{base}.{alias.name}".strip(".") for alias in node.names}
+            chosen = {x for x in inner if x in known} or {base or "__init__"}
+            found |= {f"jtree:{x}" for x in chosen} if node.level else {str(base)}
+    return found
+
+
+GRAPH = {name: imports(name, file) for name, file in modules().items()}
+
+
+def test_imports_have_no_cycle() -> None:
+    inner = {
+        name: {x.removeprefix("jtree:") for x in found if x.startswith("jtree:")}
+        for name, found in GRAPH.items()
+    }
+    graphlib.TopologicalSorter(inner).prepare()
+
+
+def test_imports_go_down_only() -> None:
+    for name in LAYERS:
+        for found in GRAPH[name]:
+            if found.startswith("jtree:"):
+                below = found.removeprefix("jtree:")
+                assert LAYERS.index(below) < LAYERS.index(name), f"{name} imports {below}"
+    assert set(GRAPH) - set(LAYERS) <= {"__init__", "cli"} | {x for x in GRAPH if "demo" in x}
+
+
+def test_only_the_checkpoints_name_orbax_and_nothing_names_a_framework() -> None:
+    for name in LAYERS:
+        outer = {found.split(".")[0] for found in GRAPH[name]}
+        assert "orbax" not in outer or name.startswith("checkpoint"), name
+        assert not outer & (FRAMEWORKS | EXTRAS), name
+
+
+def test_only_the_walk_recurses_over_trees() -> None:
+    inner = {"_walk"}
+    for name in LAYERS:
+        tree = ast.parse(modules()[name].read_text())
+        for function in (x for x in tree.body if isinstance(x, ast.FunctionDef)):
+            calls = {x.func.id for x in ast.walk(function) if calls_a_name(x)}
+            recursive = function.name in calls and function.name not in ("state", "_decode")
+            assert not recursive or name in inner, f"{name}.{function.name}"
+
+
+def calls_a_name(node: ast.AST) -> Any:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+def test_public_names_are_exactly_these() -> None:
+    names = {
+        x for x in vars(jtree) if not x.startswith("_") and not inspect.ismodule(vars(jtree)[x])
+    }
+    assert names == PUBLIC
+    assert jtree.__version__
+
+
+def test_every_public_name_has_an_example_that_runs() -> None:
+    for name in PUBLIC - {x for x in PUBLIC if x.endswith("Error")}:
+        assert ">>> " in (inspect.getdoc(getattr(jtree, name)) or ""), name
+
+
+ERRORS = {
+    "ModelError": ValueError,
+    "DeletedArrayError": RuntimeError,
+    "VectorError": ValueError,
+    "VectorTypeError": TypeError,
+    "PathError": KeyError,
+    "ArgumentError": ValueError,
+    "ArgumentTypeError": TypeError,
+    "LoadError": ValueError,
+    "CheckpointError": OSError,
+    "ChecksumError": OSError,
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_each_error_is_the_built_in_that_a_user_would_catch(name: str) -> None:
+    assert issubclass(getattr(jtree, name), (jtree.JtreeError, ERRORS[name]))
+    assert issubclass(getattr(jtree, name), ERRORS[name])
+    assert issubclass(getattr(jtree, name), jtree.JtreeError)
+
+
+def test_a_load_error_pickles_with_its_diff() -> None:
+    error = jtree.LoadError("no", jtree.Diff())
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.diff) == ("no", jtree.Diff())
+
+
+def test_importing_jtree_imports_no_framework_and_no_orbax(run_python: Any) -> None:
+    out = run_python(
+        """
+        import sys, jtree
+        heavy = "flax equinox orbax optax matplotlib rich typer sklearn tensorstore".split()
+        print([name for name in heavy if name in sys.modules])
+        """
+    )
+    assert out == "[]\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 import jax
+import numpy as np
 from flax import nnx
 
 
@@ -34,7 +35,7 @@ class Network(nnx.Module):
         )
         self.activation = activation
 
-    def __call__(self, images: jax.Array, /) -> jax.Array:
+    def __call__(self, images: jax.Array | np.ndarray, /) -> jax.Array:
         """Return logits, `(batch, sizes[-1])`, of images, `(batch, sizes[0])`."""
         *hidden, last = self.layers
         for layer in hidden:

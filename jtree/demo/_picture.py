@@ -19,35 +19,26 @@ def draw(path: Path, hessian: np.ndarray, eigenvalues: np.ndarray, re: jtree.Res
     """Write a picture of a Hessian over all parameters of `re` to a file."""
     figure = Figure(figsize=(9, 10.6), layout="compressed")
     matrix, spectrum = figure.subplots(2, 1, height_ratios=(4.2, 1))
-    _draw_matrix(matrix, hessian)
+    image = _draw_matrix(matrix, hessian)
+    bar = figure.colorbar(image, ax=matrix, shrink=0.7, pad=0.02, aspect=30)
+    bar.set_label("∂²loss / ∂wᵢ∂wⱼ (symmetric logarithm)", color=INK)
+    bar.outline.set_visible(False)
     _label_blocks(matrix, re)
     _draw_spectrum(spectrum, eigenvalues)
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.25)
 
 
-def _draw_matrix(axes: Axes, hessian: np.ndarray) -> None:
+def _draw_matrix(axes: Axes, hessian: np.ndarray) -> AxesImage:
     size = len(hessian)
-    image = axes.imshow(hessian, cmap="RdBu_r", norm=_norm(hessian), interpolation="nearest")
-    axes.set_title(
-        f"Every second derivative of a trained network: its {size} by {size} Hessian",
-        fontsize=13,
-        pad=12,
-    )
-    _add_colorbar(axes, image)
+    title = f"Every second derivative of a trained network: its {size} by {size} Hessian"
+    axes.set_title(title, fontsize=13, pad=12)
+    return axes.imshow(hessian, cmap="RdBu_r", norm=_norm(hessian), interpolation="nearest")
 
 
 def _norm(hessian: np.ndarray) -> SymLogNorm:
     """Return symmetric colours that are linear for the smaller half of the entries."""
     most = float(np.abs(hessian).max())
     return SymLogNorm(float(np.median(np.abs(hessian))), vmin=-most, vmax=most)
-
-
-def _add_colorbar(axes: Axes, image: AxesImage) -> None:
-    figure = axes.get_figure()
-    assert figure is not None
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.02, aspect=30)
-    bar.set_label("∂²loss / ∂wᵢ∂wⱼ (symmetric logarithm)", color=INK)
-    bar.outline.set_visible(False)
 
 
 def _label_blocks(axes: Axes, re: jtree.Restructure) -> None:

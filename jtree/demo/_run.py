@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +40,7 @@ def run(out: Path, /, *, seed: int = 0, quiet: bool = False) -> None:
     report.conclude({"picture": str(picture), "checkpoint": str(checkpoint)})
 
 
-def _learn(report: Report, digits: Digits, seed: int) -> Any:
+def _learn(report: Report, digits: Digits, seed: int) -> Network:
     """Return a network that was trained over its flat vector."""
     code = (
         "flat, re = jtree.destructure(network)\n"
@@ -51,18 +50,16 @@ def _learn(report: Report, digits: Digits, seed: int) -> Any:
     with report.step("Train over one vector", code) as step:
         network = Network(SIZES, activation=nnx.gelu, unbiased={1}, seed=seed)
         report.say(_layout(network))
-        ticks = report.track(300, "L-BFGS")
-        network, value = _train.train(network, digits.train, ticks)
-        share = float(_train.accuracy(network, digits.held_out))
-        report.say(f"loss {value:.4f} on {len(digits.train.labels)} images")
+        network, value = _train.train(network, digits.train, report.track(300, "L-BFGS"))
+        report.say(f"loss {value:.4f} on {len(digits.train.labels):,} images")
         step.measured["parameters of the network"] = f"{jtree.count(network):,}"
-        step.measured[f"accuracy on {len(digits.held_out.labels)} held-out images"] = _percent(
-            share
+        step.measured[f"accuracy on {_digits.HELD_OUT} held-out images"] = _accuracy(
+            network, digits.held_out
         )
     return network
 
 
-def _layout(network: Any) -> Table:
+def _layout(network: Network) -> Table:
     """Return where each parameter is in the vector, as a table."""
     _, re = jtree.destructure(network)
     table = Table("path", "shape", "in the vector", title=repr(re), title_justify="left")
@@ -71,60 +68,66 @@ def _layout(network: Any) -> Table:
     return table
 
 
-def _compare_gradients(report: Report, network: Any, split: Split) -> None:
+def _accuracy(network: Network, split: Split) -> str:
+    return f"{100 * float(_train.accuracy(network, split)):.1f} %"
+
+
+def _compare_gradients(report: Report, network: Network, split: Split) -> None:
     """Differentiate one loss over the nested network and over its vector."""
     code = (
-        "nested = re.ravel_grad(nnx.grad(cross_entropy)(network, data))\n"
-        "direct = jax.grad(lambda flat: cross_entropy(re(flat), data))(flat)"
+        "nested = re.ravel_grad(nnx.grad(loss)(network, data))\n"
+        "direct = jax.grad(lambda flat: loss(re(flat), data))(flat)"
     )
     with report.step("Nested and flat gradients agree", code) as step:
-        flat, re = jtree.destructure(network)
-        nested = re.ravel_grad(nnx.grad(_train.cross_entropy)(network, split))
-        direct = jax.grad(lambda flat: _train.cross_entropy(re(flat), split))(flat)
-        report.say(
-            f"both are vectors of {len(re):,} numbers, the largest {jnp.abs(direct).max():.2g}"
-        )
+        nested, direct = _gradients(network, split)
+        report.say(f"two vectors of {len(direct):,} numbers, up to {jnp.abs(direct).max():.2g}")
         difference = jnp.abs(nested - direct).max()
         step.measured["gradients, largest |nested - flat|"] = f"{difference:.2g}"
 
 
+def _gradients(network: Network, split: Split) -> tuple[jax.Array, jax.Array]:
+    """Return the gradient over the network as a vector, and the gradient over the vector."""
+    flat, re = jtree.destructure(network)
+    nested = nnx.grad(_train.cross_entropy)(network, split)
+    direct = jax.grad(lambda flat: _train.cross_entropy(re(flat), split))(flat)
+    return re.ravel_grad(nested), direct
+
+
 def _draw_hessian(report: Report, digits: Digits, seed: int, picture: Path) -> None:
     """Train a small network, and draw the Hessian over all its parameters."""
-    with report.step(
-        "A Hessian over all parameters", "jax.hessian(lambda flat: loss(re(flat), data))(flat)"
-    ) as step:
-        train = _digits.coarse(digits.train)
+    code = "jax.hessian(lambda flat: loss(re(flat), data))(flat)"
+    with report.step("A Hessian over all parameters", code) as step:
+        split = _digits.coarse(digits.train)
         network = Network(SMALL, activation=nnx.tanh, seed=seed)
-        network, value = _train.train(network, train, report.track(1000, "L-BFGS"))
+        network, value = _train.train(network, split, report.track(1000, "L-BFGS"))
+        report.say(f"trained first, on images of 4 by 4 pixels: loss {value:.4f}")
         flat, re = jtree.destructure(network)
-        hessian = np.asarray(jax.jit(jax.hessian(_train.loss))(flat, re, train), np.float64)
+        hessian = np.asarray(jax.jit(jax.hessian(_train.loss))(flat, re, split), np.float64)
         eigenvalues = np.linalg.eigvalsh(hessian)
         _picture.draw(picture, hessian, eigenvalues, re)
-        report.say(f"trained first, on images of 4 by 4 pixels: loss {value:.4f}")
         step.measured["Hessian of a small network"] = f"{len(re)} by {len(re)}"
         step.measured["its smallest eigenvalue"] = f"{eigenvalues[0]:.4g}"
         step.measured["its largest eigenvalue"] = f"{eigenvalues[-1]:.4g}"
 
 
 def _save_and_load(
-    report: Report, network: Any, held_out: Split, seed: int, checkpoint: Path
+    report: Report, network: Network, held_out: Split, seed: int, checkpoint: Path
 ) -> None:
     """Load what was saved into a network with another activation and one bias more."""
     code = (
         "jtree.save(path, network, overwrite=True)\n"
-        'jtree.loadmodel(other, jtree.load(path), none="zero")'
+        'other = jtree.loadmodel(other, jtree.load(path), none="zero")'
     )
     with report.step("Save, and load into another network", code) as step:
         jtree.save(checkpoint, network, overwrite=True)
         other = Network(SIZES, activation=nnx.relu, seed=seed + 1)
         other = jtree.loadmodel(other, jtree.load(checkpoint), none="zero")
-        share = float(_train.accuracy(other, held_out))
         report.say("gelu became relu; layers/1/bias, which was not there, became zeros")
         step.measured["parameters, largest |saved - loaded|"] = f"{_difference(network, other):.2g}"
-        step.measured["accuracy of the other network, untrained"] = _percent(share)
+        step.measured["accuracy of the other network, untrained"] = _accuracy(other, held_out)
 
 
-def _difference(saved: Any, loaded: Any) -> float:
+def _difference(saved: Network, loaded: Network) -> float:
     """Return the largest difference of two networks' parameters; an absent one is zero."""
     before = jtree.trainables(saved)
     return max(
@@ -133,14 +136,10 @@ def _difference(saved: Any, loaded: Any) -> float:
     )
 
 
-def _compare_networks(report: Report, network: Any, seed: int) -> None:
+def _compare_networks(report: Report, network: Network, seed: int) -> None:
     """Say why the trained network does not fit into one of another shape."""
     with report.step("What does not fit, and why", "jtree.diff(third, network)") as step:
         third = Network((64, 32, 48, 24, 10), activation=nnx.relu, unbiased={0}, seed=seed)
         diff = jtree.diff(third, network)
         report.say(diff)
         step.measured["mismatches of a third network"] = str(len(diff.mismatches))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -13,12 +13,13 @@ import optax
 import jtree
 
 from ._digits import Split
+from ._network import Network
 
 DECAY = 1e-3
 SOLVER = optax.lbfgs()
 
 
-def cross_entropy(network: Any, split: Split) -> jax.Array:
+def cross_entropy(network: Network, split: Split) -> jax.Array:
     """Return the mean cross-entropy of a network's logits."""
     losses = optax.softmax_cross_entropy_with_integer_labels(network(split.images), split.labels)
     return jnp.mean(losses)
@@ -30,12 +31,12 @@ def loss(flat: jax.Array, re: jtree.Restructure, split: Split) -> jax.Array:
 
 
 @jax.jit
-def accuracy(network: Any, split: Split) -> jax.Array:
+def accuracy(network: Network, split: Split) -> jax.Array:
     """Return the share of images whose digit a network tells."""
     return jnp.mean(network(split.images).argmax(axis=-1) == split.labels)
 
 
-def train(network: Any, split: Split, steps: Iterable[int]) -> tuple[Any, float]:
+def train(network: Network, split: Split, steps: Iterable[int]) -> tuple[Network, float]:
     """Return the network after some steps of L-BFGS, and its loss before the last one."""
     flat, re = jtree.destructure(network)
     state, value = _strong(SOLVER.init(flat)), jnp.inf

@@ -41,6 +41,7 @@ class Comparison(NamedTuple):
     diff: Diff
     sources: dict[int, Any]  # an array, ZERO or KEEP
     slots: dict[str, int]  # the destination's slots by path
+    classes: dict[int, int]  # the slot that stands for each of them, where they are tied
 
 
 def compare(
@@ -52,9 +53,11 @@ def compare(
     ours, theirs = dst.labels(keep), src.labels(keep)
     found = {path: src.slots[slot].value for path, slot in theirs.slots.items()}
     side = _Side(found, {path: dst.slots[slot].value for path, slot in ours.slots.items()}, none)
-    verdicts = {path: side.verdict(path) for path in ours.slots}
+    verdicts = {path: side.verdict(path) for path in sorted(ours.slots)}
+    _forgive_tied(dst, ours.slots, verdicts)
     mismatches = [x for x in verdicts.values() if isinstance(x, Mismatch)]
     mismatches += side.unexpected()
+    mismatches = _with_near_names(mismatches)
     sources = {
         ours.slots[path]: x
         for path, x in verdicts.items()
@@ -63,7 +66,12 @@ def compare(
     wrong, chosen = _resolve_ties(dst, sources, {n: p for p, n in ours.slots.items()})
     mismatches += wrong
     config = _config(ours.nodes, side.expected, theirs.nodes, found)
-    return Comparison(Diff(tuple(sorted(mismatches, key=_place)), config), chosen, ours.slots)
+    return Comparison(
+        diff=Diff(tuple(sorted(mismatches, key=_place)), config),
+        sources=chosen,
+        slots=ours.slots,
+        classes={slot: dst.slots[slot].tie for slot in ours.slots.values()},
+    )
 
 
 class _Side(NamedTuple):
@@ -81,10 +89,8 @@ class _Side(NamedTuple):
         if path not in self.found:
             return self._missing(path, expected)
         found = self.found[path]
-        if found is False and _class(expected.dtype) != "other":
-            return ZERO
-        if found is None:
-            return self._none(path, path, expected)
+        if found is False or found is None:
+            return self._absent(path, path, expected)
         if not _holds_numbers(found):
             return _mismatch(path, "kind", describe(expected), describe(found), _kind_hint(found))
         return _array_into_array(path, expected, found)
@@ -93,16 +99,25 @@ class _Side(NamedTuple):
         steps = path.split(_path.SEPARATOR)
         above = [_path.join(steps[:n]) for n in range(len(steps))]
         for branch in above:
-            if branch in self.found and self.found[branch] is None:
-                return self._none(path, branch, expected)
-        near = did_you_mean(path, (p for p, x in self.found.items() if _holds_numbers(x)))
-        return _mismatch(path, "missing", describe(expected), "nothing", near)
+            if branch in self.found and self.found[branch] in (None, False):
+                return self._absent(path, branch, expected)
+        return _mismatch(path, "missing", describe(expected), "nothing")
 
-    def _none(self, path: str, where: str, expected: Any) -> Any:
-        if self.none != "error":
-            return ZERO if self.none == "zero" else KEEP
+    def _absent(self, path: str, where: str, expected: Any) -> Any:
+        """Return what False or None in the source means for an array, at its place or above it."""
+        found = self.found[where]
+        if found is None and self.none == "keep":
+            return KEEP
+        zeroes = found is None and self.none == "zero"
         hint = '; if there is no such parameter use none="zero", if it is elsewhere none="keep"'
-        place = "None" if where == path else f"None at {_path.show(where)}"
+        if found is False:
+            zeroes = where == path
+            hint = "; False stands for one absent parameter"
+        if _class(expected.dtype) == "other":
+            zeroes, hint = False, f"; an array of {expected.dtype} cannot be zeroed"
+        if zeroes:
+            return ZERO
+        place = f"{found}" if where == path else f"{found} at {_path.show(where)}"
         return _mismatch(path, "kind", describe(expected), place, hint)
 
     def _into_other(self, path: str, expected: Any) -> Mismatch | None:
@@ -120,10 +135,32 @@ class _Side(NamedTuple):
 
     def unexpected(self) -> list[Mismatch]:
         return [
-            _mismatch(path, "unexpected", "nothing", describe(x), did_you_mean(path, self.expected))
+            _mismatch(path, "unexpected", "nothing", describe(x))
             for path, x in self.found.items()
             if path not in self.expected and _holds_numbers(x)
         ]
+
+
+def _forgive_tied(dst: Walk, slots: dict[str, int], verdicts: dict[str, Any]) -> None:
+    """Take what is missing at one of several tied places from the others."""
+    groups: dict[int, list[str]] = {}
+    for path, slot in slots.items():
+        groups.setdefault(dst.slots[slot].tie, []).append(path)
+    for paths in groups.values():
+        missing = [path for path in paths if getattr(verdicts[path], "sort", None) == "missing"]
+        if len(missing) < len(paths):
+            verdicts |= dict.fromkeys(missing)
+
+
+def _with_near_names(mismatches: list[Mismatch], most: int = 20) -> list[Mismatch]:
+    """Say of missing places which unexpected ones are near, and the reverse; of the first ones."""
+    names = {
+        "missing": [x.path for x in mismatches if x.sort == "unexpected"],
+        "unexpected": [x.path for x in mismatches if x.sort == "missing"],
+    }
+    asked = [x for x in sorted(mismatches, key=_place) if names.get(x.sort)][:most]
+    near = {x: did_you_mean(x.path, names[x.sort]) for x in asked}
+    return [x._replace(text=x.text + near.get(x, "")) for x in mismatches]
 
 
 def _place(mismatch: Mismatch) -> tuple[str, str]:
@@ -198,6 +235,8 @@ def _fits(dtype: Any, found: Any) -> bool:
     if not _readable(found):
         return False
     numbers = np.asarray(found)
+    if not numbers.size:
+        return True
     if not exact:
         return not numbers.size or bool(least <= int(numbers.min()) and int(numbers.max()) <= most)
     return all(

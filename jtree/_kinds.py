@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from functools import singledispatch
 from typing import Any, NamedTuple, TypeAlias
 
@@ -141,29 +141,46 @@ def trainable(node: object, /) -> dict[Any, Any]:
 
 def static(node: object) -> dict[str, Any]:
     """Return the fields of a node that are no children: those of dataclasses and of NNX modules."""
-    return dict(_static(node)) if not isinstance(node, Mapping) else {}
-
-
-def _static(node: object) -> Iterator[tuple[str, Any]]:
     held = children(node)
+    if isinstance(node, Mapping) or _unnamed(held):
+        return {}  # which fields the children come from cannot be known
     if kind(node).attributes:
-        names = [field for field in vars(node) if not field.startswith("_")]
-    elif dataclasses.is_dataclass(node):
-        names = [field.name for field in dataclasses.fields(node)]
+        names = [field for field in vars(node) if not field.startswith(("_pytree__", "_object__"))]
     else:
-        names = []
-    for field in names:
-        if field not in held and hasattr(node, field):
-            yield field, getattr(node, field)
+        names = [field.name for field in _dataclass_fields(node)]
+    return {
+        field: getattr(node, field)
+        for field in names
+        if field not in held and hasattr(node, field)
+    }
 
 
-def container(node: object, keys: list[Key]) -> type[dict[Any, Any] | list[Any] | tuple[Any, ...]]:
-    """Return the basic container for a node: dict for fields, list and tuple for the rest."""
+def _unnamed(held: dict[Any, Any]) -> bool:
+    return bool(held) and all(isinstance(key, int) for key in held)
+
+
+def _dataclass_fields(node: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
+
+
+def contain(node: object, found: dict[Any, Any]) -> Any:
+    """Return what is found at a node's children in a basic container that has the same paths.
+
+    Lists and tuples are lists and tuples; what an NNX list holds that is no child, such as a
+    function, keeps its place as `()`. The rest are dicts by name.
+    """
     if isinstance(node, list) or _islist(node):
-        return list
-    fields = hasattr(node, "_fields") or dataclasses.is_dataclass(node) or kind(node).attributes
-    named = fields or not all(isinstance(name(key), int) for key in keys)
-    return dict if isinstance(node, Mapping) or named else tuple
+        length = len(node)  # type: ignore[arg-type]
+        return [found.get(position, ()) for position in range(length)]
+    sequence = isinstance(node, tuple) and not hasattr(node, "_fields")
+    empty = not found and not (isinstance(node, Mapping) or _hasfields(node))
+    if sequence or empty or (not isinstance(node, Mapping) and list(found) == [*range(len(found))]):
+        return tuple(found.values())
+    return found
+
+
+def _hasfields(node: object) -> bool:
+    return hasattr(node, "_fields") or dataclasses.is_dataclass(node) or kind(node).attributes
 
 
 def _islist(node: object) -> bool:

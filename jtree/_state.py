@@ -14,9 +14,10 @@ from . import _path
 from ._compare import KEEP, ZERO, Comparison, compare
 from ._diff import Diff
 from ._errors import LoadError, ModelError
-from ._kinds import Key, container, kind, name, static
-from ._leaves import BASIC, describe, isabstract, isarray, isconcrete, istracer
+from ._kinds import Key, contain, kind, name, static
+from ._leaves import BASIC, canonical, describe, isabstract, isarray, isconcrete, istracer
 from ._ties import Ties
+from ._vector import as_dtype
 from ._walk import walk
 
 logger = logging.getLogger("jtree")
@@ -63,7 +64,7 @@ def diff(
 
     Returns:
       A `Diff`: true where loading would fail, and printed as a table. Arrays are read only where
-      their metadata does not decide.
+      their metadata does not decide, and either side may be abstract.
 
     Example:
       >>> report = diff({"w": jnp.ones(2), "b": jnp.ones(1)}, {"w": jnp.ones(3)})
@@ -123,14 +124,15 @@ def loadmodel(
     compared = compare(walked, walk(src), keep=filter, none=none)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
-    _refuse_abstract_source(compared)
-    values = _values([slot.value for slot in walked.slots], compared, strict)
+    old = [slot.value for slot in walked.slots]
+    _check_abstract(old, compared)
+    values = _values(old, compared)
     if compared.diff:
         logger.warning("loaded in part: %s", compared.diff.message())
     return walked.rebuild(values)
 
 
-def _values(old: list[Any], compared: Comparison, strict: bool) -> list[Any]:
+def _values(old: list[Any], compared: Comparison) -> list[Any]:
     """Return the value of every slot, each tied one's at its first place."""
     values = list(old)
     for slot, source in compared.sources.items():
@@ -138,45 +140,48 @@ def _values(old: list[Any], compared: Comparison, strict: bool) -> list[Any]:
             values[slot] = _like(np.zeros(old[slot].shape, old[slot].dtype), old[slot])
         elif source is not KEEP:
             values[slot] = _like(source, old[slot])
-    if not strict:
-        _refuse_abstract(values, compared)
     return values
 
 
-def _refuse_abstract_source(compared: Comparison) -> None:
+def _check_abstract(old: list[Any], compared: Comparison) -> None:
+    """Refuse a source without numbers, and a destination without numbers to keep."""
     for path, slot in compared.slots.items():
-        source = compared.sources.get(slot)
-        if isabstract(source):
+        if not isarray(old[slot]):
+            continue
+        source = compared.sources.get(compared.classes[slot])
+        if isabstract(source) and not isabstract(old[slot]):
             raise ModelError(
                 f"{_path.show(path)}: the source is abstract: it has a shape and a dtype, "
                 f"{describe(source)}, but no numbers to load"
             )
-
-
-def _refuse_abstract(values: list[Any], compared: Comparison) -> None:
-    left = [path for path, slot in compared.slots.items() if isabstract(values[slot])]
-    if left and compared.diff:
-        raise LoadError(
-            "nothing was loaded: the destination is abstract, so it has no numbers to keep where "
-            f"the source does not fit: {compared.diff.message()}",
-            compared.diff,
-        )
+        if isabstract(old[slot]) and (source is None or source is KEEP):
+            raise LoadError(
+                f"nothing was loaded: {_path.show(path)}: the destination is abstract, so it has "
+                f"no numbers to keep where the source has none: {compared.diff.message()}",
+                compared.diff,
+            )
 
 
 def _like(source: Any, target: Any) -> Any:
     """Return the source's numbers with the dtype, device and sharding of the target."""
+    if isabstract(source):
+        return target
     if isinstance(target, np.ndarray) and not istracer(source):
-        return np.array(source, dtype=target.dtype)
+        return _on_host(source, target.dtype)
     if not isinstance(source, jax.Array):
-        with np.errstate(all="ignore"):
-            source = np.array(source, dtype=target.dtype)
-        source = jnp.array(source)
-    value = source if source.dtype == target.dtype else source.astype(target.dtype)
+        source = jnp.array(_on_host(source, canonical(target.dtype)))
+    value = as_dtype(source, canonical(target.dtype))
     sharding = None if istracer(target) or istracer(value) else getattr(target, "sharding", None)
     free = isconcrete(target) and not target.committed
     if sharding is None or (free and value.sharding.device_set == sharding.device_set):
         return value
     return jax.device_put(value, sharding)
+
+
+def _on_host(source: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    """Return a copy of numbers in NumPy; too large ones become infinite, as in JAX."""
+    with np.errstate(all="ignore"):
+        return np.array(source, dtype=dtype)
 
 
 def _basic(leaf: Any) -> Any:
@@ -189,12 +194,10 @@ def _contain(node: Any, keys: list[Key], results: list[Any]) -> Any:
     shown = [(key, x) for key, x in zip(keys, results, strict=True) if x is not _HIDDEN]
     if kind(node).box:
         return shown[0][1]
-    fields = {name(key): x for key, x in shown}
-    make = container(node, [key for key, _ in shown])
-    if make is not dict:
-        return make(fields.values())
-    plain = {field: x for field, x in static(node).items() if _isbasic(x)}
-    return fields | {field: state(x) for field, x in plain.items()}
+    held = contain(node, {name(key): x for key, x in shown})
+    if not isinstance(held, dict):
+        return held
+    return held | {field: state(x) for field, x in static(node).items() if _isbasic(x)}
 
 
 _HIDDEN = object()
@@ -204,6 +207,9 @@ def _isbasic(x: Any) -> bool:
     """Tell whether a static field is made of basic leaves and containers only."""
     if not isinstance(x, (*BASIC, dict, list, tuple)):
         return False
-    walked = walk(x)
+    try:
+        walked = walk(x)
+    except ModelError:  # a configuration may hold what a model may not
+        return False
     leaves = all(isinstance(slot.value, BASIC) for slot in walked.slots)
     return leaves and all(isinstance(node, dict | list | tuple) for _, node in walked.nodes)

@@ -76,7 +76,7 @@ class Walk:
     def labels(self, keep: Callable[[Any], Any] | None = None) -> Labels:
         """Return the paths of slots and nodes where `keep(child)` drops children at every level.
 
-        The sequences that lose a child close up: what was at `2` is found at `1`.
+        A sequence that loses a child closes up: what was at `2` is found at `1`.
         """
         found = Labels({}, {})
 
@@ -85,14 +85,14 @@ class Walk:
                 found.slots[_path.join(parts)] = place
                 return
             found.nodes[_path.join(parts)] = place.value
-            position = 0
+            dropped = 0
             for key, child in zip(place.keys, place.children, strict=True):
                 value = self.slots[child].value if isinstance(child, int) else child.value
                 if keep is not None and not keep(value):
+                    dropped += 1
                     continue
-                if isinstance(key, SequenceKey | FlattenedIndexKey):
-                    key = SequenceKey(position)
-                    position += 1
+                if dropped and isinstance(key, SequenceKey | FlattenedIndexKey):
+                    key = SequenceKey(name(key) - dropped)
                 visit(child, parts if place.isbox else (*parts, _path.text(key)))
 
         visit(self.root, ())
@@ -151,6 +151,7 @@ class _Walker:
     def __init__(self, same_objects: bool) -> None:
         self.slots: list[Slot] = []
         self.keys: list[tuple[Key, ...]] = []
+        self.inner: list[tuple[str, tuple[Key, ...]]] = []  # where nodes are that are no boxes
         self.nodes: list[tuple[str, Any]] = []
         self.open: dict[int, str] = {}  # the nodes that we are inside of, by id
         self.same_objects = same_objects
@@ -172,6 +173,8 @@ class _Walker:
         branch = Branch(_path.join(parts), value, first=len(self.slots))
         if not branch.ishidden:
             self.nodes.append((branch.path, value))
+            if keys and not branch.isbox:
+                self.inner.append((branch.path, keys))
         self.open[id(value)] = branch.path
         allowed = _trainable_names(value, branch.path) if free else set()
         for key, child in pairs:
@@ -216,7 +219,7 @@ def _open(value: Any, parts: tuple[str, ...]) -> Entries | None:
             types = sorted({type(key).__name__ for key in value})
             raise ModelError(
                 f"{path}: expected dict keys that sort, found keys of the types "
-                f"{', '.join(types)}; use one type of key, such as str"
+                f"{', '.join(types)}; use keys of one type that can be compared, such as str"
             ) from error
         error.add_note(f"while opening the {type(value).__name__} at {path}")
         raise
@@ -241,7 +244,7 @@ def _trainable_names(value: Any, path: str) -> set[Hashable] | None:
                 f"{owner} must return children of the node, but it returned {child_name!r}; "
                 f"the children are {list(held)}{near}"
             )
-        if child is not held[child_name]:
+        if child is not held[child_name] and children(value)[child_name] is held[child_name]:
             raise ModelError(
                 f"{owner} must return the children themselves, but what it returned for "
                 f"{child_name!r} is another object; return {{name: jtree.children(node)[name]}}"
@@ -250,14 +253,18 @@ def _trainable_names(value: Any, path: str) -> set[Hashable] | None:
 
 
 def _check_paths(walker: _Walker) -> None:
-    """Refuse a tree with two leaves at one path, such as {"a/b": 1, "a": {"b": 2}}."""
-    seen: dict[str, int] = {}
-    for number, slot in enumerate(walker.slots):
-        first = seen.setdefault(slot.path, number)
-        if first != number:
-            places = [jax.tree_util.keystr(walker.keys[i]) for i in (first, number)]
+    """Refuse a tree with two places at one path, such as {"a/b": 1, "a": {"b": 2}}.
+
+    A box has the path of what is in it; and the root may hold the empty key.
+    """
+    places = [*walker.inner, *zip((x.path for x in walker.slots), walker.keys, strict=True)]
+    seen: dict[str, tuple[Key, ...]] = {}
+    for path, keys in places:
+        first = seen.setdefault(path, keys)
+        if first is not keys:
+            one, two = sorted(jax.tree_util.keystr(place) for place in (first, keys))
             raise ModelError(
-                f"{_path.show(slot.path)}: two places have this path, {places[0]} and {places[1]}; "
+                f"{_path.show(path)}: two places have this path, {one} and {two}; "
                 "rename one of the keys"
             )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -13,8 +15,8 @@ HELD_OUT = 360  # of the 1,797 images
 class Split(NamedTuple):
     """Images, one per row, with pixels from 0 to 1, and the digit that each one shows."""
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: jax.Array
+    labels: jax.Array
 
 
 class Digits(NamedTuple):
@@ -30,7 +32,11 @@ def load(seed: int) -> Digits:
     images, labels = (images / 16).astype(np.float32), labels.astype(np.int32)
     order = np.random.default_rng(seed).permutation(len(labels))
     train, held_out = order[:-HELD_OUT], order[-HELD_OUT:]
-    return Digits(*(Split(images[rows], labels[rows]) for rows in (train, held_out)))
+    return Digits(_take(images, labels, train), _take(images, labels, held_out))
+
+
+def _take(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Split:
+    return Split(jnp.asarray(images[rows]), jnp.asarray(labels[rows]))
 
 
 def coarse(split: Split) -> Split:

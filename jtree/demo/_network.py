@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 import jax
-import numpy as np
 from flax import nnx
 
 
@@ -24,7 +23,7 @@ class Network(nnx.Module):
         self,
         sizes: Sequence[int],
         *,
-        activation: Callable[[jax.Array], jax.Array] = nnx.tanh,
+        activation: Callable[[jax.Array], jax.Array],
         unbiased: Collection[int] = (),
         seed: int,
     ) -> None:
@@ -35,7 +34,7 @@ class Network(nnx.Module):
         )
         self.activation = activation
 
-    def __call__(self, images: jax.Array | np.ndarray, /) -> jax.Array:
+    def __call__(self, images: jax.Array, /) -> jax.Array:
         """Return logits, `(batch, sizes[-1])`, of images, `(batch, sizes[0])`."""
         *hidden, last = self.layers
         for layer in hidden:

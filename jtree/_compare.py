@@ -14,7 +14,7 @@ from ._diff import Diff, Mismatch
 from ._errors import ArgumentError, did_you_mean
 from ._kinds import static
 from ._leaves import (
-    BASIC,
+    alike,
     canonical,
     check_alive,
     describe,
@@ -235,13 +235,17 @@ def _fits(dtype: Any, found: Any) -> bool:
     if not _readable(found):
         return False
     numbers = np.asarray(found)
-    if not numbers.size:
-        return True
     if not exact:
-        return not numbers.size or bool(least <= int(numbers.min()) and int(numbers.max()) <= most)
-    return all(
-        int(x) == int(y) for x, y in zip(numbers.flat, numbers.astype(dtype).real.flat, strict=True)
-    )
+        return bool(((numbers >= least) & (numbers <= most)).all())
+    with np.errstate(all="ignore"):
+        there = numbers.astype(dtype).real.astype(np.float64)
+    return bool((np.isfinite(there) & (_exactly(there) == numbers.astype(object))).all())
+
+
+def _exactly(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return whole floating numbers as Python integers, of which none is too large."""
+    whole = [int(x) if np.isfinite(x) else None for x in numbers.flat]
+    return np.array(whole, object).reshape(numbers.shape)
 
 
 def _range(dtype: Any) -> tuple[int, int]:
@@ -282,8 +286,9 @@ def _resolve_ties(
             chosen[first] = values[0]
         else:
             names = " and ".join(_path.show(paths[slot]) for slot in slots)
-            text = f"different numbers at {names}"
-            wrong.append(_mismatch(paths[slots[0]], "ties", "one parameter", text))
+            known = all(_readable(x) or isinstance(x, _Marker) for x in values)
+            what = "different numbers" if known else "numbers that cannot be compared yet"
+            wrong.append(_mismatch(paths[slots[0]], "ties", "one parameter", f"{what} at {names}"))
     return wrong, chosen
 
 
@@ -310,14 +315,13 @@ def _config(
     """Return the fields without arrays that both sides have, and that differ."""
     left, right = dict(_fields(our_nodes, ours)), dict(_fields(their_nodes, theirs))
     both = sorted(left.keys() & right.keys())
-    return {path: (left[path], right[path]) for path in both if left[path] != right[path]}
+    return {path: (left[path], right[path]) for path in both if not alike(left[path], right[path])}
 
 
 def _fields(nodes: dict[str, Any], leaves: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for path, node in nodes.items():
-        for field_name, value in static(node).items():
-            if isinstance(value, BASIC):
-                yield (f"{path}{_path.SEPARATOR}{field_name}" if path else field_name), value
+        for field, value in static(node).items():
+            yield (f"{path}{_path.SEPARATOR}{field}" if path else field), value
     for path, value in leaves.items():
-        if isinstance(value, BASIC):
+        if not _holds_numbers(value):
             yield path, value

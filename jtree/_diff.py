@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _path
+from ._leaves import describe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,12 +90,18 @@ class Diff:
 
     def __rich__(self) -> Table:
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table("path", "what", "expected", "found", title=self._title())
+        table = Table(title=self._title())
+        for column in ("path", "what", "expected", "found"):
+            table.add_column(column, overflow="fold")
         for x in self.mismatches:
-            table.add_row(_path.show(x.path), x.sort, str(x.expected), str(x.found))
-        for path, (expected, found) in self.config.items():
-            table.add_row(_path.show(path), "config (not an error)", repr(expected), repr(found))
+            table.add_row(*map(Text, (_path.show(x.path), x.sort, str(x.expected), str(x.found))))
+        for path, pair in self.config.items():
+            expected, found = map(describe, pair)
+            table.add_row(*map(Text, (_path.show(path), "config", expected, found)), style="dim")
+        if self.config:
+            table.caption = "config: fields without arrays that differ, which is no error"
         return table
 
     def __str__(self) -> str:

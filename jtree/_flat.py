@@ -8,13 +8,24 @@ from functools import partial
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import _path
-from ._errors import ArgumentError, ModelError, PathError
+from ._errors import ArgumentError, ArgumentTypeError, ModelError, PathError
 from ._layout import Layout, check_vector
-from ._leaves import Static, canonical, check_alive, equal, isconcrete, isdata, isnumeric, istracer
-from ._match import add, check_shape, differing_places, one_value, values_at
+from ._leaves import (
+    Static,
+    canonical,
+    check_alive,
+    describe,
+    equal,
+    isconcrete,
+    isdata,
+    isnumeric,
+    istracer,
+)
+from ._match import add, check_parameter, differing_places, one_value, values_at
 from ._path import Where
 from ._ties import Slot, Ties
 from ._vector import common_dtype, floating, ravel, unravel
@@ -71,16 +82,14 @@ def destructure(
     Source: `destructure` of Optimisers.jl, `jax.flatten_util.ravel_pytree`.
     """
     walked = walk(model, ties=ties)
+    for slot in walked.slots:
+        check_alive(slot.path, slot.value)
     chosen = _choose(walked.slots, which, where)
-    arrays = {
-        slot.path: slot.value for slot, flag in zip(walked.slots, chosen, strict=True) if flag
-    }
-    _check_arrays(arrays)
-    target = common_dtype([x.dtype for x in arrays.values()]) if dtype is None else floating(dtype)
-    restructure = _restructure(type(model), walked, chosen, target)
-    return ravel(
-        [walked.slots[i].value for i in restructure.layout.first_slots], target
-    ), restructure
+    found = [slot.value for slot, flag in zip(walked.slots, chosen, strict=True) if flag]
+    target = common_dtype([x.dtype for x in found]) if dtype is None else floating(dtype)
+    re = _restructure(_name(model), walked, chosen, target)
+    first = [walked.slots[number].value for number in re.layout.first_slots]
+    return _ravel(dict(zip(re.paths, first, strict=True)), target), re
 
 
 @partial(
@@ -158,7 +167,8 @@ class Restructure:
         Array([7., 8., 9.], dtype=float32)
         """
         found = values_at(self.layout, walk(model))
-        return ravel([one_value(at) for at in found], self.dtype)
+        values = [one_value(at) for at in found]
+        return _ravel(dict(zip(self.paths, values, strict=True)), self.dtype)
 
     def ravel_grad(self, grads: Any, /) -> Any:
         """Return a gradient of this structure as a vector; tied places are added.
@@ -178,7 +188,8 @@ class Restructure:
         """
         found = values_at(self.layout, walk(grads), absent=True)
         sums = [add(self.layout, k, at) for k, at in enumerate(found)]
-        return ravel(sums, common_dtype([self.dtype, *(x.dtype for x in sums)]))
+        dtype = common_dtype([self.dtype, *(x.dtype for x in sums)])
+        return _ravel(dict(zip(self.paths, sums, strict=True)), dtype)
 
     def refresh(self, model: Any, /) -> Restructure:
         """Return the same layout around another model's other leaves, such as new statistics.
@@ -197,7 +208,7 @@ class Restructure:
             raise ModelError(differing_places(layout.slots, paths))
         for slot, source in zip(slots, layout.sources, strict=True):
             if source >= 0:
-                check_shape(slot.path, slot.value, layout.shapes[source])
+                check_parameter(slot.path, slot.value, layout.shapes[source])
         kept = [
             slot.value for slot, source in zip(slots, layout.sources, strict=True) if source < 0
         ]
@@ -237,6 +248,10 @@ class Restructure:
 
     def __getitem__(self, where: str, /) -> Any:
         """Return where a parameter is in the vector: a slice for a path, indices for a glob."""
+        if not isinstance(where, str):
+            raise ArgumentTypeError(
+                f"expected a path or a glob such as 'layers/0/**', found {describe(where)}"
+            )
         by_path = self.layout.by_path
         if where in by_path:
             return self.slices[by_path[where]]
@@ -245,6 +260,11 @@ class Restructure:
             raise PathError(_path.nothing_matches(where, list(by_path)))
         parts = (self.slices[k] for k in sorted(chosen))
         return np.concatenate([np.arange(part.start, part.stop) for part in parts])
+
+    def __contains__(self, path: object, /) -> bool:
+        return path in self.layout.by_path
+
+    __iter__ = None  # `re[...]` is asked by path: there is nothing to iterate over
 
     def __repr__(self) -> str:
         return f"Restructure({self.layout.name}, ..., {self.size})"
@@ -280,7 +300,11 @@ def _choose(slots: list[Slot], which: str, where: Where) -> list[bool]:
     return [slot.tie in chosen for slot in slots]
 
 
-def _restructure(cls: type, walked: Walk, chosen: list[bool], dtype: np.dtype[Any]) -> Restructure:
+def _name(model: Any) -> str:
+    return "Array" if isinstance(model, jax.Array) else type(model).__name__
+
+
+def _restructure(name: str, walked: Walk, chosen: list[bool], dtype: np.dtype[Any]) -> Restructure:
     """Number the parameters, and set aside all that rides along."""
     slots, numbers, kept, sources = walked.slots, dict[int, int](), list[Any](), list[int]()
     for slot, flag in zip(slots, chosen, strict=True):
@@ -292,7 +316,7 @@ def _restructure(cls: type, walked: Walk, chosen: list[bool], dtype: np.dtype[An
     parameters = [slots[first].value for first in numbers]
     arrays, statics = _separate(kept)
     layout = Layout(
-        name="Array" if issubclass(cls, jax.Array) else cls.__name__,
+        name=name,
         plan=walked.plan,
         slots=tuple(slot.path for slot in slots),
         sources=tuple(sources),
@@ -309,13 +333,25 @@ def _separate(kept: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Static, ...]]
     return tuple(x for x in kept if isdata(x)), statics
 
 
-def _check_arrays(arrays: dict[str, Any]) -> None:
-    """Refuse deleted arrays, and arrays that are not on the same devices."""
+def _ravel(arrays: dict[str, Any], dtype: np.dtype[Any]) -> Any:
+    """Return arrays, each at its path, as one vector; refuse what cannot be in one."""
+    _check_devices(arrays)
+    for path, x in arrays.items():
+        imaginary = jnp.issubdtype(x.dtype, jnp.complexfloating)
+        if imaginary and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ModelError(
+                f"{_path.show(path)}: expected real numbers for a vector of {dtype}, "
+                f"found {describe(x)}, and the imaginary part would be lost"
+            )
+    return ravel(list(arrays.values()), dtype)
+
+
+def _check_devices(arrays: dict[str, Any]) -> None:
+    """Refuse arrays that are not on the same devices."""
     first: tuple[str, Any] | None = None
     for path, x in arrays.items():
         if not isinstance(x, jax.Array) or istracer(x):
             continue
-        check_alive(path, x)
         devices = x.sharding.device_set
         if first is None:
             first = path, devices

@@ -149,9 +149,7 @@ def static(node: object) -> dict[str, Any]:
     else:
         names = [field.name for field in _dataclass_fields(node)]
     return {
-        field: getattr(node, field)
-        for field in names
-        if field not in held and hasattr(node, field)
+        field: getattr(node, field) for field in names if field not in held and hasattr(node, field)
     }
 
 

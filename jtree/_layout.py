@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ._errors import VectorError, VectorTypeError
-from ._leaves import check_alive, describe, isarray
+from ._leaves import check_alive, describe, isarray, isnumber
 from ._walk import Plan
 
 
@@ -88,6 +88,10 @@ def check_vector(flat: Any, layout: Layout) -> None:
         raise VectorTypeError(
             f"expected a vector of {layout.size} numbers, found {describe(flat)}; "
             "make it an array with jnp.asarray"
+        )
+    if not isnumber(flat.dtype):
+        raise VectorTypeError(
+            f"expected a vector of {layout.size} numbers, found an array of {flat.dtype}"
         )
     if flat.ndim != 1:
         raise VectorError(

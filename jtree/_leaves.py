@@ -64,9 +64,16 @@ def isinexact(dtype: Any) -> bool:
 
 
 def canonical(dtype: Any) -> np.dtype[Any]:
-    """Return the dtype that JAX has for this one: float32 for float64 while x64 is off."""
+    """Return the dtype that JAX has for this one: float32 for float64 while x64 is off.
+
+    So also for the other order of bytes, which JAX has not.
+    """
     extended = jnp.issubdtype(dtype, jax.dtypes.extended)
-    found: np.dtype[Any] = dtype if extended else np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+    found: np.dtype[Any] = (
+        dtype
+        if extended
+        else np.dtype(jax.dtypes.canonicalize_dtype(np.dtype(dtype).newbyteorder("=")))
+    )
     return found
 
 
@@ -93,9 +100,10 @@ def describe(x: Any) -> str:
         return repr(x)
     if isinstance(x, str):
         return repr(x if len(x) <= 20 else x[:17] + "...")
-    return (
-        f"a {type(x).__name__}" if not callable(x) else f"the function {getattr(x, '__name__', x)}"
-    )
+    if callable(x) and hasattr(x, "__name__"):
+        return f"the function {x.__name__}"
+    name = type(x).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def check_alive(path: str, x: Any) -> None:
@@ -108,10 +116,16 @@ def check_alive(path: str, x: Any) -> None:
 
 
 def isdata(x: Any) -> bool:
-    """Tell whether `x` is an array that can be an argument of a jitted function."""
+    """Tell whether `x` is an array that `jit` takes as it is, without converting its dtype."""
     if isinstance(x, np.ndarray):
-        return x.dtype.kind in "biufcV" and x.dtype != jax.dtypes.float0 and x.dtype.fields is None
+        return isnumber(x.dtype) and x.dtype == canonical(x.dtype)
     return isinstance(x, jax.Array)
+
+
+@cache
+def isnumber(dtype: Any) -> bool:
+    """Tell whether a dtype is one of numbers, booleans included, that JAX has too."""
+    return bool(jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_))
 
 
 class Static:
@@ -136,7 +150,7 @@ class Static:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Static) or len(self._held) != len(other._held):
             return False
-        return all(map(_alike, self._held, other._held))
+        return all(map(alike, self._held, other._held))
 
     def __hash__(self) -> int:
         try:
@@ -145,12 +159,19 @@ class Static:
             return hash(tuple(map(type, self._held)))
 
 
-def _alike(a: Any, b: Any) -> bool:
+def alike(a: Any, b: Any) -> bool:
+    """Tell whether two leaves that are no arrays of JAX are the same, in type and to the bit."""
     if a is b:
         return True
     if type(a) is not type(b):
         return False
+    if isinstance(a, float | complex):
+        return repr(a) == repr(b)  # so NaN is NaN, and -0.0 is not 0.0
     try:
-        return bool(np.array_equal(a, b)) if isinstance(a, np.ndarray) else bool(a == b)
+        return (
+            bool(a.dtype == b.dtype and np.array_equal(a, b))
+            if isinstance(a, np.ndarray)
+            else bool(a == b)
+        )
     except Exception:  # an object's own comparison may do anything
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -12,9 +13,18 @@ import jax.numpy as jnp
 from . import _path
 from ._errors import ModelError, did_you_mean
 from ._layout import Layout
-from ._leaves import check_alive, describe, equal, isarray, isconcrete, isnumeric
+from ._leaves import (
+    check_alive,
+    describe,
+    equal,
+    isabstract,
+    isarray,
+    isconcrete,
+    isnumber,
+    isnumeric,
+)
 from ._ties import Slot
-from ._vector import as_dtype, common_dtype
+from ._vector import as_dtype, common_dtype, on_device
 from ._walk import Walk
 
 
@@ -40,7 +50,7 @@ def _at(layout: Layout, k: int, slots: dict[str, Slot], absent: bool) -> list[tu
         value = slots[path].value
         if absent and (value is None or getattr(value, "dtype", None) == jax.dtypes.float0):
             continue
-        check_shape(path, value, shape)
+        (check_shape if absent else check_parameter)(path, value, shape)
         found.setdefault(slots[path].tie, (path, value))
     if not present and not (absent and any(_above(path, slots) for path in places)):
         raise ModelError(
@@ -58,11 +68,21 @@ def _above(path: str, slots: dict[str, Slot]) -> bool:
 
 
 def check_shape(path: str, value: Any, shape: tuple[int, ...]) -> None:
-    if not isarray(value) or tuple(value.shape) != shape:
+    """Refuse what is no array of numbers of this shape."""
+    if not isarray(value) or tuple(value.shape) != shape or not isnumber(value.dtype):
         raise ModelError(
-            f"{_path.show(path)}: expected an array of shape {shape}, found {describe(value)}"
+            f"{_path.show(path)}: expected numbers of shape {shape}, found {describe(value)}"
         )
     check_alive(path, value)
+
+
+def check_parameter(path: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what cannot be a parameter of this shape."""
+    check_shape(path, value, shape)
+    if not isnumeric(value):
+        raise ModelError(
+            f"{_path.show(path)}: expected floating or complex numbers, found {describe(value)}"
+        )
 
 
 def one_value(found: list[tuple[str, Any]]) -> Any:
@@ -83,7 +103,9 @@ def add(layout: Layout, k: int, found: list[tuple[str, Any]]) -> Any:
         return jnp.zeros(layout.shapes[k], layout.dtypes[k])
     arrays = [value for _, value in found]
     dtype = common_dtype([x.dtype for x in arrays])
-    return reduce(lambda a, b: a + b, (as_dtype(jnp.asarray(x), dtype) for x in arrays))
+    if any(map(isabstract, arrays)):
+        return jax.ShapeDtypeStruct(layout.shapes[k], dtype)
+    return reduce(operator.add, (as_dtype(on_device(x), dtype) for x in arrays))
 
 
 def differing_places(expected: Sequence[str], found: Sequence[str]) -> str:

@@ -54,7 +54,10 @@ def select(where: Where, places: Sequence[tuple[str, Any]]) -> list[bool]:
     if where is None:
         return [True] * len(places)
     if callable(where):
-        return [bool(where(path, leaf)) for path, leaf in places]
+        chosen = [bool(where(path, leaf)) for path, leaf in places]
+        if not any(chosen):
+            raise PathError("where: the function selects no parameter")
+        return chosen
     globs = _globs(where)
     paths = [path for path, _ in places]
     for glob in globs:
@@ -90,6 +93,8 @@ def _globs(where: object) -> list[str]:
             f"(path, leaf), found {type(where).__name__}"
         )
     globs = list(found)
+    if not globs:
+        raise PathError("where: expected a glob or more, found none; None selects every parameter")
     for glob in globs:
         if not isinstance(glob, str):
             raise ArgumentTypeError(
@@ -112,7 +117,10 @@ def _compile(glob: str) -> re.Pattern[str]:
         else:
             out += separator + _step(step, glob)
         separator = "" if step == "**" and steps[0] is step else SEPARATOR
-    return re.compile(out)
+    try:
+        return re.compile(out)
+    except re.error as error:
+        raise ArgumentError(f"{glob!r} is no glob: {error}") from error
 
 
 def _step(step: str, glob: str) -> str:
@@ -123,7 +131,7 @@ def _step(step: str, glob: str) -> str:
         if char == "[":
             inside, bracket, rest = rest.partition("]")
             if not bracket or not inside.strip("!"):
-                raise ArgumentError(f"where: {glob!r} is no glob: '[' without its ']'")
+                raise ArgumentError(f"{glob!r} is no glob: '[' without its ']'")
             chars = re.escape(inside.removeprefix("!")).replace(r"\-", "-")
             out += f"[{'^' if inside.startswith('!') else ''}{chars}]"
         else:

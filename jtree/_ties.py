@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ._errors import ArgumentError, ArgumentTypeError, ModelError, PathError, did_you_mean
-from ._leaves import describe, equal, isconcrete, isnumeric
+from ._leaves import check_alive, describe, equal, isconcrete, isnumeric
 
 Ties: TypeAlias = str | Iterable[Iterable[str]]
 Groups: TypeAlias = tuple[tuple[str, ...], ...]
@@ -52,8 +52,8 @@ def tie(slots: Sequence[Slot], ties: str | Groups) -> list[Slot]:
 
 
 def _group(paths: Iterable[str]) -> tuple[str, ...]:
-    group = (paths,) if isinstance(paths, str) else tuple(paths)
-    if len(group) < 2:
+    group = tuple(paths) if isinstance(paths, Iterable) and not isinstance(paths, str) else ()
+    if len(group) < 2 or not all(isinstance(path, str) for path in group):
         raise ArgumentError(
             f"ties: expected tuples of two paths or more, found {paths!r}; "
             'write ties=[("emb/weight", "head/weight")]'
@@ -72,10 +72,10 @@ def _merge(slots: Sequence[Slot], pairs: Iterable[tuple[int, int]]) -> list[int]
 
 
 def _same_array(slots: Sequence[Slot]) -> Iterator[tuple[int, int]]:
-    first: dict[int, int] = {}
+    first: dict[tuple[int, bool], int] = {}  # a frozen place is not tied to a free one
     for number, slot in enumerate(slots):
-        if slot.trainable:
-            yield first.setdefault(id(slot.value), number), number
+        if isnumeric(slot.value):
+            yield first.setdefault((id(slot.value), slot.trainable), number), number
 
 
 def _stated(slots: Sequence[Slot], ties: Groups) -> Iterator[tuple[int, int]]:
@@ -102,6 +102,8 @@ def _check_numeric(slot: Slot) -> None:
 def _check_same(left: Slot, right: Slot) -> None:
     """Refuse to tie two leaves that cannot be one parameter: one of them would be lost."""
     a, b = left.value, right.value
+    check_alive(left.path, a)
+    check_alive(right.path, b)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ModelError(
             f"ties: {left.path} is {describe(a)}, but {right.path} is {describe(b)}; "

@@ -18,13 +18,13 @@ from ._leaves import canonical, isabstract, isinexact
 
 
 def ravel(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
-    """Return arrays as one vector."""
+    """Return arrays as one new vector, which shares no buffer with any of them."""
     if any(map(isabstract, arrays)):
         return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in arrays),), dtype)
-    pieces = [as_dtype(jnp.asarray(x), dtype).reshape(-1) for x in arrays]
-    if not pieces:
-        return jnp.zeros(0, dtype)
-    return lax.concatenate(pieces, 0) if len(pieces) > 1 else pieces[0]
+    pieces = [as_dtype(on_device(x), dtype).reshape(-1) for x in arrays]
+    if len(pieces) > 1:
+        return lax.concatenate(pieces, 0)
+    return jnp.array(pieces[0], copy=True) if pieces else jnp.zeros(0, dtype)
 
 
 def unravel(flat: Any, layout: Layout, dtypes: Sequence[np.dtype[Any] | None]) -> list[Any]:
@@ -38,18 +38,26 @@ def unravel(flat: Any, layout: Layout, dtypes: Sequence[np.dtype[Any] | None]) -
             jax.ShapeDtypeStruct(shape, dtype or flat.dtype)
             for shape, dtype in zip(shapes, dtypes, strict=True)
         ]
-    if isinstance(flat, np.ndarray) and not isinexact(flat.dtype) and None not in dtypes:
-        flat = flat.astype(layout.dtype)  # here, since without x64 JAX would wrap large integers
-    pieces = lax.split(jnp.asarray(flat), layout.sizes) if shapes else []
+    pieces = lax.split(on_device(flat), layout.sizes) if shapes else []
     return [
         as_dtype(piece, dtype).reshape(shape)
         for piece, shape, dtype in zip(pieces, shapes, dtypes, strict=True)
     ]
 
 
+def on_device(x: Any) -> jax.Array:
+    """Return an array as one of JAX's; integers that JAX would wrap are made floating instead."""
+    if isinstance(x, jax.Array):
+        return x
+    wraps = jnp.issubdtype(x.dtype, jnp.integer) and canonical(x.dtype) != x.dtype
+    with np.errstate(all="ignore"):
+        x = np.asarray(x, canonical(np.float64 if wraps else x.dtype))
+    return jnp.array(x)
+
+
 def as_dtype(x: jax.Array, dtype: np.dtype[Any] | None) -> jax.Array:
     """Convert to a dtype by the rules of `ProjectTo`: a real leaf takes the real part."""
-    if dtype is None or (x.dtype == dtype and not x.weak_type):
+    if dtype is None or (x.dtype == dtype and not getattr(x, "weak_type", False)):
         return x
     if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
         x = x.real

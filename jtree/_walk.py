@@ -92,7 +92,7 @@ class Walk:
                     dropped += 1
                     continue
                 if dropped and isinstance(key, SequenceKey | FlattenedIndexKey):
-                    key = SequenceKey(name(key) - dropped)
+                    key = SequenceKey(int(str(name(key))) - dropped)
                 visit(child, parts if place.isbox else (*parts, _path.text(key)))
 
         visit(self.root, ())

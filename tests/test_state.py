@@ -280,7 +280,7 @@ def test_strict_false_loads_what_fits_and_logs_the_rest(caplog: pytest.LogCaptur
 def test_strict_false_never_returns_anything_abstract() -> None:
     dst = {"a": jax.ShapeDtypeStruct((2,), jnp.float32), "b": jnp.zeros(3)}
     message = refused(dst, {"b": jnp.ones(3)}, strict=False)
-    assert message.startswith("the destination is abstract, so it has no numbers to keep where")
+    assert message.startswith("a: the destination is abstract, so it has no numbers to keep where")
 
 
 def test_a_numpy_source_is_copied() -> None:

@@ -59,7 +59,7 @@ def test_dict_keys_of_mixed_types_are_refused() -> None:
         jtree.destructure({"net": {1: jnp.ones(1), "a": jnp.ones(1)}})
     assert str(info.value) == (
         "net: expected dict keys that sort, found keys of the types int, str; "
-        "use one type of key, such as str"
+        "use keys of one type that can be compared, such as str"
     )
 
 

@@ -172,7 +172,7 @@ def _like(source: Any, target: Any) -> Any:
         source = jnp.array(_on_host(source, canonical(target.dtype)))
     value = as_dtype(source, canonical(target.dtype))
     sharding = None if istracer(target) or istracer(value) else getattr(target, "sharding", None)
-    free = isconcrete(target) and not target.committed
+    free = sharding is not None and isconcrete(target) and not target.committed
     if sharding is None or (free and value.sharding.device_set == sharding.device_set):
         return value
     return jax.device_put(value, sharding)

@@ -59,6 +59,21 @@ jax.tree_util.register_pytree_node(
 )
 
 
+@jax.tree_util.register_pytree_node_class
+@dataclass
+class KeylessDataclass:
+    weight: Any
+    rate: Any
+    size: int = 3
+
+    def tree_flatten(self) -> Any:
+        return (self.weight, self.rate), self.size
+
+    @classmethod
+    def tree_unflatten(cls, size: int, children: Any) -> Any:
+        return cls(*children, size)
+
+
 class Keyed:
     def __init__(self, scale: Any, extra: Any) -> None:
         self.scale, self.extra = scale, extra
@@ -173,6 +188,11 @@ def node_without_keys() -> Any:
 
 
 @kind
+def dataclass_without_keys() -> Any:
+    return {"layer": KeylessDataclass(jnp.ones(2), 1.5)}
+
+
+@kind
 def node_with_keys() -> Any:
     a, b = arrays((2,), (2, 2))
     return Keyed(a, {"x": b})
@@ -208,6 +228,12 @@ def nnx_state() -> Any:
 @kind
 def nnx_rngs() -> Any:
     return nnx.Rngs(0, params=1)
+
+
+@kind
+def nnx_functions_in_lists() -> Any:
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(nnx.Linear(2, 2, rngs=rngs), nnx.relu, nnx.Linear(2, 1, rngs=rngs))
 
 
 @kind

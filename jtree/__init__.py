@@ -16,7 +16,6 @@ from ._errors import ModelError as ModelError
 from ._errors import PathError as PathError
 from ._errors import VectorError as VectorError
 from ._errors import VectorTypeError as VectorTypeError
-from ._flat import Restructure as Restructure
 from ._flat import destructure as destructure
 from ._kinds import children as children
 from ._kinds import trainable as trainable
@@ -24,6 +23,7 @@ from ._leaves import isnumeric as isnumeric
 from ._query import count as count
 from ._query import modules as modules
 from ._query import trainables as trainables
+from ._restructure import Restructure as Restructure
 from ._state import diff as diff
 from ._state import loadmodel as loadmodel
 from ._state import state as state

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
 from . import _path
+from ._conversion import family, no_conversion, readable
 from ._diff import Diff, Mismatch
 from ._errors import ArgumentError, did_you_mean
 from ._kinds import static
@@ -22,7 +21,6 @@ from ._leaves import (
     isabstract,
     isarray,
     isconcrete,
-    isinexact,
 )
 from ._walk import Walk
 
@@ -113,7 +111,7 @@ class _Side(NamedTuple):
         if found is False:
             zeroes = where == path
             hint = "; False stands for one absent parameter"
-        if _class(expected.dtype) == "other":
+        if family(expected.dtype) == "other":
             zeroes, hint = False, f"; an array of {expected.dtype} cannot be zeroed"
         if zeroes:
             return ZERO
@@ -129,7 +127,7 @@ class _Side(NamedTuple):
         if _iszero(path, found):
             return None
         text = f"{describe(expected)}, an absent parameter"
-        number = "zero or not, which cannot be read" if not _readable(found) else "not all zero"
+        number = "zero or not, which cannot be read" if not readable(found) else "not all zero"
         hint = "; give the destination this parameter, or zero it in the source"
         return _mismatch(path, "kind", text, f"{describe(found)}, {number}", hint)
 
@@ -192,81 +190,19 @@ def _array_into_array(path: str, expected: Any, found: Any) -> Any:
     if not isabstract(found):
         check_alive(path, found)
     dtype = expected.dtype if isinstance(expected, np.ndarray) else canonical(expected.dtype)
-    reason = _no_conversion(dtype, found)
+    reason = no_conversion(dtype, found)
     if reason is None:
         return found
     wrong = _mismatch(path, "dtype", ours, theirs, f"; {reason}")
     return wrong._replace(expected=expected.dtype, found=found.dtype)
 
 
-def _no_conversion(dtype: Any, found: Any) -> str | None:
-    """Return why these numbers cannot become this dtype, or None where they can."""
-    if found.dtype == dtype:
-        return None
-    ours, theirs = _class(dtype), _class(found.dtype)
-    if "other" in (ours, theirs) or ours == "bool":
-        return "these dtypes are not converted into each other"
-    if theirs in ("floating", "complex") and ours == "integer":
-        return "numbers are not rounded to integers; convert the source first"
-    if theirs == "complex" and ours == "floating":
-        return "the imaginary part would be lost; take the real part of the source first"
-    if theirs in ("integer", "bool") and not _fits(dtype, found):
-        return "not every integer in it fits"
-    return None
-
-
-def _class(dtype: Any) -> str:
-    if isinexact(dtype):
-        return "complex" if jnp.issubdtype(dtype, jnp.complexfloating) else "floating"
-    if jnp.issubdtype(dtype, jnp.integer):
-        return "integer"
-    return "bool" if jnp.issubdtype(dtype, jnp.bool_) else "other"
-
-
-def _fits(dtype: Any, found: Any) -> bool:
-    """Tell whether every integer of an array is the same number in another dtype."""
-    if _class(found.dtype) == "bool":
-        return True
-    low, high = _range(found.dtype)
-    least, most = _range(dtype)
-    exact = isinexact(dtype)
-    if least <= low and high <= most:
-        return True
-    if not _readable(found):
-        return False
-    numbers = np.asarray(found)
-    if not exact:
-        return bool(((numbers >= least) & (numbers <= most)).all())
-    with np.errstate(all="ignore"):
-        there = numbers.astype(dtype).real.astype(np.float64)
-    return bool((np.isfinite(there) & (_exactly(there) == numbers.astype(object))).all())
-
-
-def _exactly(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return whole floating numbers as Python integers, of which none is too large."""
-    whole = [int(x) if np.isfinite(x) else None for x in numbers.flat]
-    return np.array(whole, object).reshape(numbers.shape)
-
-
-def _range(dtype: Any) -> tuple[int, int]:
-    """Return the least and the greatest of the integers that a dtype has without a gap."""
-    if isinexact(dtype):
-        most = 2 ** (ml_dtypes.finfo(dtype).nmant + 1)
-        return -most, most
-    info = ml_dtypes.iinfo(dtype)
-    return int(info.min), int(info.max)
-
-
 def _holds_numbers(x: Any) -> bool:
     return isarray(x) or isinstance(x, np.generic)
 
 
-def _readable(x: Any) -> bool:
-    return isconcrete(x) or isinstance(x, np.generic)
-
-
 def _iszero(path: str, x: Any) -> bool:
-    if not _readable(x) or _class(x.dtype) == "other":
+    if not readable(x) or family(x.dtype) == "other":
         return False
     check_alive(path, x)
     return not np.asarray(x).any()
@@ -286,7 +222,7 @@ def _resolve_ties(
             chosen[first] = values[0]
         else:
             names = " and ".join(_path.show(paths[slot]) for slot in slots)
-            known = all(_readable(x) or isinstance(x, _Marker) for x in values)
+            known = all(readable(x) or isinstance(x, _Marker) for x in values)
             what = "different numbers" if known else "numbers that cannot be compared yet"
             wrong.append(_mismatch(paths[slots[0]], "ties", "one parameter", f"{what} at {names}"))
     return wrong, chosen

@@ -12,13 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._errors import ArgumentError
+from . import _path
+from ._errors import ArgumentError, ModelError
 from ._layout import Layout
-from ._leaves import canonical, isabstract, isinexact
+from ._leaves import canonical, describe, isabstract, isinexact, istracer
 
 
-def ravel(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
-    """Return arrays as one new vector, which shares no buffer with any of them."""
+def ravel(arrays: dict[str, Any], dtype: np.dtype[Any]) -> Any:
+    """Return arrays, each at its path, as one new vector, which shares no buffer with them.
+
+    Raises:
+      ModelError: arrays are on different devices, or an imaginary part would be lost.
+    """
+    _check_devices(arrays)
+    for path, x in arrays.items():
+        imaginary = jnp.issubdtype(x.dtype, jnp.complexfloating)
+        if imaginary and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ModelError(
+                f"{_path.show(path)}: expected real numbers for a vector of {dtype}, "
+                f"found {describe(x)}, and the imaginary part would be lost"
+            )
+    return _concatenate(list(arrays.values()), dtype)
+
+
+def _concatenate(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
     if any(map(isabstract, arrays)):
         return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in arrays),), dtype)
     pieces = [as_dtype(on_device(x), dtype).reshape(-1) for x in arrays]
@@ -85,3 +102,23 @@ def floating(dtype: Any) -> np.dtype[Any]:
     if found is None or not isinexact(found):
         raise ArgumentError(f"dtype: expected a floating or complex dtype, found {dtype!r}")
     return canonical(found)
+
+
+def _check_devices(arrays: dict[str, Any]) -> None:
+    """Refuse arrays that are not on the same devices."""
+    first: tuple[str, Any] | None = None
+    for path, x in arrays.items():
+        if not isinstance(x, jax.Array) or istracer(x):
+            continue
+        devices = x.sharding.device_set
+        if first is None:
+            first = path, devices
+        elif first[1] != devices:
+            raise ModelError(
+                f"arrays are on different devices: {_path.show(first[0])} on {_names(first[1])}, "
+                f"{_path.show(path)} on {_names(devices)}; move the model with jax.device_put"
+            )
+
+
+def _names(devices: Any) -> str:
+    return ", ".join(sorted(map(str, devices)))

@@ -39,7 +39,7 @@ class Restructure:
       dtype: the dtype of the vector.
 
     Example:
-      >>> flat, re = destructure({"w": jnp.ones((2, 2)), "b": jnp.zeros(2), "name": "head"})
+      >>> flat, re = jtree.destructure({"w": jnp.ones((2, 2)), "b": jnp.zeros(2), "name": "head"})
       >>> re(jnp.arange(6.0))["w"].tolist()
       [[2.0, 3.0], [4.0, 5.0]]
       >>> re.paths, re["w"], len(re)
@@ -75,7 +75,7 @@ class Restructure:
         """Return `re(flat)(*args, **kwargs)`: the model called with parameters from a vector.
 
         >>> from jax.tree_util import Partial
-        >>> _, re = destructure(Partial(jnp.dot, jnp.ones(2)))
+        >>> _, re = jtree.destructure(Partial(jnp.dot, jnp.ones(2)))
         >>> re.apply(jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))
         Array(11., dtype=float32)
         """
@@ -89,7 +89,7 @@ class Restructure:
         Raises:
           ModelError: a parameter is missing, unknown, of another shape, or untied.
 
-        >>> flat, re = destructure({"w": jnp.ones(2), "b": jnp.zeros(1)})
+        >>> flat, re = jtree.destructure({"w": jnp.ones(2), "b": jnp.zeros(1)})
         >>> re.ravel({"b": jnp.array([7.0]), "w": jnp.array([8.0, 9.0])})
         Array([7., 8., 9.], dtype=float32)
         """
@@ -109,7 +109,7 @@ class Restructure:
         Raises:
           ModelError: a gradient is missing, unknown, or of another shape.
 
-        >>> flat, re = destructure({"w": jnp.ones(2), "b": jnp.zeros(1)})
+        >>> flat, re = jtree.destructure({"w": jnp.ones(2), "b": jnp.zeros(1)})
         >>> re.ravel_grad({"w": jnp.array([3.0, 4.0]), "b": None})
         Array([0., 3., 4.], dtype=float32)
         """
@@ -124,7 +124,7 @@ class Restructure:
         Raises:
           ModelError: the model has other places, or its parameters have other shapes.
 
-        >>> flat, re = destructure({"w": jnp.ones(2), "step": jnp.array(1)})
+        >>> flat, re = jtree.destructure({"w": jnp.ones(2), "step": jnp.array(1)})
         >>> re.refresh({"w": jnp.zeros(2), "step": jnp.array(5)})(flat)["step"].item()
         5
         """

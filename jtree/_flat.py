@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 from . import _path
 from ._errors import ArgumentError
 from ._layout import Layout
-from ._leaves import canonical, check_alive, isnumeric
+from ._leaves import canonical, check_alive, isarray, isnumeric
 from ._path import Where
-from ._restructure import Restructure, separate
+from ._restructure import Restructure, restructure
 from ._ties import Slot, Ties
 from ._vector import common_dtype, floating, ravel
 from ._walk import Walk, walk
@@ -68,14 +67,52 @@ def destructure(
     Source: `destructure` of Optimisers.jl, `jax.flatten_util.ravel_pytree`.
     """
     walked = walk(model, ties=ties)
-    for slot in walked.slots:
-        check_alive(slot.path, slot.value)
-    chosen = _choose(walked.slots, which, where)
-    found = [slot.value for slot, flag in zip(walked.slots, chosen, strict=True) if flag]
-    target = common_dtype([x.dtype for x in found]) if dtype is None else floating(dtype)
-    re = _restructure(_name(model), walked, chosen, target)
-    first = [walked.slots[number].value for number in re.layout.first_slots]
-    return ravel(dict(zip(re.paths, first, strict=True)), target), re
+    for path, x in zip(walked.structure.paths, walked.values, strict=True):
+        check_alive(path, x)
+    layout = _remembered_layout(model, walked, which, where, dtype)
+    parameters = {path: walked.values[first] for path, first in layout.firsts}
+    return ravel(parameters, layout.dtype), restructure(walked, layout)
+
+
+_LAYOUTS: dict[Any, Layout] = {}
+_MOST = 512  # layouts to remember
+
+
+def _remembered_layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> Layout:
+    """Return the layout of a model, worked out once for models that are alike."""
+    if not (walked.simple and isinstance(where, str | None)):
+        return _layout(model, walked, which, where, dtype)
+    leaves = tuple((x.shape, x.dtype) if isarray(x) else None for x in walked.values)
+    key = (walked.structure, type(model), leaves, which, where, walked.ties, dtype, _x64())
+    if key not in _LAYOUTS:
+        if len(_LAYOUTS) >= _MOST:
+            _LAYOUTS.clear()
+        _LAYOUTS[key] = _layout(model, walked, which, where, dtype)
+    return _LAYOUTS[key]
+
+
+def _x64() -> bool:
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+
+
+def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> Layout:
+    """Choose the parameters, number them, and put what is left in line."""
+    slots, numbers, left, sources = walked.slots, dict[int, int](), 0, list[int]()
+    for slot, flag in zip(slots, _choose(slots, which, where), strict=True):
+        if flag:
+            sources.append(numbers.setdefault(slot.tie, len(numbers)))
+        else:
+            sources.append(~left)
+            left += 1
+    parameters = [slots[first].value for first in numbers]
+    return Layout(
+        name="Array" if isinstance(model, jax.Array) else type(model).__name__,
+        slots=walked.structure.paths,
+        sources=tuple(sources),
+        shapes=tuple(tuple(x.shape) for x in parameters),
+        dtypes=tuple(canonical(x.dtype) for x in parameters),
+        dtype=common_dtype([x.dtype for x in parameters]) if dtype is None else floating(dtype),
+    )
 
 
 def _choose(slots: list[Slot], which: str, where: Where) -> list[bool]:
@@ -90,30 +127,3 @@ def _choose(slots: list[Slot], which: str, where: Where) -> list[bool]:
     flags = [flag and next(selected) for flag in offered]
     chosen = {slot.tie for slot, flag in zip(slots, flags, strict=True) if flag}
     return [slot.tie in chosen for slot in slots]
-
-
-def _name(model: Any) -> str:
-    return "Array" if isinstance(model, jax.Array) else type(model).__name__
-
-
-def _restructure(name: str, walked: Walk, chosen: list[bool], dtype: np.dtype[Any]) -> Restructure:
-    """Number the parameters, and set aside all that rides along."""
-    slots, numbers, kept, sources = walked.slots, dict[int, int](), list[Any](), list[int]()
-    for slot, flag in zip(slots, chosen, strict=True):
-        if flag:
-            sources.append(numbers.setdefault(slot.tie, len(numbers)))
-        else:
-            sources.append(~len(kept))
-            kept.append(slots[slot.tie].value)
-    parameters = [slots[first].value for first in numbers]
-    arrays, statics = separate(kept)
-    layout = Layout(
-        name=name,
-        plan=walked.plan,
-        slots=tuple(slot.path for slot in slots),
-        sources=tuple(sources),
-        shapes=tuple(tuple(x.shape) for x in parameters),
-        dtypes=tuple(canonical(x.dtype) for x in parameters),
-        dtype=dtype,
-    )
-    return Restructure(arrays, layout, statics)

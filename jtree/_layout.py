@@ -11,7 +11,6 @@ import numpy as np
 
 from ._errors import VectorError, VectorTypeError
 from ._leaves import check_alive, describe, isarray, isnumber
-from ._walk import Plan
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,6 @@ class Layout:
     """
 
     name: str
-    plan: Plan
     slots: tuple[str, ...]
     sources: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -43,6 +41,16 @@ class Layout:
             if source >= 0:
                 found[source].append(slot)
         return tuple(map(tuple, found))
+
+    @cached_property
+    def firsts(self) -> tuple[tuple[str, int], ...]:
+        """The path and the slot that each parameter is read from."""
+        return tuple(zip(self.paths, self.first_slots, strict=True))
+
+    @cached_property
+    def riding(self) -> tuple[int, ...]:
+        """The slots of what rides along."""
+        return tuple(slot for slot, source in enumerate(self.sources) if source < 0)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -74,7 +82,7 @@ class Layout:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.name, self.plan, self.slots, self.sources, self.shapes, self.dtype))
+        return hash((self.name, self.slots, self.sources, self.shapes, self.dtype))
 
     def __hash__(self) -> int:
         return self._hash

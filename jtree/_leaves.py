@@ -16,7 +16,16 @@ BASIC = (bool, int, float, complex, str, bytes, type(None))
 
 def isarray(x: object) -> bool:
     """Tell whether `x` is an array of whatever dtype: JAX's, NumPy's, a tracer, or abstract."""
-    return isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+    cls = type(x)
+    if cls in _ARRAYS:
+        return True
+    found = isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+    if found and not istracer(x):
+        _ARRAYS.add(cls)  # asking JAX takes longer
+    return found
+
+
+_ARRAYS: set[type] = {np.ndarray, jax.ShapeDtypeStruct}
 
 
 def isabstract(x: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,13 @@ from ._layout import Layout, check_vector
 from ._leaves import Static, describe, equal, isconcrete, isdata
 from ._match import add, check_parameter, differing_places, one_value, values_at
 from ._vector import common_dtype, ravel, unravel
-from ._walk import assemble, walk
+from ._walk import Plan, Walk, assemble, walk
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["layout", "statics"]
+    jax.tree_util.register_dataclass,
+    data_fields=["arrays"],
+    meta_fields=["layout", "statics", "plan"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class Restructure:
@@ -48,7 +50,8 @@ class Restructure:
 
     arrays: tuple[Any, ...]
     layout: Layout
-    statics: tuple[Static, ...] = field(default=())
+    statics: tuple[Static, ...]
+    plan: Plan
 
     def __call__(self, flat: Any, /, *, restore_dtype: bool = True) -> Any:
         """Return the model with its parameters from a vector.
@@ -136,11 +139,7 @@ class Restructure:
         for slot, source in zip(slots, layout.sources, strict=True):
             if source >= 0:
                 check_parameter(slot.path, slot.value, layout.shapes[source])
-        kept = [
-            slot.value for slot, source in zip(slots, layout.sources, strict=True) if source < 0
-        ]
-        arrays, statics = separate(kept)
-        return Restructure(arrays, replace(layout, plan=walked.plan), statics)
+        return restructure(walked, layout)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -197,12 +196,13 @@ class Restructure:
         return f"Restructure({self.layout.name}, ..., {self.size})"
 
     def __hash__(self) -> int:
-        return hash((self.layout, self.statics))
+        return hash((self.layout, self.statics, self.plan))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Restructure):
             return NotImplemented
-        if self.layout != other.layout or self.statics != other.statics:
+        mine = self.layout, self.statics, self.plan
+        if mine != (other.layout, other.statics, other.plan):
             return False
         return all(_same(a, b) for a, b in zip(self.arrays, other.arrays, strict=True))
 
@@ -210,13 +210,20 @@ class Restructure:
         arrays = iter(self.arrays)
         rest = [static.value if static else next(arrays) for static in self.statics]
         sources = self.layout.sources
-        return assemble(self.layout.plan, [parameters[k] if k >= 0 else rest[~k] for k in sources])
+        return assemble(self.plan, [parameters[k] if k >= 0 else rest[~k] for k in sources])
 
 
-def separate(kept: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Static, ...]]:
-    """Return the arrays, and for each leaf what is static of it: nothing, where it is an array."""
-    statics = tuple(Static() if isdata(x) else Static(x) for x in kept)
-    return tuple(x for x in kept if isdata(x)), statics
+def restructure(walked: Walk, layout: Layout) -> Restructure:
+    """Return the way back to a walked model, around what is no parameter in it.
+
+    What rides along is data where it is an array, and static where it is not.
+    """
+    kept = [walked.values[walked.slots[slot].tie] for slot in layout.riding]
+    statics = tuple(_NOTHING if isdata(x) else Static(x) for x in kept)
+    return Restructure(tuple(filter(isdata, kept)), layout, statics, walked.plan)
+
+
+_NOTHING = Static()
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -14,7 +14,7 @@ from . import _path
 from ._compare import KEEP, ZERO, Comparison, compare
 from ._diff import Diff
 from ._errors import LoadError, ModelError
-from ._kinds import Key, contain, kind, name, static
+from ._kinds import contain, kind, static
 from ._leaves import BASIC, canonical, describe, isabstract, isarray, isconcrete, istracer
 from ._ties import Ties
 from ._vector import as_dtype
@@ -185,16 +185,18 @@ def _on_host(source: Any, dtype: Any) -> np.ndarray[Any, Any]:
 
 
 def _basic(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, (*BASIC, np.generic)) or isarray(leaf) else ()
+    return leaf if isarray(leaf) or isinstance(leaf, (*BASIC, np.generic)) else ()
 
 
-def _contain(node: Any, keys: list[Key], results: list[Any]) -> Any:
+def _contain(node: Any, names: list[Any], results: list[Any]) -> Any:
+    found = dict(zip(names, results, strict=True))
+    if type(node) is dict:
+        return found
     if kind(node).hidden:
         return _HIDDEN
-    shown = [(key, x) for key, x in zip(keys, results, strict=True) if x is not _HIDDEN]
     if kind(node).box:
-        return shown[0][1]
-    held = contain(node, {name(key): x for key, x in shown})
+        return results[0]
+    held = contain(node, {field: x for field, x in found.items() if x is not _HIDDEN})
     if not isinstance(held, dict):
         return held
     return held | {field: state(x) for field, x in static(node).items() if _isbasic(x)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from . import _path
+from . import _eager, _path
 from ._errors import ArgumentError, ModelError
 from ._layout import Layout
 from ._leaves import canonical, describe, isabstract, isinexact, istracer
@@ -24,20 +24,28 @@ def ravel(arrays: dict[str, Any], dtype: np.dtype[Any]) -> Any:
     Raises:
       ModelError: arrays are on different devices, or an imaginary part would be lost.
     """
+    found = list(arrays.values())
+    if any(map(iscomplex, {x.dtype for x in found})) and not iscomplex(dtype):
+        _refuse_imaginary(arrays, dtype)
+    if any(map(isabstract, found)):
+        return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in found),), dtype)
+    if _eager.plain(found):
+        return _eager.ravel(found, dtype)
     _check_devices(arrays)
+    return concatenate(found, dtype)
+
+
+def _refuse_imaginary(arrays: dict[str, Any], dtype: np.dtype[Any]) -> None:
     for path, x in arrays.items():
-        imaginary = jnp.issubdtype(x.dtype, jnp.complexfloating)
-        if imaginary and not jnp.issubdtype(dtype, jnp.complexfloating):
+        if iscomplex(x.dtype):
             raise ModelError(
                 f"{_path.show(path)}: expected real numbers for a vector of {dtype}, "
                 f"found {describe(x)}, and the imaginary part would be lost"
             )
-    return _concatenate(list(arrays.values()), dtype)
 
 
-def _concatenate(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
-    if any(map(isabstract, arrays)):
-        return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in arrays),), dtype)
+def concatenate(arrays: Sequence[Any], dtype: np.dtype[Any]) -> jax.Array:
+    """Return arrays as one new vector, traced or not."""
     pieces = [as_dtype(on_device(x), dtype).reshape(-1) for x in arrays]
     if len(pieces) > 1:
         return lax.concatenate(pieces, 0)
@@ -45,17 +53,27 @@ def _concatenate(arrays: Sequence[Any], dtype: np.dtype[Any]) -> Any:
 
 
 def unravel(flat: Any, layout: Layout, dtypes: Sequence[np.dtype[Any] | None]) -> list[Any]:
-    """Return the pieces of a vector, each with its shape and, unless None, its dtype.
-
-    `lax.split` has one concatenation for a gradient, where slices have a full vector each.
-    """
+    """Return the pieces of a vector, each with its shape and, unless None, its dtype."""
     shapes = layout.shapes
     if isabstract(flat):
         return [
             jax.ShapeDtypeStruct(shape, dtype or flat.dtype)
             for shape, dtype in zip(shapes, dtypes, strict=True)
         ]
-    pieces = lax.split(on_device(flat), layout.sizes) if shapes else []
+    flat = on_device(flat)
+    if _eager.plain([flat]):
+        return _eager.unravel(flat, shapes, [dtype or flat.dtype for dtype in dtypes])
+    return split(flat, shapes, dtypes)
+
+
+def split(
+    flat: jax.Array, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[Any] | None]
+) -> list[jax.Array]:
+    """Return the pieces of a vector, traced or not.
+
+    `lax.split` has one concatenation for a gradient, where slices have a full vector each.
+    """
+    pieces = lax.split(flat, [math.prod(shape) for shape in shapes]) if shapes else []
     return [
         as_dtype(piece, dtype).reshape(shape)
         for piece, shape, dtype in zip(pieces, shapes, dtypes, strict=True)
@@ -72,11 +90,17 @@ def on_device(x: Any) -> jax.Array:
     return jnp.array(x)
 
 
+@cache
+def iscomplex(dtype: Any) -> bool:
+    """Tell whether a dtype is complex."""
+    return bool(jnp.issubdtype(dtype, jnp.complexfloating))
+
+
 def as_dtype(x: jax.Array, dtype: np.dtype[Any] | None) -> jax.Array:
     """Convert to a dtype by the rules of `ProjectTo`: a real leaf takes the real part."""
     if dtype is None or (x.dtype == dtype and not getattr(x, "weak_type", False)):
         return x
-    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+    if iscomplex(x.dtype) and not iscomplex(dtype):
         x = x.real
     return lax.convert_element_type(x, dtype)
 

@@ -18,7 +18,7 @@ ROOT = Path(jtree.__file__).parent
 # From the bottom up: a module may import from modules above it in this list only.
 LAYERS = [
     *("_errors", "_path", "_leaves", "_kinds", "_ties", "_walk"),
-    *("_query", "_cast", "_layout", "_vector", "_match", "_restructure", "_flat"),
+    *("_query", "_cast", "_eager", "_layout", "_vector", "_match", "_restructure", "_flat"),
     *("_diff", "_conversion", "_compare", "_state"),
     *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
 ]

@@ -20,7 +20,6 @@ import numpy as np
 
 from .. import _path
 from .._errors import CheckpointError, ChecksumError, ModelError
-from .._kinds import Key, name
 from .._leaves import check_alive, describe, isconcrete
 from .._walk import Walk, walk
 
@@ -116,10 +115,10 @@ def _decode_array(entry: Json, arrays: Mapping[str, Any], damaged: list[str]) ->
     return x[()] if entry.get("scalar") else x
 
 
-def _encode_node(node: Any, keys: list[Key], children: list[Json]) -> Json:
+def _encode_node(node: Any, names: list[Any], children: list[Json]) -> Json:
     if isinstance(node, dict):
-        names = [_encode_basic("a key", name(key)) for key in keys]
-        return {"dict": [list(pair) for pair in zip(names, children, strict=True)]}
+        keys = [_encode_basic("a key", key) for key in names]
+        return {"dict": [list(pair) for pair in zip(keys, children, strict=True)]}
     return {type(node).__name__: children}
 
 

@@ -1,4 +1,12 @@
-"""JAX models, nested and flat: vectors, states and checkpoints, with nothing lost on the way."""
+"""JAX models, nested and flat: vectors, states and checkpoints, with nothing lost on the way.
+
+One vector:      destructure, Restructure
+What is in it:   trainables, modules, children, count, isnumeric, trainable, walk
+Precision:       f16, bf16, f32, f64
+Numbers across:  state, loadmodel, diff, Diff
+Files:           save, load
+Errors:          JtreeError, and those that derive from it
+"""
 
 from ._cast import bf16 as bf16
 from ._cast import f16 as f16

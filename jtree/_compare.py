@@ -128,7 +128,7 @@ class _Side(NamedTuple):
             return None
         text = f"{describe(expected)}, an absent parameter"
         number = "zero or not, which cannot be read" if not readable(found) else "not all zero"
-        hint = "; give the destination this parameter, or zero it in the source"
+        hint = "; give the destination this parameter, or put False in its place in the source"
         return _mismatch(path, "kind", text, f"{describe(found)}, {number}", hint)
 
     def unexpected(self) -> list[Mismatch]:
@@ -151,14 +151,20 @@ def _forgive_tied(dst: Walk, slots: dict[str, int], verdicts: dict[str, Any]) ->
 
 
 def _with_near_names(mismatches: list[Mismatch], most: int = 20) -> list[Mismatch]:
-    """Say of missing places which unexpected ones are near, and the reverse; of the first ones."""
-    names = {
-        "missing": [x.path for x in mismatches if x.sort == "unexpected"],
-        "unexpected": [x.path for x in mismatches if x.sort == "missing"],
-    }
-    asked = [x for x in sorted(mismatches, key=_place) if names.get(x.sort)][:most]
-    near = {x: did_you_mean(x.path, names[x.sort]) for x in asked}
+    """Say of missing places which unexpected arrays like them are near, and the reverse."""
+    other = {"missing": "unexpected", "unexpected": "missing"}
+    alike: dict[tuple[str, str], list[str]] = {}
+    for x in mismatches:
+        if x.sort in other:
+            alike.setdefault((other[x.sort], _array_of(x)), []).append(x.path)
+    asked = [x for x in sorted(mismatches, key=_place) if x.sort in other][:most]
+    near = {x: did_you_mean(x.path, alike.get((x.sort, _array_of(x)), [])) for x in asked}
     return [x._replace(text=x.text + near.get(x, "")) for x in mismatches]
+
+
+def _array_of(mismatch: Mismatch) -> str:
+    """Return the shape and dtype that one side of a mismatch has and the other has not."""
+    return str(mismatch.expected if mismatch.sort == "missing" else mismatch.found)
 
 
 def _place(mismatch: Mismatch) -> tuple[str, str]:

@@ -24,7 +24,7 @@ class Mismatch(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diff:
     """What keeps one model's numbers from going into another. True where loading would fail.
 
@@ -85,6 +85,9 @@ class Diff:
         head = f"{number} mismatch{'es' if number > 1 else ''}"
         return "\n".join([head, *lines, *more])
 
+    def __repr__(self) -> str:
+        return f"Diff({self._title()})"
+
     def __bool__(self) -> bool:
         return bool(self.mismatches)
 
@@ -97,6 +100,7 @@ class Diff:
             table.add_column(column, overflow="fold")
         for x in self.mismatches:
             table.add_row(*map(Text, (_path.show(x.path), x.sort, str(x.expected), str(x.found))))
+        table.add_section()
         for path, pair in self.config.items():
             expected, found = map(describe, pair)
             table.add_row(*map(Text, (_path.show(path), "config", expected, found)), style="dim")
@@ -105,6 +109,8 @@ class Diff:
         return table
 
     def __str__(self) -> str:
+        if not self and not self.config:
+            return self._title()
         from rich.console import Console
 
         console = Console(file=io.StringIO(), width=100, color_system=None)

@@ -38,6 +38,12 @@ def plain(arrays: Iterable[Any]) -> bool:
     return not shardings or (len(shardings) == 1 and _single(*shardings, committed))
 
 
+def small(arrays: Sequence[Any]) -> bool:
+    """Tell whether arrays are so few and small that calling one compiled function is fastest."""
+    few = 2 <= len(arrays) <= 16
+    return few and all(isinstance(x, jax.Array) and x.size <= 4096 for x in arrays)
+
+
 def ravel(arrays: Sequence[Any], dtype: np.dtype[Any]) -> jax.Array:
     """Return plain arrays as one new vector, with nothing but this vector in memory beside them."""
     first = next((x for x in arrays if isinstance(x, jax.Array)), None)

@@ -70,7 +70,10 @@ def nothing_matches(glob: str, paths: Sequence[str]) -> str:
     """Return the message for a glob that matches none of these paths."""
     if not paths:
         return f"{glob!r} matches no parameter: the model has none"
-    near = did_you_mean(glob, paths) or f"; the paths are {shorten(paths)}"
+    wider = [f"{glob.removesuffix('/').removesuffix('/*')}/**"]
+    found = [pattern for pattern in wider if any(matches(pattern, path) for path in paths)]
+    near = f"; did you mean {found[0]!r}?" if found else did_you_mean(glob, paths)
+    near = near or f"; the paths are {shorten(paths)}"
     return f"{glob!r} matches no parameter{near}"
 
 

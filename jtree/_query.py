@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, overload
 
 from ._kinds import kind
@@ -53,7 +54,12 @@ def count(model: Any, /, *, ties: Ties = "references") -> int:
       >>> count({"w": jnp.ones((2, 3)), "b": jnp.zeros(3), "step": 0})
       9
     """
-    return sum(int(array.size) for array in trainables(model, ties=ties).values())
+    slots = walk(model, ties=ties).slots
+    return sum(
+        math.prod(slot.value.shape)
+        for number, slot in enumerate(slots)
+        if slot.trainable and slot.tie == number
+    )
 
 
 @overload

@@ -30,7 +30,8 @@ def ravel(arrays: dict[str, Any], dtype: np.dtype[Any]) -> Any:
     if any(map(isabstract, found)):
         return jax.ShapeDtypeStruct((sum(math.prod(x.shape) for x in found),), dtype)
     if _eager.plain(found):
-        return _eager.ravel(found, dtype)
+        compiled = _eager.small(found)
+        return _concatenate(found, dtype) if compiled else _eager.ravel(found, dtype)
     _check_devices(arrays)
     return concatenate(found, dtype)
 
@@ -62,6 +63,8 @@ def unravel(flat: Any, layout: Layout, dtypes: Sequence[np.dtype[Any] | None]) -
         ]
     flat = on_device(flat)
     if _eager.plain([flat]):
+        if 2 <= len(shapes) <= 16 and flat.size <= 4096:
+            return list(_split(flat, shapes, tuple(dtypes)))
         return _eager.unravel(flat, shapes, [dtype or flat.dtype for dtype in dtypes])
     return split(flat, shapes, dtypes)
 
@@ -78,6 +81,10 @@ def split(
         as_dtype(piece, dtype).reshape(shape)
         for piece, shape, dtype in zip(pieces, shapes, dtypes, strict=True)
     ]
+
+
+_concatenate = jax.jit(concatenate, static_argnums=1)
+_split = jax.jit(split, static_argnums=(1, 2))
 
 
 def on_device(x: Any) -> jax.Array:
@@ -125,6 +132,11 @@ def floating(dtype: Any) -> np.dtype[Any]:
         found = None
     if found is None or not isinexact(found):
         raise ArgumentError(f"dtype: expected a floating or complex dtype, found {dtype!r}")
+    if canonical(found) != found:
+        raise ArgumentError(
+            f"dtype: {found} needs 64-bit mode, which is off; call "
+            'jax.config.update("jax_enable_x64", True) before any array is made'
+        )
     return canonical(found)
 
 

@@ -96,10 +96,11 @@ class Walk:
         self, leaf: Callable[[Any], Any], node: Callable[[Any, list[Any], list[Any]], Any]
     ) -> Any:
         """Return the tree folded from below: `leaf(value)`, and `node(value, names, results)`."""
+        leaves = list(map(leaf, self.values))
 
         def visit(place: Branch | int) -> Any:
             if isinstance(place, int):
-                return leaf(self.values[place])
+                return leaves[place]
             below = [visit(child) for child in place.children]
             return node(self.visited[place.number], place.names, below)
 

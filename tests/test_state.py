@@ -180,7 +180,7 @@ def test_false_is_an_absent_parameter() -> None:
     assert refused(without, dst) == (
         "1 mismatch\n"
         "  bias: expected False, an absent parameter, found float32[3], not all zero; "
-        "give the destination this parameter, or zero it in the source"
+        "give the destination this parameter, or put False in its place in the source"
     )
     assert list(jtree.diff(without, dst).kind) == ["bias"]
 

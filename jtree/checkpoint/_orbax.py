@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from .._errors import CheckpointError
+from .._errors import ArgumentTypeError, CheckpointError
+from .._leaves import describe
 from .._state import loadmodel, state
+from .._ties import Ties
 from ._encoding import decode, encode
 
 _NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
@@ -45,7 +48,7 @@ def save(
       ...     load(f"{directory}/model")
       {'rates': (0.1, None), 'w': array([0, 1, 2])}
     """
-    target = Path(path).absolute()
+    target = _path_of(path)
     if target.exists() and not overwrite:
         raise CheckpointError(f"{target} exists already; use overwrite=True to replace it")
     structure, arrays = encode(state(tree))
@@ -59,13 +62,27 @@ def save(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def load(path: str | os.PathLike[str], into: Any = None, /, *, verify: bool = True) -> Any:
+def load(
+    path: str | os.PathLike[str],
+    into: Any = None,
+    /,
+    *,
+    verify: bool = True,
+    strict: bool = True,
+    filter: Callable[[Any], Any] | None = None,
+    none: Literal["error", "zero", "keep"] = "error",
+    ties: Ties = "references",
+) -> Any:
     """Return the state that was saved, or a model like `into` with its numbers.
 
     Args:
       path: a checkpoint that `save` wrote.
       into: a model, which may be abstract; None returns the state, with NumPy arrays.
       verify: False skips the checksums.
+      strict: as in `loadmodel`: False loads what fits.
+      filter: as in `loadmodel`: which children to compare.
+      none: as in `loadmodel`: what `None` in the checkpoint means.
+      ties: as in `loadmodel`: what is one parameter in the model.
 
     Returns:
       The state, tuples and all; or `loadmodel(into, state)`.
@@ -82,10 +99,20 @@ def load(path: str | os.PathLike[str], into: Any = None, /, *, verify: bool = Tr
       ...     load(f"{directory}/model", {"w": jnp.zeros(2, jnp.bfloat16)})
       {'w': Array([1, 1], dtype=bfloat16)}
     """
-    source = Path(path).absolute()
+    source = _path_of(path)
     structure, arrays = _read(source)
     found = decode(structure, arrays, verify=verify)
-    return found if into is None else loadmodel(into, found)
+    if into is None:
+        return found
+    return loadmodel(into, found, strict=strict, filter=filter, none=none, ties=ties)
+
+
+def _path_of(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentTypeError(
+            f"expected a path first, found {describe(path)}; write save(path, tree), load(path)"
+        )
+    return Path(path).absolute()
 
 
 def _write(path: Path, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -105,7 +132,9 @@ def _read(path: Path) -> tuple[Any, Any]:
         target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), found.metadata)
         arrays = ocp.load(path, target)
     except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+        raise CheckpointError(
+            f"{path} is there, but it cannot be read as a checkpoint: {error}"
+        ) from error
     if _NAME not in (found.custom_metadata or {}):
         raise CheckpointError(f"{path} was not written by jtree.save; read it with Orbax itself")
     return found.custom_metadata[_NAME], arrays

@@ -30,7 +30,7 @@ def draw(path: Path, hessian: np.ndarray, eigenvalues: np.ndarray, re: jtree.Res
 
 def _draw_matrix(axes: Axes, hessian: np.ndarray) -> AxesImage:
     size = len(hessian)
-    title = f"Every second derivative of a trained network: its {size} by {size} Hessian"
+    title = f"Every second derivative of a small trained network: {size} by {size}"
     axes.set_title(title, fontsize=13, pad=12)
     return axes.imshow(hessian, cmap="RdBu_r", norm=_norm(hessian), interpolation="nearest")
 
@@ -54,7 +54,8 @@ def _label_blocks(axes: Axes, re: jtree.Restructure) -> None:
 
 def _draw_spectrum(axes: Axes, eigenvalues: np.ndarray) -> None:
     ranks, colors = np.arange(len(eigenvalues)), np.where(eigenvalues < 0, NEGATIVE, POSITIVE)
-    axes.scatter(ranks, np.abs(eigenvalues), s=9, c=colors)
+    order = np.argsort(-eigenvalues)  # negative ones last, on top
+    axes.scatter(ranks[order], np.abs(eigenvalues)[order], s=9, c=colors[order])
     axes.set_yscale("log")
     axes.set_title(
         f"Its eigenvalues, from {eigenvalues[0]:.2g} to {eigenvalues[-1]:.3g} (negative: blue)"

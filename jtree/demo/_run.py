@@ -80,7 +80,7 @@ def _compare_gradients(report: Report, network: Network, split: Split) -> None:
     )
     with report.step("Nested and flat gradients agree", code) as step:
         nested, direct = _gradients(network, split)
-        report.say(f"two vectors of {len(direct):,} numbers, up to {jnp.abs(direct).max():.2g}")
+        report.say(f"{len(direct):,} numbers each, the largest {jnp.abs(direct).max():.2g}")
         difference = jnp.abs(nested - direct).max()
         step.measured["gradients, largest |nested - flat|"] = f"{difference:.2g}"
 
@@ -124,7 +124,7 @@ def _save_and_load(
         other = jtree.loadmodel(other, jtree.load(checkpoint), none="zero")
         report.say("gelu became relu; layers/1/bias, which was not there, became zeros")
         step.measured["parameters, largest |saved - loaded|"] = f"{_difference(network, other):.2g}"
-        step.measured["accuracy of the other network, untrained"] = _accuracy(other, held_out)
+        step.measured["accuracy of the other network, as loaded"] = _accuracy(other, held_out)
 
 
 def _difference(saved: Network, loaded: Network) -> float:

@@ -94,10 +94,9 @@ class _Side(NamedTuple):
         return _array_into_array(path, expected, found)
 
     def _missing(self, path: str, expected: Any) -> Any:
-        steps = path.split(_path.SEPARATOR)
-        above = [_path.join(steps[:n]) for n in range(len(steps))]
-        for branch in above:
-            if branch in self.found and self.found[branch] in (None, False):
+        for branch in _path.above(path):
+            found = self.found.get(branch, ())
+            if found is None or found is False:
                 return self._absent(path, branch, expected)
         return _mismatch(path, "missing", describe(expected), "nothing")
 
@@ -120,7 +119,7 @@ class _Side(NamedTuple):
 
     def _into_other(self, path: str, expected: Any) -> Mismatch | None:
         found = self.found.get(path)
-        if not _holds_numbers(found):
+        if not _holds_numbers(found) or isinstance(expected, np.generic):
             return None
         if expected is not None and expected is not False:
             return _mismatch(path, "kind", describe(expected), describe(found))
@@ -265,5 +264,5 @@ def _fields(nodes: dict[str, Any], leaves: dict[str, Any]) -> Iterator[tuple[str
         for field, value in static(node).items():
             yield (f"{path}{_path.SEPARATOR}{field}" if path else field), value
     for path, value in leaves.items():
-        if not _holds_numbers(value):
+        if not isarray(value):
             yield path, value

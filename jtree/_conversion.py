@@ -47,6 +47,8 @@ def _fits(dtype: Any, found: Any) -> bool:
     if not readable(found):
         return False
     numbers = np.asarray(found)
+    if numbers.dtype.itemsize == 1:  # NumPy does not compare 4-bit integers with others
+        numbers = numbers.astype(np.int64)
     if not exact:
         return bool(((numbers >= least) & (numbers <= most)).all())
     with np.errstate(all="ignore"):

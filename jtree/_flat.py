@@ -9,7 +9,7 @@ import jax
 from . import _path
 from ._errors import ArgumentError
 from ._layout import Layout
-from ._leaves import canonical, check_alive, isarray, isnumeric
+from ._leaves import canonical, isarray, isnumeric, type_name
 from ._path import Where
 from ._restructure import Restructure, restructure
 from ._ties import Slot, Ties
@@ -66,9 +66,7 @@ def destructure(
 
     Source: `destructure` of Optimisers.jl, `jax.flatten_util.ravel_pytree`.
     """
-    walked = walk(model, ties=ties)
-    for path, x in zip(walked.structure.paths, walked.values, strict=True):
-        check_alive(path, x)
+    walked = walk(model, ties=ties).check()
     layout = _remembered_layout(model, walked, which, where, dtype)
     parameters = {path: walked.values[first] for path, first in layout.firsts}
     return ravel(parameters, layout.dtype), restructure(walked, layout)
@@ -106,7 +104,7 @@ def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> L
             left += 1
     parameters = [slots[first].value for first in numbers]
     return Layout(
-        name="Array" if isinstance(model, jax.Array) else type(model).__name__,
+        name=type_name(model),
         slots=walked.structure.paths,
         sources=tuple(sources),
         shapes=tuple(tuple(x.shape) for x in parameters),

@@ -30,17 +30,15 @@ class Kind(NamedTuple):
 
 
 def kind(node: object) -> Kind:
-    """Return what a node means: the one table of frameworks."""
-    cls = type(node)
-    if cls not in _KINDS:
-        _KINDS[cls] = _look_up(cls)
-    return _KINDS[cls]
+    """Return what a node means."""
+    return _KINDS.get(type(node)) or _KINDS.setdefault(type(node), _look_up(type(node)))
 
 
 _KINDS: dict[type, Kind] = {}
 
 
 def _look_up(cls: type) -> Kind:
+    """Return what a type of node means: the one table of frameworks."""
 
     def isa(module: str, *names: str) -> bool:
         loaded = sys.modules.get(module)
@@ -167,7 +165,7 @@ def contain(node: object, found: dict[Any, Any]) -> Any:
     Lists and tuples are lists and tuples; what an NNX list holds that is no child, such as a
     function, keeps its place as `()`. The rest are dicts by name.
     """
-    if isinstance(node, list) or _islist(node):
+    if (isinstance(node, list) or _islist(node)) and all(isinstance(x, int) for x in found):
         length = len(node)  # type: ignore[arg-type]
         return [found.get(position, ()) for position in range(length)]
     sequence = isinstance(node, tuple) and not hasattr(node, "_fields")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._errors import DeletedArrayError
+from ._errors import DeletedArrayError, ModelError
 
 BASIC = (bool, int, float, complex, str, bytes, type(None))
 
@@ -88,10 +88,10 @@ def canonical(dtype: Any) -> np.dtype[Any]:
 
 def equal(a: Any, b: Any) -> bool:
     """Tell whether two arrays hold the same numbers; NaN is equal to NaN."""
-    if a is b:
-        return True
-    if a.shape != b.shape or jnp.issubdtype(a.dtype, jax.dtypes.extended):
-        same = a.shape == b.shape and a.dtype == b.dtype
+    if a is b or a.shape != b.shape:
+        return a is b
+    if jnp.issubdtype(a.dtype, jax.dtypes.extended):
+        same = a.dtype == b.dtype
         return same and bool((jax.random.key_data(a) == jax.random.key_data(b)).all())
     x, y = np.asarray(a), np.asarray(b)
     return bool(((x == y) | ((x != x) & (y != y))).all())
@@ -115,13 +115,29 @@ def describe(x: Any) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
+def type_name(x: object) -> str:
+    """Return the name of a type as users know it: `Array` for every array of JAX."""
+    return "Array" if isinstance(x, jax.Array) else type(x).__name__
+
+
 def check_alive(path: str, x: Any) -> None:
-    """Refuse an array whose buffer is gone, before any work is done."""
+    """Refuse an array whose buffer is gone, or may be changed, before any work is done."""
+    cls = type(x)
+    if cls in _NEVER_DELETED:
+        return
+    if isinstance(x, jax.Ref):
+        raise ModelError(
+            f"{path or '(root)'}: this is a reference to an array that can be changed in place; "
+            "freeze the model first, with jax.freeze or nnx.to_arrays"
+        )
     if isinstance(x, jax.Array) and not istracer(x) and x.is_deleted():
         raise DeletedArrayError(
             f"{path or '(root)'}: this {describe(x)} array has been deleted, most often because it "
             "was donated to a jitted function; use what that function returned"
         )
+
+
+_NEVER_DELETED = {np.ndarray, jax.ShapeDtypeStruct, bool, int, float, complex, str, type(None)}
 
 
 def isdata(x: Any) -> bool:
@@ -138,16 +154,16 @@ def isnumber(dtype: Any) -> bool:
 
 
 class Static:
-    """A leaf that is no array, made hashable and comparable, so that `jit` can take it.
+    """A leaf that is no array of JAX, made hashable and comparable, so that `jit` can take it.
 
-    Equal are leaves of one type that compare equal, and whatever is the same object. A `Static`
-    of nothing is false.
+    Equal are leaves of one type that are alike to the bit, and whatever is the same object. A
+    NumPy array is copied, since `jit` keeps what it was. A `Static` of nothing is false.
     """
 
     __slots__ = ("_held",)
 
     def __init__(self, *held: Any) -> None:
-        self._held = held
+        self._held = tuple(map(_kept, held))
 
     @property
     def value(self) -> Any:
@@ -163,7 +179,7 @@ class Static:
 
     def __hash__(self) -> int:
         try:
-            return hash(self._held)
+            return hash(tuple(map(_key, self._held)))
         except TypeError:
             return hash(tuple(map(type, self._held)))
 
@@ -172,15 +188,24 @@ def alike(a: Any, b: Any) -> bool:
     """Tell whether two leaves that are no arrays of JAX are the same, in type and to the bit."""
     if a is b:
         return True
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, float | complex):
-        return repr(a) == repr(b)  # so NaN is NaN, and -0.0 is not 0.0
     try:
-        return (
-            bool(a.dtype == b.dtype and np.array_equal(a, b))
-            if isinstance(a, np.ndarray)
-            else bool(a == b)
-        )
+        return bool(_key(a) == _key(b))
     except Exception:  # an object's own comparison may do anything
         return False
+
+
+def _key(x: Any) -> Any:
+    """Return what tells a leaf apart: for numbers their bits, so that NaN is NaN."""
+    if isinstance(x, np.ndarray | np.generic) and not x.dtype.hasobject:
+        return type(x), x.dtype, x.shape, x.tobytes()
+    if isinstance(x, float | complex):
+        return type(x), repr(x)
+    return type(x), x
+
+
+def _kept(x: Any) -> Any:
+    if not isinstance(x, np.ndarray):
+        return x
+    copy = x.copy()
+    copy.setflags(write=False)
+    return copy

@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from . import _path
 from ._errors import ModelError, did_you_mean
@@ -62,9 +62,7 @@ def _at(layout: Layout, k: int, slots: dict[str, Slot], absent: bool) -> list[tu
 
 def _above(path: str, slots: dict[str, Slot]) -> bool:
     """Tell whether a whole branch that this path is in was replaced by None."""
-    steps = path.split(_path.SEPARATOR)
-    above = (_path.join(steps[:n]) for n in range(len(steps)))
-    return any(place in slots and slots[place].value is None for place in above)
+    return any(place in slots and slots[place].value is None for place in _path.above(path))
 
 
 def check_shape(path: str, value: Any, shape: tuple[int, ...]) -> None:
@@ -100,7 +98,7 @@ def one_value(found: list[tuple[str, Any]]) -> Any:
 def add(layout: Layout, k: int, found: list[tuple[str, Any]]) -> Any:
     """Return the sum of the gradients at the places of one parameter."""
     if not found:
-        return jnp.zeros(layout.shapes[k], layout.dtypes[k])
+        return np.zeros(layout.shapes[k], layout.dtypes[k])
     arrays = [value for _, value in found]
     dtype = common_dtype([x.dtype for x in arrays])
     if any(map(isabstract, arrays)):
@@ -111,5 +109,7 @@ def add(layout: Layout, k: int, found: list[tuple[str, Any]]) -> Any:
 def differing_places(expected: Sequence[str], found: Sequence[str]) -> str:
     missing = [path for path in expected if path not in set(found)]
     unknown = [path for path in found if path not in set(expected)]
+    if not missing and not unknown:
+        return "expected a model with the same places in the same order, found another order"
     lists = _path.shorten(missing) or "none", _path.shorten(unknown) or "none"
     return "expected a model with the same places: missing are {}, unknown are {}".format(*lists)

@@ -30,6 +30,16 @@ def join(parts: Sequence[str]) -> str:
     return SEPARATOR.join(parts)
 
 
+def above(path: str) -> list[str]:
+    """Return the paths of the branches that a place is in, the root first.
+
+    >>> above("layers/0/weight")
+    ['', 'layers', 'layers/0']
+    """
+    steps = path.split(SEPARATOR)
+    return [join(steps[:n]) for n in range(len(steps))]
+
+
 def show(path: str) -> str:
     """Return a path as it is shown in a message, where the root has a name too."""
     return path or "(root)"
@@ -112,14 +122,14 @@ def _compile(glob: str) -> re.Pattern[str]:
     given = glob.split(SEPARATOR)
     steps = [step for i, step in enumerate(given) if (step, *given[:i][-1:]) != ("**", "**")]
     out, separator = "", ""
-    for step in steps:
+    for i, step in enumerate(steps):
         if step == "**" and not out:
             out = "(?s:.*)" if len(steps) == 1 else "(?:[^/]*/)*"
         elif step == "**":
             out += "(?:/[^/]*)*"
         else:
             out += separator + _step(step, glob)
-        separator = "" if step == "**" and steps[0] is step else SEPARATOR
+        separator = "" if step == "**" and i == 0 else SEPARATOR
     try:
         return re.compile(out)
     except re.error as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from . import _path
 from ._errors import ArgumentTypeError, ModelError, PathError
 from ._layout import Layout, check_vector
-from ._leaves import Static, describe, equal, isconcrete, isdata
+from ._leaves import Static, describe, equal, isconcrete, isdata, type_name
 from ._match import add, check_parameter, differing_places, one_value, values_at
 from ._vector import common_dtype, ravel, unravel
 from ._walk import Plan, Walk, assemble, walk
@@ -132,6 +132,8 @@ class Restructure:
         5
         """
         layout, walked = self.layout, walk(model)
+        if type_name(model) != layout.name:
+            raise ModelError(f"expected {layout.name}, found {type_name(model)}")
         slots = walked.slots
         paths = tuple(slot.path for slot in slots)
         if paths != layout.slots:
@@ -139,6 +141,8 @@ class Restructure:
         for slot, source in zip(slots, layout.sources, strict=True):
             if source >= 0:
                 check_parameter(slot.path, slot.value, layout.shapes[source])
+        if _inputs(walked.plan) != _inputs(self.plan):  # it is tied in another way: keep ours
+            return replace(restructure(walked, layout), plan=self.plan)
         return restructure(walked, layout)
 
     @property
@@ -224,6 +228,10 @@ def restructure(walked: Walk, layout: Layout) -> Restructure:
 
 
 _NOTHING = Static()
+
+
+def _inputs(plan: Plan) -> list[tuple[int, ...]]:
+    return [inputs for _, inputs in plan]
 
 
 def _same(a: Any, b: Any) -> bool:

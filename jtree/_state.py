@@ -46,7 +46,7 @@ def state(x: Any, /) -> Any:
 
     Source: `state` of Flux.jl.
     """
-    return walk(x).fold(_basic, _contain)
+    return walk(x).check().fold(_basic, _contain)
 
 
 def diff(
@@ -120,8 +120,8 @@ def loadmodel(
 
     Source: `loadmodel!` of Flux.jl.
     """
-    walked = walk(dst, ties=ties)
-    compared = compare(walked, walk(src), keep=filter, none=none)
+    walked = walk(dst, ties=ties).check()
+    compared = compare(walked, walk(src).check(), keep=filter, none=none)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
     old = [slot.value for slot in walked.slots]

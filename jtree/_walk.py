@@ -17,7 +17,7 @@ from jax.tree_util import FlattenedIndexKey, PyTreeDef, SequenceKey
 from . import _path, _ties
 from ._errors import ModelError, did_you_mean
 from ._kinds import Entries, Key, Kind, children, entries, kind, name, trainable
-from ._leaves import isnumeric
+from ._leaves import check_alive, isnumeric
 from ._ties import Groups, Slot, Ties
 
 # How a tree is put together again: unflatten each treedef in turn. A number that is not negative
@@ -85,6 +85,12 @@ class Walk:
     def nodes(self) -> list[tuple[str, Any]]:
         """The inner nodes, the root first, with their paths."""
         return [(path, self.visited[number]) for path, number in self.structure.nodes]
+
+    def check(self) -> Walk:
+        """Return this, or refuse an array that is deleted or that can be changed in place."""
+        for path, x in zip(self.structure.paths, self.values, strict=True):
+            check_alive(path, x)
+        return self
 
     def rebuild(self, values: Sequence[Any]) -> Any:
         """Return the tree with these values, one per slot; tied slots take the first one's."""

@@ -21,7 +21,12 @@ def same_leaf(a: Any, b: Any) -> bool:
     if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         a, b = jax.random.key_data(a), jax.random.key_data(b)
     x, y = np.asarray(a), np.asarray(b)
-    return x.shape == y.shape and x.dtype == y.dtype and x.tobytes() == y.tobytes()
+    return (
+        x.shape == y.shape
+        and x.dtype.newbyteorder("=") == y.dtype.newbyteorder("=")
+        and x.astype(x.dtype.newbyteorder("=")).tobytes()
+        == y.astype(y.dtype.newbyteorder("=")).tobytes()
+    )
 
 
 def same(a: Any, b: Any) -> bool:

@@ -98,3 +98,58 @@ def test_other_numbers_than_those_written_are_refused_by_name(tmp_path: Path) ->
     ):
         jtree.load(tmp_path / "y")
     assert jtree.load(tmp_path / "y", verify=False)["b"].tolist() == [0, 0]
+
+
+def test_a_failing_save_leaves_what_was_there(tmp_path: Path, monkeypatch: Any) -> None:
+    jtree.save(tmp_path / "x", {"a": 1})
+    with pytest.raises(jtree.ModelError):
+        jtree.save(tmp_path / "x", {"a": np.array(["text"])}, overwrite=True)
+    rename = Path.rename
+    calls = []
+
+    def fail_the_second(self: Path, target: Any) -> Any:
+        calls.append(self)
+        if len(calls) == 2:
+            raise OSError("no room")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_the_second)
+    with pytest.raises(jtree.CheckpointError, match="no room"):
+        jtree.save(tmp_path / "x", {"a": 2}, overwrite=True)
+    monkeypatch.undo()
+    assert jtree.load(tmp_path / "x") == {"a": 1}
+    assert [x.name for x in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_is_no_checkpoint_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thesis.tex").write_text("the only copy")
+    (tmp_path / "y.old").mkdir()
+    with pytest.raises(jtree.CheckpointError, match="is there and is no checkpoint, so it is not"):
+        jtree.save(tmp_path / "x", {"a": 1}, overwrite=True)
+    jtree.save(tmp_path / "y", {"a": 1})
+    jtree.save(tmp_path / "y", {"a": 2}, overwrite=True)
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["x", "y", "y.old"]
+    assert (tmp_path / "x" / "thesis.tex").read_text() == "the only copy"
+
+
+def test_a_changed_structure_is_noticed(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", {"rate": 0.25})
+    files = [file for file in (tmp_path / "x").iterdir() if file.is_file()]
+    (file,) = [file for file in files if "0.25" in file.read_text(errors="ignore")]
+    file.write_text(file.read_text().replace("0.25", "0.75"))
+    with pytest.raises(jtree.ChecksumError, match="the structure that was read is not the one"):
+        jtree.load(tmp_path / "x")
+
+
+def test_a_path_comes_first(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"^expected a path first, found a dict"):
+        jtree.save({"a": 1}, tmp_path / "x")  # type: ignore[arg-type]
+    with pytest.raises(jtree.CheckpointError, match="only local paths"):
+        jtree.load("gs://bucket/x")
+
+
+def test_options_of_loadmodel_are_those_of_load(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", {"a": np.ones(2), "b": None})
+    dst = {"a": jnp.zeros(2), "b": jnp.ones(1)}
+    assert jtree.load(tmp_path / "x", dst, none="zero")["b"].tolist() == [0]

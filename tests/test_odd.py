@@ -288,3 +288,76 @@ def test_an_int_key_and_attributes_that_begin_with_an_underscore() -> None:
 def test_partial_data_of_a_function_is_found() -> None:
     model = jax.tree_util.Partial(partial(jnp.add, 1), jnp.ones(1))
     assert jtree.destructure(model)[1].paths == ("0/0",)
+
+
+def test_a_reference_that_can_be_changed_in_place_is_refused() -> None:
+    model = {"w": jax.new_ref(jnp.ones(2))}
+    for function in (jtree.destructure, jtree.state, lambda m: jtree.loadmodel(m, m)):
+        with pytest.raises(jtree.ModelError, match=r"^w: this is a reference to an array that can"):
+            function(model)
+
+
+def test_refresh_keeps_ties_and_takes_static_fields() -> None:
+    model = Shared(nnx.Rngs(0))
+    flat, re = jtree.destructure(model, ties=())
+    again = re.refresh(model)(flat)
+    assert again.enc is not again.dec
+    flat, re = jtree.destructure(model)
+    through_jit = jax.jit(lambda m: m)(model)
+    assert through_jit.enc is not through_jit.dec
+    assert (tied := re.refresh(through_jit)(flat)).enc is tied.dec
+    flat, re = jtree.destructure(nnx.BatchNorm(2, rngs=nnx.Rngs(0)))
+    evaluating = nnx.BatchNorm(2, use_running_average=True, rngs=nnx.Rngs(0))
+    assert re.refresh(evaluating)(flat).use_running_average
+    with pytest.raises(jtree.ModelError, match=r"^expected BatchNorm, found dict"):
+        re.refresh({})
+    with pytest.raises(jtree.ModelError, match=r"^w: expected numbers of shape \(2,\), found"):
+        jtree.destructure({"w": jnp.ones(2)})[1].refresh({"w": jnp.ones(3)})
+
+
+def test_where_on_one_tied_place_takes_the_parameter() -> None:
+    _, re = jtree.destructure(Shared(nnx.Rngs(0)), where="enc/kernel")
+    assert re.ties == (("dec/kernel", "enc/kernel"),)
+
+
+def test_an_array_where_the_destination_has_a_branch() -> None:
+    report = jtree.diff({"a": {"b": jnp.ones(2)}}, {"a": np.ones(2)})
+    assert (report.missing, report.unexpected) == (("a/b",), ("a",))
+
+
+def test_what_is_static_is_told_apart_by_its_bits() -> None:
+    def layout(x: Any) -> jtree.Restructure:
+        return jtree.destructure({"s": x})[1]
+
+    assert layout(np.float32(0.0)) != layout(np.float32(-0.0))
+    nan = np.array([float("nan")])
+    assert layout(nan) == layout(nan.copy())
+    assert hash(layout(float("nan"))) == hash(layout(float("nan")))
+
+
+def test_a_numpy_leaf_changed_afterwards_changes_nothing() -> None:
+    model = {"w": jnp.ones(1), "n": np.array([2**40])}
+    flat, re = jtree.destructure(model)
+    model["n"][0] = 5
+    assert re(flat)["n"].tolist() == [2**40]
+
+
+def test_absent_gradients_are_zeros_on_every_device(run_python: Any) -> None:
+    out = run_python(
+        """
+        import jax, jax.numpy as jnp, jtree
+        model = jax.device_put({"a": jnp.ones(2), "b": jnp.ones(1)}, jax.devices()[1])
+        flat, re = jtree.destructure(model)
+        grads = re.ravel_grad({"a": model["a"], "b": None})
+        print(grads.tolist(), grads.devices() == flat.devices() == {jax.devices()[1]})
+        print({str(x.devices()) for x in re(flat).values()} == {str({jax.devices()[1]})})
+        """,
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
+    assert out == "[1.0, 1.0, 0.0] True\nTrue\n"
+
+
+def test_four_bit_integers_are_compared() -> None:
+    source = {"x": np.array([-3], jnp.int4)}
+    assert jtree.diff({"x": jnp.zeros(1, jnp.uint8)}, source)
+    assert jtree.loadmodel({"x": jnp.zeros(1, jnp.int8)}, source)["x"].tolist() == [-3]

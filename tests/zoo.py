@@ -309,6 +309,9 @@ def not_numeric() -> Any:
         "w": jnp.ones(2),
         "float": 0.1,
         "complex": 1j,
+        "scalar": np.float32(2),
+        "rbg": jax.random.key(1, impl="rbg"),
+        "big_endian": np.arange(3, dtype=">i4"),
     }
 
 

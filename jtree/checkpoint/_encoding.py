@@ -8,6 +8,7 @@ bytes. The arrays are where plain Orbax finds them: in nested dicts, by the name
 from __future__ import annotations
 
 import base64
+import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,9 @@ def encode(state: Any, /) -> tuple[Json, dict[str, Any]]:
     arrays: dict[str, Any] = {}
     leaves = _encode_leaves(walked, arrays)
     tree = walked.fold(lambda _: next(leaves), _encode_node)
-    return {"format": FORMAT, "tree": tree}, arrays or {ROOT: np.zeros(1, np.uint8)}
+    return {"format": FORMAT, "tree": tree, "crc32": _json_crc32(tree)}, arrays or {
+        ROOT: np.zeros(1, np.uint8)
+    }
 
 
 def decode(structure: Json, arrays: Mapping[str, Any], /, *, verify: bool = True) -> Any:
@@ -59,8 +62,13 @@ def decode(structure: Json, arrays: Mapping[str, Any], /, *, verify: bool = True
             f"expected jtree's checkpoint format {FORMAT}, found {structure.get('format')!r}; "
             "it may need a newer version of jtree"
         )
+    if verify and structure.get("crc32") != _json_crc32(structure.get("tree")):
+        raise ChecksumError("the structure that was read is not the one that was written")
     damaged: list[str] = []
-    state = _decode(structure["tree"], arrays, damaged)
+    try:
+        state = _decode(structure["tree"], arrays, damaged)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the structure cannot be understood: {error!r}") from error
     if damaged and verify:
         raise ChecksumError(
             f"the bytes of {_path.shorten(damaged)} are not those that were written; "
@@ -91,6 +99,8 @@ def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
         entry["scalar"] = True
         x = np.asarray(x)
     host = np.asarray(x)
+    if not host.dtype.isnative:
+        x = host = host.astype(host.dtype.newbyteorder("="))
     if host.dtype.kind not in "biufcV" or host.dtype.fields is not None:
         raise ModelError(f"{_path.show(path)}: cannot save {describe(host)}; save numbers")
     entry |= {"dtype": host.dtype.name, "shape": list(host.shape), "crc32": _crc32(host)}
@@ -160,6 +170,10 @@ def _insert(arrays: dict[str, Any], parts: list[str], x: Any) -> None:
     for part in above:
         arrays = arrays.setdefault(part, {})
     arrays[last] = x
+
+
+def _json_crc32(tree: Json) -> int:
+    return zlib.crc32(json.dumps(tree, sort_keys=True).encode())
 
 
 def _crc32(x: np.ndarray[Any, Any]) -> int:

@@ -49,8 +49,7 @@ def save(
       {'rates': (0.1, None), 'w': array([0, 1, 2])}
     """
     target = _path_of(path)
-    if target.exists() and not overwrite:
-        raise CheckpointError(f"{target} exists already; use overwrite=True to replace it")
+    _check_free(target, overwrite)
     structure, arrays = encode(state(tree))
     beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -107,12 +106,26 @@ def load(
     return loadmodel(into, found, strict=strict, filter=filter, none=none, ties=ties)
 
 
+def _check_free(target: Path, overwrite: bool) -> None:
+    """Refuse a target that is there, unless it is a checkpoint that may be replaced."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not overwrite:
+        raise CheckpointError(f"{target} exists already; use overwrite=True to replace it")
+    if not (target / "_CHECKPOINT_METADATA").is_file():
+        raise CheckpointError(
+            f"{target} is there and is no checkpoint, so it is not replaced; use another path"
+        )
+
+
 def _path_of(path: object) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise ArgumentTypeError(
             f"expected a path first, found {describe(path)}; write save(path, tree), load(path)"
         )
-    return Path(path).absolute()
+    if "://" in os.fspath(path):
+        raise CheckpointError(f"{os.fspath(path)}: only local paths can be written and read so far")
+    return Path(path).resolve()
 
 
 def _write(path: Path, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -142,8 +155,16 @@ def _read(path: Path) -> tuple[Any, Any]:
 
 def _swap(beside: Path, target: Path) -> None:
     """Put what is complete beside the target in its place."""
-    old = beside.with_suffix(".old")
-    if target.exists():
-        target.rename(old)
-    beside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+    if not target.exists():
+        beside.rename(target)
+        return
+    old = beside.with_name(beside.name + ".old")
+    target.rename(old)
+    try:
+        beside.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,61 @@
+"""`python -m benchmarks`: measure, and print the table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from .rows import ROWS, Row
+
+
+def main(
+    rows: Annotated[
+        list[int] | None, typer.Argument(help="Numbers of rows; all by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the scaling to this file.")] = None,
+) -> None:
+    """Measure jtree against ravel_pytree, copies of the bytes, and the nested model."""
+    chosen = rows or sorted(ROWS)
+    cases = list(dict.fromkeys(case for number in chosen for case in ROWS[number][0]))
+    console = Console(stderr=True)
+    measured = {case: run(case) for case in track(cases, "measuring", console=console)}
+    found = [line for number in chosen for line in ROWS[number][1](measured)]
+    if plot:
+        from .plots import draw
+
+        draw(run("scaling"), plot)
+    if as_json:
+        print(json.dumps({"measured": measured, "rows": [x._asdict() for x in found]}, indent=2))
+    else:
+        Console(width=110).print(table(found))
+
+
+def run(case: str) -> Any:
+    """Return what a case measures, in a fresh process."""
+    code = f"import json; from benchmarks import cases; print(json.dumps(cases.{case}()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{case} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(found: list[Row]) -> Table:
+    """Return the table of ratios."""
+    out = Table("row", "work", "against", "ratio", "target", "met")
+    for x in found:
+        target = "" if x.target is None else f"{x.target:.3g}"
+        out.add_row(str(x.number), x.work, x.against, f"{x.ratio:.3g}", target, x.verdict)
+    return out
+
+
+if __name__ == "__main__":
+    typer.run(main)

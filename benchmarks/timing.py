@@ -1,0 +1,52 @@
+"""Medians of times, and peaks of memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def once(function: Callable[[], Any]) -> float:
+    """Return the seconds that one call takes, until its results are there."""
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
+def median(*functions: Callable[[], Any], repeat: int = 7, keep: bool = False) -> list[float]:
+    """Return the median seconds of each function, called in turn so that drift hits all alike.
+
+    With `keep`, results stay in memory until the end, so that all is written into fresh memory.
+    """
+    kept = [function() for function in functions]
+    rounds = [
+        [once(lambda f=f: _and_keep(f(), kept, keep)) for f in functions] for _ in range(repeat)
+    ]
+    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+
+
+def _and_keep(result: Any, kept: list[Any], keep: bool) -> Any:
+    if keep:
+        kept.append(result)
+    return result
+
+
+def peak(function: Callable[[], Any]) -> int:
+    """Return how many bytes more than before are resident at the most during a call; Linux."""
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")
+    jax.block_until_ready(function())
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (highest,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return highest * 1024 - before
+
+
+def resident() -> int:
+    """Return the bytes that this process has resident now; Linux."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -92,8 +92,8 @@ def _both_ways(model: Any, repeat: int) -> tuple[list[float], list[float]]:
 
 
 def repeated() -> Result:
-    """Ravel and unravel 1,000 leaves again and again."""
-    there, back = _both_ways(models.many(1000), 7)
+    """Ravel and unravel 2,000 leaves again and again."""
+    there, back = _both_ways(models.many(2000), 7)
     return {"ravel": there[0], "ravel_pytree": there[1], "unravel": back[0], "its unravel": back[1]}
 
 
@@ -140,7 +140,7 @@ def jitted() -> Result:
         )
     calls = [lambda n=n: compiled[n](functions[n][1]) for n in functions]
     return found | {
-        f"run {n}": t for n, t in zip(functions, median(*calls, repeat=51), strict=True)
+        f"run {n}": t for n, t in zip(functions, median(*calls, repeat=201), strict=True)
     }
 
 
@@ -182,14 +182,11 @@ def imports() -> Result:
         code = (
             f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
         )
-        runs = [
-            float(subprocess.check_output([sys.executable, "-c", code], text=True))
-            for _ in range(7)
-        ]
-        return sorted(runs)[3]
+        return float(subprocess.check_output([sys.executable, "-c", code], text=True))
 
-    seconds("jtree")
-    return {"ours": seconds("jtree"), "baseline": seconds("jax, jax.numpy, numpy")}
+    pairs = [(seconds("jtree"), seconds("jax, jax.numpy, numpy")) for _ in range(12)][1:]
+    ours, baseline = (sorted(times)[len(pairs) // 2] for times in zip(*pairs, strict=True))
+    return {"ours": ours, "baseline": baseline}
 
 
 def queries() -> Result:

@@ -20,7 +20,7 @@ def isarray(x: object) -> bool:
     if cls in _ARRAYS:
         return True
     found = isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
-    if found and not istracer(x):
+    if found and not istracer(x) and hasattr(x, "is_deleted"):
         _ARRAYS.add(cls)  # asking JAX takes longer
     return found
 
@@ -123,14 +123,14 @@ def type_name(x: object) -> str:
 def check_alive(path: str, x: Any) -> None:
     """Refuse an array whose buffer is gone, or may be changed, before any work is done."""
     cls = type(x)
-    if cls in _NEVER_DELETED:
+    if cls in _NEVER_DELETED or (cls in _ARRAYS and not x.is_deleted()):
         return
     if isinstance(x, jax.Ref):
         raise ModelError(
             f"{path or '(root)'}: this is a reference to an array that can be changed in place; "
             "freeze the model first, with jax.freeze or nnx.to_arrays"
         )
-    if isinstance(x, jax.Array) and not istracer(x) and x.is_deleted():
+    if isarray(x) and not istracer(x) and getattr(x, "is_deleted", bool)():
         raise DeletedArrayError(
             f"{path or '(root)'}: this {describe(x)} array has been deleted, most often because it "
             "was donated to a jitted function; use what that function returned"

@@ -49,7 +49,7 @@ def concatenate(arrays: Sequence[Any], dtype: np.dtype[Any]) -> jax.Array:
     """Return arrays as one new vector, traced or not."""
     pieces = [as_dtype(on_device(x), dtype).reshape(-1) for x in arrays]
     if len(pieces) > 1:
-        return lax.concatenate(pieces, 0)
+        return jnp.concatenate(pieces)
     return jnp.array(pieces[0], copy=True) if pieces else jnp.zeros(0, dtype)
 
 

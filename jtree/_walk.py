@@ -104,13 +104,12 @@ class Walk:
         """Return the tree folded from below: `leaf(value)`, and `node(value, names, results)`."""
         leaves = list(map(leaf, self.values))
 
-        def visit(place: Branch | int) -> Any:
-            if isinstance(place, int):
-                return leaves[place]
-            below = [visit(child) for child in place.children]
+        def visit(place: Branch) -> Any:
+            below = [leaves[x] if isinstance(x, int) else visit(x) for x in place.children]
             return node(self.visited[place.number], place.names, below)
 
-        return visit(self.structure.root)
+        root = self.structure.root
+        return leaves[root] if isinstance(root, int) else visit(root)
 
     def labels(self, keep: Callable[[Any], Any] | None = None) -> Labels:
         """Return the paths of slots and nodes where `keep(child)` drops children at every level.
@@ -247,7 +246,8 @@ def _explore(tree: Any, ties: str | Groups) -> Walk:
     if not walker.repeated and (flat := _flatten(tree)):
         _remember(flat[2], structure)
     plan = tuple(_plan(root, walker.visited, walker.shared()))
-    return Walk(structure, walker.visited, walker.values, ties, walker.tie, plan)
+    classes = walker.tie if walker.repeated else range(len(walker.values))
+    return Walk(structure, walker.visited, walker.values, ties, classes, plan)
 
 
 def _remember(treedef: PyTreeDef, structure: Structure) -> None:

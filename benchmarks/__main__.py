@@ -21,6 +21,7 @@ def main(
         list[int] | None, typer.Argument(help="Numbers of rows; all by default.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a page.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the scaling to this file.")] = None,
 ) -> None:
     """Measure jtree against ravel_pytree, copies of the bytes, and the nested model."""
@@ -33,7 +34,9 @@ def main(
         from .plots import draw
 
         draw(run("scaling"), plot)
-    if as_json:
+    if markdown:
+        print(as_markdown(found))
+    elif as_json:
         print(json.dumps({"measured": measured, "rows": [x._asdict() for x in found]}, indent=2))
     else:
         Console(width=110).print(table(found))
@@ -46,6 +49,17 @@ def run(case: str) -> Any:
     if done.returncode:
         raise SystemExit(f"{case} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def as_markdown(found: list[Row]) -> str:
+    """Return the table of ratios in Markdown."""
+    lines = ["| row | work | against | ratio | target | met |", "|---|---|---|---|---|---|"]
+    for x in found:
+        target = "" if x.target is None else f"{x.target:.3g}"
+        lines.append(
+            f"| {x.number} | {x.work} | {x.against} | {x.ratio:.3g} | {target} | {x.verdict} |"
+        )
+    return "\n".join(lines)
 
 
 def table(found: list[Row]) -> Table:

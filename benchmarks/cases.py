@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.flatten_util import ravel_pytree
 
 import jtree
@@ -126,7 +127,12 @@ def jitted() -> Result:
     model = models.many(200)
     flat, re = jtree.destructure(model)
     _, unravel = ravel_pytree(model)
+    places = list(zip(re.slices, re.shapes, strict=True))
     functions = {
+        "slices": (
+            lambda v: [lax.slice_in_dim(v, p.start, p.stop).reshape(s) for p, s in places],
+            flat,
+        ),
         "unravel": (lambda v: re(v), flat),
         "its unravel": (lambda v: unravel(v), flat),
         "ravel": (lambda m: re.ravel(m), model),

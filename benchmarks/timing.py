@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import resource
 import statistics
 import time
@@ -20,15 +21,20 @@ def once(function: Callable[[], Any]) -> float:
 
 
 def median(*functions: Callable[[], Any], repeat: int = 7, keep: bool = False) -> list[float]:
-    """Return the median seconds of each function, called in turn so that drift hits all alike.
+    """Return the median seconds of each function, in rounds, so that drift hits all alike.
+
+    The order changes from round to round: what ran before leaves its traces in the caches.
 
     With `keep`, results stay in memory until the end, so that all is written into fresh memory.
     """
     kept = [function() for function in functions]
-    rounds = [
-        [once(lambda f=f: _and_keep(f(), kept, keep)) for f in functions] for _ in range(repeat)
-    ]
-    return [statistics.median(times) for times in zip(*rounds, strict=True)]
+    times: list[list[float]] = [[] for _ in functions]
+    order = list(range(len(functions)))
+    for _ in range(repeat):
+        random.Random(len(times[0])).shuffle(order)
+        for i in order:
+            times[i].append(once(lambda i=i: _and_keep(functions[i](), kept, keep)))
+    return list(map(statistics.median, times))
 
 
 def _and_keep(result: Any, kept: list[Any], keep: bool) -> Any:

@@ -28,6 +28,7 @@ def no_conversion(dtype: Any, found: Any) -> str | None:
 
 
 def family(dtype: Any) -> str:
+    """Return what a dtype is: floating, complex, integer, bool, or other."""
     if isinexact(dtype):
         return "complex" if jnp.issubdtype(dtype, jnp.complexfloating) else "floating"
     if jnp.issubdtype(dtype, jnp.integer):

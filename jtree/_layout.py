@@ -92,6 +92,7 @@ class Layout:
 
 
 def check_vector(flat: Any, layout: Layout) -> None:
+    """Refuse what is no vector of this layout's length."""
     if not isarray(flat):
         raise VectorTypeError(
             f"expected a vector of {layout.size} numbers, found {describe(flat)}; "

@@ -107,6 +107,7 @@ def add(layout: Layout, k: int, found: list[tuple[str, Any]]) -> Any:
 
 
 def differing_places(expected: Sequence[str], found: Sequence[str]) -> str:
+    """Return how the places of two models differ, in words."""
     missing = [path for path in expected if path not in set(found)]
     unknown = [path for path in found if path not in set(expected)]
     if not missing and not unknown:

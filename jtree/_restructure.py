@@ -12,11 +12,12 @@ import numpy as np
 
 from . import _path
 from ._errors import ArgumentTypeError, ModelError, PathError
+from ._explore import Plan
 from ._layout import Layout, check_vector
 from ._leaves import Static, describe, equal, isconcrete, isdata, type_name
 from ._match import add, check_parameter, differing_places, one_value, values_at
 from ._vector import common_dtype, ravel, unravel
-from ._walk import Plan, Walk, assemble, walk
+from ._walk import Walk, assemble, walk
 
 
 @partial(

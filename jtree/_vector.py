@@ -126,6 +126,7 @@ def _promotable(dtype: Any) -> np.dtype[Any]:
 
 
 def floating(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype that a user asks for, if a vector can have it."""
     try:
         found = np.dtype(dtype)
     except TypeError:

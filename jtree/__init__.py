@@ -2,6 +2,7 @@
 
 One vector:      destructure, Restructure
 What is in it:   trainables, modules, children, count, isnumeric, trainable, walk
+Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, load
@@ -35,6 +36,8 @@ from ._restructure import Restructure as Restructure
 from ._state import diff as diff
 from ._state import loadmodel as loadmodel
 from ._state import state as state
+from ._summary import Summary as Summary
+from ._summary import summary as summary
 from ._walk import walk as walk
 from .checkpoint import load as load
 from .checkpoint import save as save

@@ -18,6 +18,7 @@ ROOT = Path(jtree.__file__).parent
 # From the bottom up: a module may import from modules above it in this list only.
 LAYERS = [
     *("_errors", "_path", "_leaves", "_kinds", "_ties", "_walk"),
+    *("_measure", "_layers_text", "_summary"),
     *("_query", "_cast", "_eager", "_layout", "_vector", "_match", "_restructure", "_flat"),
     *("_diff", "_conversion", "_compare", "_state"),
     *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
@@ -37,6 +38,7 @@ PUBLIC = {
     "ModelError",
     "PathError",
     "Restructure",
+    "Summary",
     "VectorError",
     "VectorTypeError",
     "bf16",
@@ -53,6 +55,7 @@ PUBLIC = {
     "modules",
     "save",
     "state",
+    "summary",
     "trainable",
     "trainables",
     "walk",

@@ -128,7 +128,7 @@ def _open(x: Any, *, top: bool) -> _Open | None:
     return _Open(start, end, items)
 
 
-BRACKETS = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}")}
+BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}")}
 
 
 def _spliced(x: Any) -> Iterator[tuple[str, Any]]:

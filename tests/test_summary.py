@@ -18,6 +18,7 @@ from flax import nnx
 from rich.console import Console
 
 import jtree
+from jtree import layers
 from jtree._layers_text import layers_text
 from jtree._measure import facts, in_bytes
 
@@ -282,6 +283,62 @@ def test_a_chain_is_opened_and_its_comments_are_in_one_column() -> None:
         "  Dense(1 => 1),                        # 2 parameters",
         ")                   # Total: 4 arrays, 5 parameters, 20 bytes.",
     ]
+
+
+def test_the_layers_of_jtree_print_as_in_the_original() -> None:
+    key = jax.random.key(0)
+    ones = partial(jnp.full, fill_value=1.0)
+    first = layers.Dense.of(ones((2, 1)), ones(1), jnp.tanh)
+    model = layers.Chain(first, layers.Dense.of(ones((1, 1)), ones(1)))
+    assert repr(model) == "Chain(Dense(2 => 1, tanh), Dense(1 => 1))"
+    assert str(model).splitlines() == [
+        "Chain(",
+        "  Dense(2 => 1, tanh),                  # 3 parameters",
+        "  Dense(1 => 1),                        # 2 parameters",
+        ")                   # Total: 4 arrays, 5 parameters, 20 bytes.",
+    ]
+    inner = layers.Chain(layers.Dense(784, 64, key=key), layers.BatchNorm(64, jax.nn.relu))
+    assert str(layers.Chain(inner, layers.Dense(64, 10, key=key))).splitlines() == [
+        "Chain(",
+        "  Chain(",
+        "    Dense(784 => 64),                   # 50_240 parameters",
+        "    BatchNorm(64, relu),                # 128 parameters, plus 128",
+        "  ),",
+        "  Dense(64 => 10),                      # 650 parameters",
+        ")         # Total: 6 trainable arrays, 51_018 parameters, 199.289 KiB,",
+        "          # plus 2 non-trainable, 128 parameters, 512 bytes.",
+    ]
+
+
+def test_names_functions_and_containers_of_jtree_print_in_their_order() -> None:
+    dense = layers.Dense(2, 2, key=jax.random.key(0))
+    skip = layers.SkipConnection(layers.Chain(dense, jnp.tanh), jnp.add)
+    both = layers.Parallel(jnp.multiply, b=dense, a=lambda x: x)
+    assert str(layers.Chain(skip=skip, both=both, drop=layers.Dropout(0.5))).splitlines() == [
+        "Chain(",
+        "  skip=SkipConnection(",
+        "    Chain(",
+        "      Dense(2 => 2),                    # 6 parameters",
+        "      tanh,",
+        "    ),",
+        "    add,",
+        "  ),",
+        "  both=Parallel(",
+        "    multiply,",
+        "    b=Dense(2 => 2),                    # 6 parameters",
+        "    a=<lambda>,",
+        "  ),",
+        "  drop=Dropout(0.5),",
+        ")                   # Total: 4 arrays, 12 parameters, 48 bytes.",
+    ]
+
+
+def test_a_layer_without_parameters_says_what_else_it_holds() -> None:
+    plain = layers.BatchNorm(3, affine=False)
+    assert str(plain) == "BatchNorm(3, affine=False)  # 0 parameters, plus 6 non-trainable"
+    assert str(layers.Dropout(0.1)) == "Dropout(0.1)"
+    assert str(layers.Chain(jnp.tanh)) == "Chain(tanh)"
+    assert str(layers.Dense(2, 3, key=None)).endswith("# 9 parameters")
 
 
 def test_chains_in_chains_and_what_is_not_trainable() -> None:

@@ -6,9 +6,12 @@ Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, load
+Shapes:          outputsize
+Small models:    layers
 Errors:          JtreeError, and those that derive from it
 """
 
+from . import layers as layers
 from ._cast import bf16 as bf16
 from ._cast import f16 as f16
 from ._cast import f32 as f32
@@ -29,6 +32,7 @@ from ._flat import destructure as destructure
 from ._kinds import children as children
 from ._kinds import trainable as trainable
 from ._leaves import isnumeric as isnumeric
+from ._outputsize import outputsize as outputsize
 from ._query import count as count
 from ._query import modules as modules
 from ._query import trainables as trainables

@@ -21,6 +21,8 @@ LAYERS = [
     *("_measure", "_layers_text", "_summary"),
     *("_query", "_cast", "_eager", "_layout", "_vector", "_match", "_restructure", "_flat"),
     *("_diff", "_conversion", "_compare", "_state"),
+    *("init", "layers._layer", "layers._dense", "layers._conv", "layers._norm", "layers._chain"),
+    *("layers._mode", "layers", "_outputsize"),
     *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
 ]
 
@@ -53,6 +55,7 @@ PUBLIC = {
     "load",
     "loadmodel",
     "modules",
+    "outputsize",
     "save",
     "state",
     "summary",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -108,6 +109,14 @@ def test_no_bias_stays_no_bias_through_jit(layer: Any) -> None:
     assert seen == [False]
     masks = jax.tree.map(lambda x: jnp.any(jnp.asarray(x) == 0), Dense(2, 3, key=KEY))
     assert isinstance(masks.bias, jax.Array)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_ensemble_is_made_and_called_by_vmap(bias: bool) -> None:
+    keys = jax.random.split(KEY, 5)
+    many = jax.vmap(lambda key: Dense(2, 3, key=key, bias=bias))(keys)
+    y = jax.vmap(lambda m, x: m(x), in_axes=(0, None))(many, rows(4, 2))
+    close(y[1], Dense(2, 3, key=keys[1], bias=bias)(rows(4, 2)))
 
 
 def test_gradients_nested_and_flat_agree() -> None:
@@ -248,6 +257,12 @@ def test_batchnorm_of_half_precision_computes_in_single(dtype: Any) -> None:
     assert (y.max(), after.mu[0]) == (0, 30)
 
 
+def test_batchnorm_keeps_the_precision_of_its_input() -> None:
+    layer = jtree.f16(BatchNorm(1, affine=False))
+    x = jnp.array([[70000.0]])  # more than float16 can hold
+    close(layer(x), x, rtol=1e-4)
+
+
 def test_running_statistics_are_no_parameters_and_carry_no_gradient() -> None:
     assert list(jtree.trainables(BatchNorm(2))) == ["beta", "gamma"]
     x = rows(4, 2)
@@ -362,6 +377,7 @@ REPRS = {
     "Dropout(0.2)": Dropout(0.2),
     "Dropout(0.3, dims=(1,), active=False)": testmode(Dropout(0.3, dims=1)),
     "Parallel(add, relu, flatten)": Parallel(jnp.add, relu, flatten),
+    "Chain(partial(add), <lambda>)": Chain(partial(jnp.add, 1), lambda x: x),
     "SkipConnection(Dense(2 => 2), multiply)": SkipConnection(Dense(2, 2), jnp.multiply),
 }
 
@@ -410,6 +426,8 @@ def test_wrong_options_are_refused() -> None:
         Conv((3, 3), 3, 4, groups=2)
     with pytest.raises(jtree.ArgumentError, match="Chain expects layers and functions, found list"):
         Chain([relu])
+    with pytest.raises(jtree.ArgumentError, match="expects layers and functions, found type"):
+        Chain(Dense)
     with pytest.raises(jtree.ArgumentError, match="found both: 1 without a name, and a"):
         Chain(relu, a=relu)
 

@@ -22,7 +22,7 @@ LAYERS = [
     *("_query", "_cast", "_eager", "_layout", "_vector", "_match", "_restructure", "_flat"),
     *("_diff", "_conversion", "_compare", "_state"),
     *("init", "layers._layer", "layers._dense", "layers._conv", "layers._norm", "layers._chain"),
-    *("layers._mode", "layers", "_outputsize"),
+    *("layers._mode", "layers", "_outputsize", "callbacks"),
     *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
 ]
 

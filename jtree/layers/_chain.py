@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._errors import ArgumentError, ModelError, PathError, did_you_mean
-from ._layer import Layer, fill, keys, layer, replace, train, unwrap, wrap
+from ._layer import Layer, fill, keys, layer, one_line, replace, train, unwrap, wrap
 
 
 class _Several(Layer):
@@ -42,8 +42,8 @@ class _Several(Layer):
 
     def _arguments(self) -> list[str]:
         if isinstance(self.layers, Mapping):
-            return [f"{name}={x!r}" for name, x in self.layers.items()]
-        return [repr(x) for x in self.layers]
+            return [f"{name}={one_line(x)}" for name, x in self.layers.items()]
+        return [one_line(x) for x in self.layers]
 
     def _trained(self, inputs: list[Any], key: Any) -> tuple[list[Any], Any]:
         """Return what each layer makes of its input, and the layers after it."""
@@ -204,7 +204,7 @@ class SkipConnection(Layer):
         return self.combine(self.layer(x), x)
 
     def _arguments(self) -> list[str]:
-        return [repr(self.layer), repr(self.combine)]
+        return [one_line(self.layer), one_line(self.combine)]
 
 
 @train.register(SkipConnection)

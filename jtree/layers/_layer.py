@@ -124,7 +124,7 @@ class Function:
 
 def wrap(owner: str, x: Any) -> Any:
     """Return a layer as it is, and a function, which JAX does not open, as a `Function`."""
-    if not callable(x) or isinstance(x, type):
+    if not callable(x) or (isinstance(x, type) and issubclass(x, Layer)):
         raise ArgumentError(
             f"{owner} expects layers and functions, found {type(x).__name__}: {x!r}; "
             "give layers one by one"
@@ -138,8 +138,15 @@ def unwrap(x: Any) -> Any:
 
 
 def named(function: Any) -> str:
-    """Return what a function is called."""
-    return str(getattr(function, "__name__", None) or repr(function))
+    """Return what a function is called, on one line."""
+    if isinstance(function, partial):
+        return f"partial({getattr(function.func, '__name__', function.func)!s})"
+    return str(getattr(function, "__name__", None) or one_line(function))
+
+
+def one_line(x: Any) -> str:
+    """Return a repr on one line, which those of other frameworks may not be."""
+    return " ".join(repr(x).split())
 
 
 def activated(activation: Any) -> list[str]:

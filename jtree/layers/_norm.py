@@ -102,9 +102,8 @@ class BatchNorm(Layer):
         check_input(self, fits, f"{self.channels} input channels", x)
 
     def _normalise(self, x: Any, mean: Any, variance: Any) -> Any:
-        wide = jnp.result_type(mean)
-        scale = jax.lax.rsqrt(variance + self.eps)
-        y = ((x.astype(wide) - mean) * scale).astype(_floating(x))
+        wide, mean, variance = (a.astype(_wide(x)) for a in (x, mean, variance))
+        y = ((wide - mean) * jax.lax.rsqrt(variance + self.eps)).astype(_floating(x))
         if self.gamma is not None:
             y = y * self.gamma + self.beta
         return self.activation(y)
@@ -131,9 +130,7 @@ def _(x: BatchNorm, inputs: Any, key: Any) -> tuple[Any, BatchNorm]:  # noqa: AR
 
 def _statistics(x: Any) -> tuple[Any, Any]:
     """Return mean and variance of every channel, of the batch, in float32 or wider."""
-    half = jnp.finfo(_floating(x)).bits < 32
-    wide = x.astype(jnp.float32 if half else _floating(x))
-    axes = tuple(range(x.ndim - 1))
+    wide, axes = x.astype(_wide(x)), tuple(range(x.ndim - 1))
     return wide.mean(axes), wide.var(axes)
 
 
@@ -150,6 +147,11 @@ def _updated(x: BatchNorm, inputs: Any, mean: Any, variance: Any) -> BatchNorm:
 def _toward(old: Any, new: Any, momentum: float) -> Any:
     new = jax.lax.stop_gradient(new).astype(old.dtype)
     return (1 - momentum) * old + momentum * new
+
+
+def _wide(x: Any) -> Any:
+    half = jnp.finfo(_floating(x)).bits < 32
+    return jnp.dtype(jnp.float32) if half else _floating(x)
 
 
 def _floating(x: Any) -> Any:

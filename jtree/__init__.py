@@ -2,12 +2,16 @@
 
 One vector:      destructure, Restructure
 What is in it:   trainables, modules, children, count, isnumeric, trainable, walk
+Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, load
+Shapes:          outputsize
+Small models:    layers
 Errors:          JtreeError, and those that derive from it
 """
 
+from . import layers as layers
 from ._cast import bf16 as bf16
 from ._cast import f16 as f16
 from ._cast import f32 as f32
@@ -28,6 +32,7 @@ from ._flat import destructure as destructure
 from ._kinds import children as children
 from ._kinds import trainable as trainable
 from ._leaves import isnumeric as isnumeric
+from ._outputsize import outputsize as outputsize
 from ._query import count as count
 from ._query import modules as modules
 from ._query import trainables as trainables
@@ -35,6 +40,8 @@ from ._restructure import Restructure as Restructure
 from ._state import diff as diff
 from ._state import loadmodel as loadmodel
 from ._state import state as state
+from ._summary import Summary as Summary
+from ._summary import summary as summary
 from ._walk import walk as walk
 from .checkpoint import load as load
 from .checkpoint import save as save

@@ -27,6 +27,7 @@ class Kind(NamedTuple):
     hidden: bool = False  # a framework's bookkeeping: rebuilt, never shown
     attributes: bool = False  # its static fields are whatever else is in `vars(node)`
     frozen: bool = False  # holds no parameters, whatever is in it
+    whole: bool = False  # its state names every static field, those that are not basic as `()`
 
 
 def kind(node: object) -> Kind:
@@ -51,7 +52,9 @@ def _look_up(cls: type) -> Kind:
         return Kind(hidden=True)
     if isa("flax.nnx", "Pytree", "Module"):
         return Kind(reference=True, attributes=True)
-    return Kind(box=isa("flax.core.meta", "AxisMetadata"))
+    if isa("jtree.layers._layer", "Layer"):
+        return Kind(whole=True)
+    return Kind(box=isa("flax.core.meta", "AxisMetadata") or isa("jtree.layers._layer", "Function"))
 
 
 def entries(node: object) -> Entries | None:
@@ -169,10 +172,9 @@ def contain(node: object, found: dict[Any, Any]) -> Any:
         length = len(node)  # type: ignore[arg-type]
         return [found.get(position, ()) for position in range(length)]
     sequence = isinstance(node, tuple) and not hasattr(node, "_fields")
-    empty = not found and not (isinstance(node, Mapping) or _hasfields(node))
-    if sequence or empty or (not isinstance(node, Mapping) and list(found) == [*range(len(found))]):
-        return tuple(found.values())
-    return found
+    if isinstance(node, Mapping) or (_hasfields(node) and not found):
+        return found
+    return tuple(found.values()) if sequence or list(found) == [*range(len(found))] else found
 
 
 def _hasfields(node: object) -> bool:

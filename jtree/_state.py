@@ -195,11 +195,16 @@ def _contain(node: Any, names: list[Any], results: list[Any]) -> Any:
     if kind(node).hidden:
         return _HIDDEN
     if kind(node).box:
-        return results[0]
+        return results[0] if results else ()
     held = contain(node, {field: x for field, x in found.items() if x is not _HIDDEN})
     if not isinstance(held, dict):
         return held
-    return held | {field: state(x) for field, x in static(node).items() if _isbasic(x)}
+    whole = kind(node).whole
+    return held | {
+        field: state(x) if basic else ()
+        for field, x in static(node).items()
+        if (basic := _isbasic(x)) or whole
+    }
 
 
 _HIDDEN = object()

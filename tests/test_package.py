@@ -18,8 +18,11 @@ ROOT = Path(jtree.__file__).parent
 # From the bottom up: a module may import from modules above it in this list only.
 LAYERS = [
     *("_errors", "_path", "_leaves", "_kinds", "_ties", "_explore", "_walk"),
+    *("_measure", "_layers_text", "_summary"),
     *("_query", "_cast", "_eager", "_layout", "_vector", "_match", "_restructure", "_flat"),
     *("_diff", "_conversion", "_compare", "_state"),
+    *("init", "layers._layer", "layers._dense", "layers._conv", "layers._norm", "layers._chain"),
+    *("layers._mode", "layers", "_outputsize", "callbacks"),
     *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
 ]
 
@@ -37,6 +40,7 @@ PUBLIC = {
     "ModelError",
     "PathError",
     "Restructure",
+    "Summary",
     "VectorError",
     "VectorTypeError",
     "bf16",
@@ -51,8 +55,10 @@ PUBLIC = {
     "load",
     "loadmodel",
     "modules",
+    "outputsize",
     "save",
     "state",
+    "summary",
     "trainable",
     "trainables",
     "walk",

@@ -20,6 +20,17 @@ from flax import nnx
 from jax.tree_util import DictKey, GetAttrKey
 
 import jtree
+from jtree.layers import (
+    BatchNorm,
+    Chain,
+    Conv,
+    Dense,
+    Dropout,
+    MaxPool,
+    Parallel,
+    SkipConnection,
+    flatten,
+)
 
 ZOO: dict[str, Callable[[], Any]] = {}
 KEY = jax.random.key(0)
@@ -261,6 +272,32 @@ def equinox_leaves() -> Any:
 def equinox_shared() -> Any:
     embedding, head = eqx.nn.Embedding(3, 2, key=KEY), eqx.nn.Linear(2, 3, key=KEY)
     return eqx.nn.Shared((embedding, head), lambda x: x[1].weight, lambda x: x[0].weight)
+
+
+@kind
+def layers_network() -> Any:
+    one, two = jax.random.split(KEY)
+    return Chain(
+        Conv((3, 3), 1, 2, jax.nn.relu, key=one, pad="SAME"),
+        BatchNorm(2, jnp.tanh),
+        MaxPool((2, 2)),
+        flatten,
+        Dropout(0.5),
+        Dense(8, 3, key=two, bias=False),
+    )
+
+
+def add(x: Any, y: Any) -> Any:
+    return x + y
+
+
+@kind
+def layers_named() -> Any:
+    one, two, three = jax.random.split(KEY, 3)
+    both = Parallel(add, left=Dense(3, 2, key=one), right=Dense(3, 2, key=two))
+    skip = SkipConnection(Dense(2, 2, key=three), add)
+    norm = BatchNorm(2, affine=False, track_stats=False, active=False)
+    return Chain(z=both, act=abs, skip=skip, a=norm)
 
 
 @kind

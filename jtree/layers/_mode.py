@@ -1,0 +1,101 @@
+"""Training and inference, as pure functions."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import jax
+
+from .._errors import ArgumentError
+from ._layer import Layer, replace, train
+
+Mode: TypeAlias = bool | Literal["auto"] | None
+
+
+def forward(model: Any, /, *inputs: Any, key: Any = None) -> tuple[Any, Any]:
+    """Return the output of a model in training, and the model after it. Nothing is changed.
+
+    `Dropout` drops, and `BatchNorm` uses the statistics of the batch; the returned model has its
+    running statistics updated, and everything else as it was. Every layer gets a key of its own,
+    split from `key`. What is no layer of jtree is called as it is.
+
+    Args:
+      model: a layer, or any function.
+      inputs: one input; several are handed on as one tuple.
+      key: a PRNG key; needed where there is a `Dropout`.
+
+    Returns:
+      The output, and a model of the same structure.
+
+    Raises:
+      ModelError: an input of the wrong shape, or a `Dropout` without a key.
+
+    Example:
+      >>> model = jtree.layers.BatchNorm(1)
+      >>> y, after = forward(model, jnp.array([[1.0], [3.0]]))
+      >>> y.ravel().round(3).tolist(), after.mu.round(3).tolist(), model.mu.tolist()
+      ([-1.0, 1.0], [0.20000000298023224], [0.0])
+
+    Source: what Flux.jl does within `gradient`, made explicit.
+    """
+    return train(model, inputs[0] if len(inputs) == 1 else inputs, key)
+
+
+def trainmode(model: Any, /, mode: Mode = True) -> Any:
+    """Return the model with `BatchNorm` and `Dropout` active, whichever way it is called.
+
+    Args:
+      model: any pytree with layers of jtree in it.
+      mode: True for active, False for inactive, None or `"auto"` for active in `forward` only.
+
+    Returns:
+      A new model.
+
+    Raises:
+      ArgumentError: another mode.
+
+    Example:
+      >>> trainmode(jtree.layers.Dropout(0.3))
+      Dropout(0.3, active=True)
+      >>> trainmode(_, "auto")
+      Dropout(0.3)
+
+    Source: `trainmode!` of Flux.jl.
+    """
+    if mode not in (True, False, None, "auto"):
+        raise ArgumentError(f"mode: expected True, False, None or 'auto', found {mode!r}")
+    active = None if mode in (None, "auto") else bool(mode)
+
+    def change(x: Any) -> Any:
+        return replace(x, active=active) if _has_mode(x) else x
+
+    return jax.tree.map(change, model, is_leaf=_has_mode)
+
+
+def testmode(model: Any, /, mode: Mode = True) -> Any:  # noqa: PT028
+    """Return the model with `BatchNorm` and `Dropout` inactive, whichever way it is called.
+
+    Args:
+      model: any pytree with layers of jtree in it.
+      mode: True for inactive, False for active, None or `"auto"` for active in `forward` only.
+
+    Returns:
+      A new model.
+
+    Raises:
+      ArgumentError: another mode.
+
+    Example:
+      >>> testmode(jtree.layers.Dropout(0.3))
+      Dropout(0.3, active=False)
+
+    Source: `testmode!` of Flux.jl.
+    """
+    return trainmode(model, not mode if isinstance(mode, bool) else mode)
+
+
+testmode.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
+
+
+def _has_mode(x: Any) -> bool:
+    return isinstance(x, Layer) and hasattr(x, "active")

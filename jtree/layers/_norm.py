@@ -1,0 +1,226 @@
+"""Layers that behave differently in training: BatchNorm and Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._errors import ArgumentError, ModelError
+from .._kinds import trainable
+from .._leaves import isarray
+from ._layer import (
+    Activation,
+    Layer,
+    activated,
+    check_input,
+    fill,
+    identity,
+    layer,
+    options,
+    replace,
+    train,
+)
+
+
+@layer("beta", "gamma", "mu", "sigma2")
+class BatchNorm(Layer):
+    """Normalise every channel, the last axis, over all other axes.
+
+    In training (`jtree.layers.forward`) with the batch's mean and variance, which also move the
+    running statistics; in inference with the running statistics `mu` and `sigma2`, which are no
+    parameters. Statistics of half precision are computed in float32.
+
+    Args:
+      channels: the size of the last axis.
+      activation: a function of the output.
+      affine: whether there are a shift `beta` and a scale `gamma`; else they are None.
+      track_stats: whether there are running statistics; else they are None, and inference uses
+        the batch's, too.
+      eps: added to the variance.
+      momentum: the weight of the batch in the running statistics.
+      active: True always normalises by the batch, False never, None in training.
+
+    Example:
+      >>> layer = BatchNorm(2, jax.nn.relu)
+      >>> layer
+      BatchNorm(2, relu)
+      >>> list(jtree.trainables(layer)), list(jtree.children(layer))
+      (['beta', 'gamma'], ['beta', 'gamma', 'mu', 'sigma2'])
+
+    Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167; `BatchNorm` of Flux.jl.
+    """
+
+    beta: Any
+    gamma: Any
+    mu: Any
+    sigma2: Any
+    activation: Activation
+    channels: int
+    affine: bool
+    track_stats: bool
+    eps: float
+    momentum: float
+    active: bool | None
+
+    def __init__(
+        self,
+        channels: int,
+        activation: Activation = identity,
+        *,
+        affine: bool = True,
+        track_stats: bool = True,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        active: bool | None = None,
+    ) -> None:
+        fill(
+            self,
+            beta=jnp.zeros(channels, jnp.float32) if affine else None,
+            gamma=jnp.ones(channels, jnp.float32) if affine else None,
+            mu=jnp.zeros(channels, jnp.float32) if track_stats else None,
+            sigma2=jnp.ones(channels, jnp.float32) if track_stats else None,
+            activation=activation,
+            channels=channels,
+            affine=affine,
+            track_stats=track_stats,
+            eps=eps,
+            momentum=momentum,
+            active=active,
+        )
+
+    def __call__(self, x: Any, /) -> Any:
+        """Return the output for an input of shape (..., channels)."""
+        self._check(x)
+        if self.active or self.mu is None:
+            return self._normalise(x, *_statistics(x))
+        return self._normalise(x, self.mu, self.sigma2)
+
+    def _check(self, x: Any) -> None:
+        fits = isarray(x) and x.ndim > 0 and x.shape[-1] == self.channels
+        check_input(self, fits, f"{self.channels} input channels", x)
+
+    def _normalise(self, x: Any, mean: Any, variance: Any) -> Any:
+        wide, mean, variance = (a.astype(_wide(x)) for a in (x, mean, variance))
+        y = ((wide - mean) * jax.lax.rsqrt(variance + self.eps)).astype(_floating(x))
+        if self.gamma is not None:
+            y = y * self.gamma + self.beta
+        return self.activation(y)
+
+    def _arguments(self) -> list[str]:
+        defaults = {"affine": True, "track_stats": True, "active": None}
+        found = {name: getattr(self, name) for name in defaults}
+        return [str(self.channels), *activated(self.activation), *options(found, defaults)]
+
+
+@trainable.register(BatchNorm)
+def _(node: BatchNorm) -> dict[str, Any]:
+    return {"beta": node.beta, "gamma": node.gamma}
+
+
+@train.register(BatchNorm)
+def _(x: BatchNorm, inputs: Any, key: Any) -> tuple[Any, BatchNorm]:  # noqa: ARG001
+    if x.active is False:
+        return x(inputs), x
+    x._check(inputs)
+    mean, variance = _statistics(inputs)
+    return x._normalise(inputs, mean, variance), _updated(x, inputs, mean, variance)
+
+
+def _statistics(x: Any) -> tuple[Any, Any]:
+    """Return mean and variance of every channel, of the batch, in float32 or wider."""
+    wide, axes = x.astype(_wide(x)), tuple(range(x.ndim - 1))
+    return wide.mean(axes), wide.var(axes)
+
+
+def _updated(x: BatchNorm, inputs: Any, mean: Any, variance: Any) -> BatchNorm:
+    """Return the layer with running statistics that are a step nearer to the batch's."""
+    if x.mu is None:
+        return x
+    number = inputs.size // x.channels
+    unbiased = variance * (number / max(number - 1, 1))
+    mu, sigma2 = _toward(x.mu, mean, x.momentum), _toward(x.sigma2, unbiased, x.momentum)
+    return replace(x, mu=mu, sigma2=sigma2)
+
+
+def _toward(old: Any, new: Any, momentum: float) -> Any:
+    new = jax.lax.stop_gradient(new).astype(old.dtype)
+    return (1 - momentum) * old + momentum * new
+
+
+def _wide(x: Any) -> Any:
+    half = jnp.finfo(_floating(x)).bits < 32
+    return jnp.dtype(jnp.float32) if half else _floating(x)
+
+
+def _floating(x: Any) -> Any:
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+
+
+@layer()
+class Dropout(Layer):
+    """Zero numbers by chance in training, and scale the others so that the mean stays.
+
+    Args:
+      p: the probability of a zero.
+      dims: the axes along which the choice is made, the same for all others; `()` chooses for
+        every number apart.
+      active: True always drops, False never, None in training.
+
+    Raises:
+      ArgumentError: p is no probability.
+
+    Example:
+      >>> layer = Dropout(0.5)
+      >>> layer(jnp.ones(4))
+      Array([1., 1., 1., 1.], dtype=float32)
+      >>> y, _ = jtree.layers.forward(layer, jnp.ones(1000), key=jax.random.key(0))
+      >>> sorted(set(y.tolist()))
+      [0.0, 2.0]
+
+    Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html; `Dropout` of
+    Flux.jl.
+    """
+
+    p: float
+    dims: tuple[int, ...]
+    active: bool | None
+
+    def __init__(
+        self, p: float, *, dims: int | tuple[int, ...] = (), active: bool | None = None
+    ) -> None:
+        if not 0 <= p <= 1:
+            raise ArgumentError(f"Dropout expects a probability p between 0 and 1, found {p!r}")
+        axes = (dims,) if isinstance(dims, int) else tuple(dims)
+        fill(self, p=float(p), dims=axes, active=active)
+
+    def __call__(self, x: Any, /, *, key: Any = None) -> Any:
+        """Return the input; where `active` is True, what training would make of it."""
+        return self._drop(x, key) if self.active else x
+
+    def _drop(self, x: Any, key: Any) -> Any:
+        if self.p in (0, 1):
+            return x if self.p == 0 else jnp.zeros_like(x)
+        if key is None:
+            raise ModelError(
+                f"{self!r} needs a PRNG key in training; give it with "
+                "jtree.layers.forward(model, x, key=key)"
+            )
+        kept = jax.random.bernoulli(key, 1 - self.p, self._shape(x))
+        return jnp.where(kept, x / (1 - self.p), 0)
+
+    def _shape(self, x: Any) -> tuple[int, ...]:
+        """Return the shape of the choices."""
+        chosen = {axis % x.ndim for axis in self.dims if -x.ndim <= axis < x.ndim}
+        check_input(self, len(chosen) == len(set(self.dims)), f"axes {self.dims}", x)
+        return tuple(n if i in chosen or not chosen else 1 for i, n in enumerate(x.shape))
+
+    def _arguments(self) -> list[str]:
+        found = {"dims": self.dims, "active": self.active}
+        return [str(self.p), *options(found, {"dims": (), "active": None})]
+
+
+@train.register(Dropout)
+def _(x: Dropout, inputs: Any, key: Any) -> tuple[Any, Dropout]:
+    return (inputs if x.active is False else x._drop(inputs, key)), x

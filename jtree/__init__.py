@@ -6,11 +6,16 @@ Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, load
+Printing:        summary, Summary
+Sizes:           outputsize
+Modules:         layers, init, callbacks
 Shapes:          outputsize
 Small models:    layers
 Errors:          JtreeError, and those that derive from it
 """
 
+from . import callbacks as callbacks
+from . import init as init
 from . import layers as layers
 from ._cast import bf16 as bf16
 from ._cast import f16 as f16

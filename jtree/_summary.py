@@ -11,11 +11,12 @@ import jax
 
 from . import _path
 from ._errors import ArgumentError
+from ._explore import Branch
 from ._layers_text import layers_text as layers_text
 from ._leaves import isarray, istracer
 from ._measure import Fact, Sizes, facts, in_bytes, of, remark, sizes, underscored
 from ._ties import Slot, Ties
-from ._walk import Branch, Walk, walk
+from ._walk import Walk, walk
 
 if TYPE_CHECKING:
     from rich.table import Table

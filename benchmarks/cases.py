@@ -182,16 +182,14 @@ def steps() -> Result:
 
 
 def imports() -> Result:
-    """Import jax, and jtree, each in processes of its own."""
-
-    def seconds(module: str) -> float:
-        code = (
-            f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-        )
-        return float(subprocess.check_output([sys.executable, "-c", code], text=True))
-
-    pairs = [(seconds("jtree"), seconds("jax, jax.numpy, numpy")) for _ in range(12)][1:]
-    ours, baseline = (sorted(times)[len(pairs) // 2] for times in zip(*pairs, strict=True))
+    """Import jtree after jax, in processes of their own."""
+    code = (
+        "import time; t = time.perf_counter(); import jax, jax.numpy, numpy; u = time.perf_counter(); "
+        "import jtree; print(u - t, time.perf_counter() - u)"
+    )
+    runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(12)][1:]
+    pairs = [tuple(map(float, run.split())) for run in runs]
+    baseline, ours = (sorted(times)[len(pairs) // 2] for times in zip(*pairs, strict=True))
     return {"ours": ours, "baseline": baseline}
 
 

@@ -6,17 +6,13 @@ Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, load
-Printing:        summary, Summary
-Sizes:           outputsize
-Modules:         layers, init, callbacks
 Shapes:          outputsize
-Small models:    layers
+Modules:         layers, init, callbacks
 Errors:          JtreeError, and those that derive from it
 """
 
-from . import callbacks as callbacks
-from . import init as init
-from . import layers as layers
+from typing import TYPE_CHECKING, Any
+
 from ._cast import bf16 as bf16
 from ._cast import f16 as f16
 from ._cast import f32 as f32
@@ -51,4 +47,18 @@ from ._walk import walk as walk
 from .checkpoint import load as load
 from .checkpoint import save as save
 
+if TYPE_CHECKING:
+    from . import callbacks as callbacks
+    from . import init as init
+    from . import layers as layers
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the modules that not everybody needs when they are first asked for."""
+    if name in ("callbacks", "init", "layers"):
+        from importlib import import_module
+
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

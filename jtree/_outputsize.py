@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from ._errors import ArgumentError
 from ._leaves import isarray
 from ._walk import walk
-from .layers import Chain, testmode
 
 
 def outputsize(
@@ -51,6 +50,8 @@ def outputsize(
     pad = (1,) if padbatch else ()
     inputs = tuple(jax.ShapeDtypeStruct((*pad, *shape), dtype) for shape in shapes)
     given = inputs[0] if len(inputs) == 1 else inputs
+    from .layers import Chain, testmode  # here, since most users never ask for layers
+
     walked = walk(Chain(*model) if type(model) in (list, tuple) else model)
     places = [i for i, slot in enumerate(walked.slots) if isarray(slot.value)]
 

@@ -133,9 +133,21 @@ def calls_a_name(node: ast.AST) -> Any:
 def test_public_names_are_exactly_these() -> None:
     names = {
         x for x in vars(jtree) if not x.startswith("_") and not inspect.ismodule(vars(jtree)[x])
-    }
+    } - {"TYPE_CHECKING", "Any"}
     assert names == PUBLIC
     assert jtree.__version__
+
+
+def test_modules_that_are_imported_when_asked_for(run_python: Any) -> None:
+    out = run_python(
+        """
+        import sys, jtree
+        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.callbacks")])
+        print(jtree.layers.Dense.__name__, jtree.init.nfan(3), jtree.callbacks.stop.__name__)
+        print(hasattr(jtree, "nothing"))
+        """
+    )
+    assert out == "[False, False, False]\nDense (1, 3) stop\nFalse\n"
 
 
 def test_every_public_name_has_an_example_that_runs() -> None:

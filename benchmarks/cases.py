@@ -184,8 +184,8 @@ def steps() -> Result:
 def imports() -> Result:
     """Import jtree after jax, in processes of their own."""
     code = (
-        "import time; t = time.perf_counter(); import jax, jax.numpy, numpy; u = time.perf_counter(); "
-        "import jtree; print(u - t, time.perf_counter() - u)"
+        "import time; t = time.perf_counter(); import jax, jax.numpy, numpy; "
+        "u = time.perf_counter(); import jtree; print(u - t, time.perf_counter() - u)"
     )
     runs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(12)][1:]
     pairs = [tuple(map(float, run.split())) for run in runs]

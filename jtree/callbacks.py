@@ -11,6 +11,7 @@ import operator
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ def _shown(data: Iterable[Any], progress: bool) -> Iterator[Iterable[Any]]:
         yield bar.track(data, total=operator.length_hint(data) or None, description="train")
 
 
-class Trigger:
+class Trigger(ABC):
     """What counts calls that satisfy a condition, and is True from `wait` of them in a row on.
 
     Attributes:
@@ -142,8 +143,9 @@ class Trigger:
         """Forget all calls so far."""
         self.count = 0
 
+    @abstractmethod
     def _holds(self, *args: Any, **kwargs: Any) -> bool:
-        raise NotImplementedError
+        """Tell whether the condition holds at this call."""
 
 
 @dataclass(eq=False, repr=False)

@@ -5,7 +5,7 @@ What is in it:   trainables, modules, children, count, isnumeric, trainable, wal
 Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
-Files:           save, load
+Files:           save, save_async, load, inspect, verify, Checkpoint, Saving
 Shapes:          outputsize
 Modules:         layers, init, callbacks
 Errors:          JtreeError, and those that derive from it
@@ -44,8 +44,13 @@ from ._state import state as state
 from ._summary import Summary as Summary
 from ._summary import summary as summary
 from ._walk import walk as walk
+from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import Saving as Saving
+from .checkpoint import inspect as inspect
 from .checkpoint import load as load
 from .checkpoint import save as save
+from .checkpoint import save_async as save_async
+from .checkpoint import verify as verify
 
 if TYPE_CHECKING:
     from . import callbacks as callbacks

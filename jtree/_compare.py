@@ -12,17 +12,18 @@ from ._conversion import family, no_conversion, readable
 from ._diff import Diff, Mismatch
 from ._errors import ArgumentError, did_you_mean
 from ._kinds import static
+from ._lazy import LazyArray
 from ._leaves import (
     alike,
     canonical,
     check_alive,
     describe,
     equal,
-    isabstract,
     isarray,
     isconcrete,
 )
-from ._walk import Walk
+from ._path import Where
+from ._walk import Labels, Walk
 
 
 class _Marker(NamedTuple):
@@ -43,12 +44,17 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    dst: Walk, src: Walk, *, keep: Callable[[Any], Any] | None = None, none: str = "error"
+    dst: Walk,
+    src: Walk,
+    *,
+    keep: Callable[[Any], Any] | None = None,
+    none: str = "error",
+    where: Where = None,
 ) -> Comparison:
     """Compare the places of two walked models, and find a source for every array."""
     if none not in ("error", "zero", "keep"):
         raise ArgumentError(f"none: expected 'error', 'zero' or 'keep', found {none!r}")
-    ours, theirs = dst.labels(keep), src.labels(keep)
+    ours, theirs = _narrow(where, (dst, dst.labels(keep)), (src, src.labels(keep)))
     found = {path: src.slots[slot].value for path, slot in theirs.slots.items()}
     side = _Side(found, {path: dst.slots[slot].value for path, slot in ours.slots.items()}, none)
     verdicts = {path: side.verdict(path) for path in sorted(ours.slots)}
@@ -70,6 +76,16 @@ def compare(
         slots=ours.slots,
         classes={slot: dst.slots[slot].tie for slot in ours.slots.values()},
     )
+
+
+def _narrow(where: Where, *sides: tuple[Walk, Labels]) -> Iterator[Labels]:
+    """Yield the labels with those slots only that `where` chooses on either side."""
+    places: dict[str, Any] = {}
+    for walked, labels in reversed(sides):
+        places |= {path: walked.slots[slot].value for path, slot in labels.slots.items()}
+    chosen = dict(zip(places, _path.select(where, list(places.items())), strict=True))
+    for _, labels in sides:
+        yield labels._replace(slots={path: n for path, n in labels.slots.items() if chosen[path]})
 
 
 class _Side(NamedTuple):
@@ -192,9 +208,9 @@ def _array_into_array(path: str, expected: Any, found: Any) -> Any:
             hint = "; the source looks transposed"
         wrong = _mismatch(path, "shape", ours, theirs, hint)
         return wrong._replace(expected=tuple(expected.shape), found=tuple(found.shape))
-    if not isabstract(found):
-        check_alive(path, found)
-    dtype = expected.dtype if isinstance(expected, np.ndarray) else canonical(expected.dtype)
+    check_alive(path, found)
+    exact = isinstance(expected, np.ndarray | LazyArray)
+    dtype = expected.dtype if exact else canonical(expected.dtype)
     reason = no_conversion(dtype, found)
     if reason is None:
         return found
@@ -235,13 +251,17 @@ def _resolve_ties(
 
 def _agree(target: Any, a: Any, b: Any) -> bool:
     """Tell whether two sources give a destination the same numbers; unknown ones do not."""
+    if a is b:
+        return True
     x, y = (_numbers(target, source) for source in (a, b))
     return x is y or (isconcrete(x) and isconcrete(y) and equal(x, y))
 
 
 def _numbers(target: Any, source: Any) -> Any:
     if source is KEEP:
-        return target
+        source = target
+    if isinstance(source, LazyArray):
+        return source.read()
     if source is ZERO:
         return np.zeros(target.shape, target.dtype)
     return np.asarray(source) if isinstance(source, np.generic) else source

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from ._lazy import LazyArray
 from ._leaves import isconcrete, isinexact
 
 
@@ -74,4 +75,4 @@ def _range(dtype: Any) -> tuple[int, int]:
 
 def readable(x: Any) -> bool:
     """Tell whether the numbers of an array can be read now."""
-    return isconcrete(x) or isinstance(x, np.generic)
+    return isconcrete(x) or isinstance(x, np.generic | LazyArray)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import DeletedArrayError, ModelError
+from ._lazy import LazyArray
 
 BASIC = (bool, int, float, complex, str, bytes, type(None))
 
 
 def isarray(x: object) -> bool:
-    """Tell whether `x` is an array of whatever dtype: JAX's, NumPy's, a tracer, or abstract."""
+    """Tell whether `x` is an array of any dtype: JAX's, NumPy's, a tracer, abstract or lazy."""
     cls = type(x)
     if cls in _ARRAYS:
         return True
@@ -25,12 +26,12 @@ def isarray(x: object) -> bool:
     return found
 
 
-_ARRAYS: set[type] = {np.ndarray, jax.ShapeDtypeStruct}
+_ARRAYS: set[type] = {np.ndarray, jax.ShapeDtypeStruct, LazyArray}
 
 
 def isabstract(x: object) -> bool:
-    """Tell whether `x` has a shape and a dtype but no numbers."""
-    return isinstance(x, jax.ShapeDtypeStruct)
+    """Tell whether `x` has a shape and a dtype but no numbers, or none that have been read."""
+    return isinstance(x, jax.ShapeDtypeStruct | LazyArray)
 
 
 def istracer(x: object) -> bool:
@@ -137,7 +138,10 @@ def check_alive(path: str, x: Any) -> None:
         )
 
 
-_NEVER_DELETED = {np.ndarray, jax.ShapeDtypeStruct, bool, int, float, complex, str, type(None)}
+_NEVER_DELETED = {
+    *(np.ndarray, jax.ShapeDtypeStruct, LazyArray),
+    *(bool, int, float, complex, str, type(None)),
+}
 
 
 def isdata(x: Any) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from . import _path
@@ -15,10 +15,17 @@ from ._compare import KEEP, ZERO, Comparison, compare
 from ._diff import Diff
 from ._errors import LoadError, ModelError
 from ._kinds import contain, kind, static
+from ._lazy import LazyArray, read_all
 from ._leaves import BASIC, canonical, describe, isabstract, isarray, isconcrete, istracer
+from ._opened import opened
+from ._path import Where
 from ._ties import Ties
 from ._vector import as_dtype
-from ._walk import walk
+from ._walk import Walk, walk
+
+# The sharding that the array at a path is to be put on, or None where it stays on the host, or
+# where JAX puts new arrays.
+Placement: TypeAlias = Callable[[str, Any], Any]
 
 logger = logging.getLogger("jtree")
 
@@ -71,7 +78,8 @@ def diff(
       >>> bool(report), report.missing, report.shape
       (True, ('b',), {'w': ((2,), (3,))})
     """
-    return compare(walk(dst, ties=ties), walk(src), keep=filter, none=none).diff
+    left, right = walk(opened(dst), ties=ties), walk(opened(src))
+    return compare(left, right, keep=filter, none=none).diff
 
 
 def loadmodel(
@@ -120,66 +128,119 @@ def loadmodel(
 
     Source: `loadmodel!` of Flux.jl.
     """
-    walked = walk(dst, ties=ties).check()
-    compared = compare(walked, walk(src).check(), keep=filter, none=none)
+    return load_into(dst, src, strict=strict, filter=filter, none=none, ties=ties)
+
+
+def load_into(
+    dst: Any,
+    src: Any,
+    *,
+    strict: bool = True,
+    filter: Callable[[Any], Any] | None = None,
+    none: Literal["error", "zero", "keep"] = "error",
+    ties: Ties = "references",
+    where: Where = None,
+    place: Placement | None = None,
+) -> Any:
+    """Do what `loadmodel` does, at the places that `where` chooses, onto chosen devices."""
+    walked = walk(opened(dst), ties=ties).check()
+    compared = compare(walked, walk(opened(src)).check(), keep=filter, none=none, where=where)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
-    old = [slot.value for slot in walked.slots]
-    _check_abstract(old, compared)
-    values = _values(old, compared)
+    _check_abstract(walked, compared)
+    values = _values(walked, compared.sources, place)
     if compared.diff:
         logger.warning("loaded in part: %s", compared.diff.message())
     return walked.rebuild(values)
 
 
-def _values(old: list[Any], compared: Comparison) -> list[Any]:
+def _values(walked: Walk, sources: dict[int, Any], place: Placement | None) -> list[Any]:
     """Return the value of every slot, each tied one's at its first place."""
-    values = list(old)
-    for slot, source in compared.sources.items():
+    values = [slot.value for slot in walked.slots]
+    kept = {n: x for n, x in enumerate(values) if isinstance(x, LazyArray)}
+    wanted = kept | {n: x for n, x in sources.items() if x is not KEEP}
+    paths = {n: walked.slots[n].path for n in wanted}
+    spots = {n: _spot(values[n], paths[n], place) for n in wanted}
+    lazy = {n: x for n, x in wanted.items() if isinstance(x, LazyArray)}
+    read = read_all((x, _read_onto(x, spots[n])) for n, x in lazy.items())
+    left = Counter(lazy.values())
+    for n, source in wanted.items():
+        numbers, owned = source, source is ZERO
         if source is ZERO:
-            values[slot] = _like(np.zeros(old[slot].shape, old[slot].dtype), old[slot])
-        elif source is not KEEP:
-            values[slot] = _like(source, old[slot])
+            numbers = np.zeros(values[n].shape, values[n].dtype)
+        elif isinstance(source, LazyArray):
+            left[source] -= 1
+            owned = not left[source]
+            numbers = read.pop(source) if owned else read[source]
+        values[n] = _like(numbers, values[n], spots[n], owned=owned)
     return values
 
 
-def _check_abstract(old: list[Any], compared: Comparison) -> None:
+class _Spot(NamedTuple):
+    """Where the numbers of a place go: on a sharding, or where new arrays go."""
+
+    sharding: Any
+    free: bool = False  # any sharding with the same devices will do
+
+
+def _spot(target: Any, path: str, place: Placement | None) -> _Spot:
+    if place is not None:
+        return _Spot(place(path, target))
+    if istracer(target):
+        return _Spot(None)
+    free = isconcrete(target) and not getattr(target, "committed", True)
+    return _Spot(getattr(target, "sharding", None), free)
+
+
+def _read_onto(x: LazyArray, spot: _Spot) -> Any:
+    """Return where an array is read onto at once: several devices, as it is; else the host."""
+    several = spot.sharding is not None and len(spot.sharding.device_set) > 1
+    return spot.sharding if several and x.dtype == canonical(x.dtype) else None
+
+
+def _check_abstract(walked: Walk, compared: Comparison) -> None:
     """Refuse a source without numbers, and a destination without numbers to keep."""
-    for path, slot in compared.slots.items():
-        if not isarray(old[slot]):
-            continue
-        source = compared.sources.get(compared.classes[slot])
-        if isabstract(source) and not isabstract(old[slot]):
+    for slot in walked.slots:
+        source = compared.sources.get(slot.tie)
+        if isabstract(source) and not (isabstract(slot.value) or isinstance(source, LazyArray)):
             raise ModelError(
-                f"{_path.show(path)}: the source is abstract: it has a shape and a dtype, "
+                f"{_path.show(slot.path)}: the source is abstract: it has a shape and a dtype, "
                 f"{describe(source)}, but no numbers to load"
             )
-        if isabstract(old[slot]) and (source is None or source is KEEP):
+        if isinstance(slot.value, jax.ShapeDtypeStruct) and (source is None or source is KEEP):
             raise LoadError(
-                f"nothing was loaded: {_path.show(path)}: the destination is abstract, so it has "
-                f"no numbers to keep where the source has none: {compared.diff.message()}",
+                f"nothing was loaded: {_path.show(slot.path)}: the destination is abstract, so it "
+                f"has no numbers to keep where the source has none: {compared.diff.message()}",
                 compared.diff,
             )
 
 
-def _like(source: Any, target: Any) -> Any:
-    """Return the source's numbers with the dtype, device and sharding of the target."""
+def _like(source: Any, target: Any, spot: _Spot, *, owned: bool = False) -> Any:
+    """Return the source's numbers with the dtype of the target, where they are to be.
+
+    What is `owned` is nobody else's, so it need not be copied.
+    """
     if isabstract(source):
         return target
-    if isinstance(target, np.ndarray) and not istracer(source):
-        return _on_host(source, target.dtype)
-    if not isinstance(source, jax.Array):
-        source = jnp.array(_on_host(source, canonical(target.dtype)))
-    value = as_dtype(source, canonical(target.dtype))
-    sharding = None if istracer(target) or istracer(value) else getattr(target, "sharding", None)
-    free = sharding is not None and isconcrete(target) and not target.committed
-    if sharding is None or (free and value.sharding.device_set == sharding.device_set):
+    host = isinstance(target, np.ndarray | LazyArray) and spot.sharding is None
+    if host and not istracer(source):
+        return _on_host(source, target.dtype, owned)
+    dtype = canonical(target.dtype)
+    if isinstance(source, jax.Array):
+        value = as_dtype(source, dtype)
+    else:
+        at = None if spot.free else spot.sharding
+        value = jax.device_put(_on_host(source, dtype, owned), at, may_alias=True)
+    if spot.sharding is None or istracer(value):
         return value
-    return jax.device_put(value, sharding)
+    there = value.sharding.device_set == spot.sharding.device_set
+    return value if spot.free and there else jax.device_put(value, spot.sharding)
 
 
-def _on_host(source: Any, dtype: Any) -> np.ndarray[Any, Any]:
-    """Return a copy of numbers in NumPy; too large ones become infinite, as in JAX."""
+def _on_host(source: Any, dtype: Any, owned: bool) -> np.ndarray[Any, Any]:
+    """Return numbers in NumPy, no one else's; too large ones become infinite, as in JAX."""
+    if owned and isinstance(source, np.ndarray) and source.dtype == dtype:
+        return source
     with np.errstate(all="ignore"):
         return np.array(source, dtype=dtype)
 

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from . import __version__
+from ._errors import JtreeError
 
 app = typer.Typer(name="jtree", no_args_is_help=True, add_completion=False)
 
 EXTRA = {"matplotlib": "matplotlib", "optax": "optax", "sklearn": "scikit-learn"}
+
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CKPT", help="A checkpoint.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"jtree {__version__}")
         raise typer.Exit
+
+
+def _command(function: Command) -> Command:
+    """Register a command; what jtree refuses is one line, and exit code 2."""
+
+    @app.command()
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except (JtreeError, OSError) as error:
+            typer.echo(f"jtree: {error}", err=True)
+            raise typer.Exit(2) from error
+
+    return run  # type: ignore[return-value]
 
 
 @app.callback()
@@ -29,6 +54,76 @@ def main(
     ] = False,
 ) -> None:
     """JAX models, nested and flat: vectors, states and checkpoints."""
+
+
+@_command
+def show(
+    checkpoint: Checkpoint,
+    where: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Show these paths only, as encoder/**.")
+    ] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Count what is deeper.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show other leaves too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a checkpoint holds: shapes, dtypes, bytes, ties, metadata. No array is read."""
+    from .checkpoint import _show, inspect
+
+    found = inspect(checkpoint)
+    _print(
+        _show.as_json(found, where) if as_json else _show.as_tree(found, where, depth, everything)
+    )
+
+
+@_command
+def diff(
+    expected: Annotated[str, typer.Argument(metavar="A", help="A checkpoint.", show_default=False)],
+    found: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    values: Annotated[bool, typer.Option("--values", help="Compare numbers too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say where two checkpoints differ; exit code 1 if they do."""
+    from .checkpoint import differences
+
+    report = differences(expected, found, values=values)
+    if as_json:
+        _print([x._asdict() for x in report])
+    elif report:
+        _print_table(("path", "kind", expected, found), report)
+    else:
+        typer.echo("no difference" + ("" if values else "; numbers were not compared"))
+    raise typer.Exit(bool(report))
+
+
+@_command
+def verify(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
+    """Read all of a checkpoint and check every checksum; exit code 1 if something is wrong."""
+    from .checkpoint import inspect
+    from .checkpoint import verify as verify_all
+
+    wrong = verify_all(checkpoint)
+    checked = not wrong and inspect(checkpoint).checksums
+    if as_json:
+        _print({"wrong": wrong, "checksums": checked})
+    elif wrong:
+        _print_table(("path", "wrong"), wrong.items())
+    else:
+        how = "every checksum is right" if checked else "readable, but there are no checksums"
+        typer.echo(f"{checkpoint}: {how}")
+    raise typer.Exit(bool(wrong))
+
+
+@_command
+def stats(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
+    """Print minimum, maximum, mean, deviation, NaN and Inf counts of every array."""
+    from .checkpoint import stats as stats_of
+
+    found = stats_of(checkpoint)
+    if as_json:
+        _print({path: x._asdict() | {"flag": x.flag} for path, x in found.items()})
+        return
+    rows = [(path, *map(_number, x), x.flag) for path, x in found.items()]
+    _print_table(("path", "min", "max", "mean", "std", "NaN", "Inf", ""), rows)
 
 
 @app.command()
@@ -45,6 +140,35 @@ def demo(
     from .demo import run
 
     run(out, seed=seed, quiet=quiet)
+
+
+def _print(found: Any) -> None:
+    """Print JSON as one document, and anything else as rich does."""
+    from rich.console import Console
+
+    if isinstance(found, dict | list):
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        console = Console()
+        console.print(found, width=None if console.is_terminal else 160)
+
+
+def _print_table(titles: Any, rows: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in rows:
+        table.add_row(
+            *(Text(str(cell) or "(root)" if i == 0 else str(cell)) for i, cell in enumerate(row))
+        )
+    _print(table)
+
+
+def _number(x: float | None) -> str:
+    return "-" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:.4g}"
 
 
 def _require_extra() -> None:

@@ -17,13 +17,17 @@ ROOT = Path(jtree.__file__).parent
 
 # From the bottom up: a module may import from modules above it in this list only.
 LAYERS = [
-    *("_errors", "_path", "_leaves", "_kinds", "_ties", "_explore", "_walk"),
+    *("_errors", "_path", "_lazy", "_leaves", "_kinds", "_ties", "_explore", "_walk"),
+    "_opened",
     *("_measure", "_layers_text", "_summary"),
     *("_query", "_cast", "_eager", "_layout", "_vector", "_match", "_restructure", "_flat"),
     *("_diff", "_conversion", "_compare", "_state"),
     *("init", "layers._layer", "layers._dense", "layers._conv", "layers._norm", "layers._chain"),
     *("layers._mode", "layers", "_outputsize", "callbacks"),
-    *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
+    *("checkpoint._checksum", "checkpoint._encoding", "checkpoint._files", "checkpoint._looks"),
+    *("checkpoint._orbax", "checkpoint._progress", "checkpoint._show", "checkpoint._checkpoint"),
+    *("checkpoint._save", "checkpoint._load", "checkpoint._stats", "checkpoint._differences"),
+    "checkpoint",
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
@@ -32,6 +36,7 @@ PUBLIC = {
     "ArgumentError",
     "ArgumentTypeError",
     "CheckpointError",
+    "Checkpoint",
     "ChecksumError",
     "DeletedArrayError",
     "Diff",
@@ -40,6 +45,7 @@ PUBLIC = {
     "ModelError",
     "PathError",
     "Restructure",
+    "Saving",
     "Summary",
     "VectorError",
     "VectorTypeError",
@@ -51,16 +57,19 @@ PUBLIC = {
     "f16",
     "f32",
     "f64",
+    "inspect",
     "isnumeric",
     "load",
     "loadmodel",
     "modules",
     "outputsize",
     "save",
+    "save_async",
     "state",
     "summary",
     "trainable",
     "trainables",
+    "verify",
     "walk",
 }
 

@@ -1,4 +1,13 @@
 """Checkpoints: states on disk, written and read through Orbax."""
 
-from ._orbax import load as load
-from ._orbax import save as save
+from ._checkpoint import Checkpoint as Checkpoint
+from ._checkpoint import inspect as inspect
+from ._differences import Difference as Difference
+from ._differences import differences as differences
+from ._load import load as load
+from ._load import verify as verify
+from ._save import Saving as Saving
+from ._save import save as save
+from ._save import save_async as save_async
+from ._stats import Stats as Stats
+from ._stats import stats as stats

@@ -11,8 +11,8 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,108 +21,198 @@ import numpy as np
 
 from .. import _path
 from .._errors import CheckpointError, ChecksumError, ModelError
-from .._leaves import check_alive, describe, isconcrete
+from .._leaves import check_alive, describe, isconcrete, isnumber
 from .._walk import Walk, walk
+from ._checksum import Checksum, checksum, in_threads
 
 Json: TypeAlias = Any
+Ties: TypeAlias = tuple[tuple[str, ...], ...]
 
-FORMAT = 1
+FORMAT = 2
 ROOT = "%"  # the name of an array that is the whole state, or of none: Orbax wants one
+PACK = "%packed"  # the name of the array that holds the bytes of all small ones
+SMALL = 2**20  # bytes of an array that is packed at the most
+_ALIGN = 64  # bytes: what JAX needs to take an array as it is
 _NATIVE = {np.dtype(code).name for code in "?bhiqBHIQefdFD"} | {"bfloat16"}
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
 
 
-def encode(state: Any, /) -> tuple[Json, dict[str, Any]]:
+class Stored(NamedTuple):
+    """An array in a checkpoint: what it is, and how it is stored."""
+
+    parts: tuple[str, ...]  # where it is in the nested dicts
+    dtype: Any
+    shape: tuple[int, ...]
+    crc32: Checksum
+    bytes: bool = False  # as bytes, from `at` on
+    at: int = 0
+    key: str | None = None  # the kind of PRNG keys that these are the data of
+
+    def decode(self, x: Any) -> Any:
+        """Return the numbers that were encoded, from the array that stands for them."""
+        if not self.bytes:
+            return x
+        view = np.asarray(x)[self.at : self.at + self.nbytes].view(self.dtype)
+        return view.reshape(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes that it takes in memory."""
+        return math.prod(self.shape) * int(self.dtype.itemsize)
+
+
+def encode(
+    state: Any, /, *, ties: Ties = (), packed: bool = False, metadata: Json = None
+) -> tuple[Json, dict[str, Any]]:
     """Return the structure of a state as JSON, and its arrays as nested dicts.
+
+    Args:
+      state: nested dicts, lists and tuples.
+      ties: paths of places that hold one array, which is stored once.
+      packed: True stores all arrays of up to a mebibyte as one.
+      metadata: JSON of the user's.
 
     >>> structure, arrays = encode({"w": np.ones(2), "rates": (0.1, None)})
     >>> arrays
     {'w': array([1., 1.])}
-    >>> decode(structure, arrays)
-    {'rates': (0.1, None), 'w': array([1., 1.])}
+    >>> tree, ties = decode(structure, lambda stored: f"at {stored.parts}")
+    >>> tree
+    {'rates': (0.1, None), 'w': "at ('w',)"}
     """
     walked = walk(state, ties=())
+    _check_keys(walked)
     arrays: dict[str, Any] = {}
-    leaves = _encode_leaves(walked, arrays)
-    tree = walked.fold(lambda _: next(leaves), _encode_node)
-    return {"format": FORMAT, "tree": tree, "crc32": _json_crc32(tree)}, arrays or {
-        ROOT: np.zeros(1, np.uint8)
+    leaves = iter(_encode_leaves(walked, arrays, ties, packed))
+    structure = {
+        "format": FORMAT,
+        "tree": walked.fold(lambda _: next(leaves), _encode_node),
+        "ties": [list(group) for group in ties],
+        "metadata": metadata or {},
+        "crc32": None,
     }
+    structure["crc32"] = _json_crc32(structure)
+    return structure, arrays or {ROOT: np.zeros(1, np.uint8)}
 
 
-def decode(structure: Json, arrays: Mapping[str, Any], /, *, verify: bool = True) -> Any:
-    """Return the state that `encode` was given, with NumPy arrays.
+def decode(structure: Json, make: Callable[[Stored], Any], /) -> tuple[Any, Ties]:
+    """Return the state that `encode` was given, with `make(stored)` for arrays, and its ties.
 
     Raises:
-      CheckpointError: a newer version of jtree wrote this.
-      ChecksumError: arrays are not what was written; the message names them.
+      CheckpointError: another version of jtree wrote this, or it cannot be understood.
+      ChecksumError: the structure is not what was written.
     """
-    if structure.get("format") != FORMAT:
+    written = structure.get("format") if isinstance(structure, dict) else structure
+    if written != FORMAT:
         raise CheckpointError(
-            f"expected jtree's checkpoint format {FORMAT}, found {structure.get('format')!r}; "
-            "it may need a newer version of jtree"
+            f"expected jtree's checkpoint format {FORMAT}, found {written!r}; "
+            "use the version of jtree that wrote it"
         )
-    if verify and structure.get("crc32") != _json_crc32(structure.get("tree")):
+    if structure.get("crc32") != _json_crc32({**structure, "crc32": None}):
         raise ChecksumError("the structure that was read is not the one that was written")
-    damaged: list[str] = []
+    made: dict[Any, Any] = {}
+
+    def once(stored: Stored) -> Any:
+        place = stored.parts, stored.at
+        if place not in made:
+            made[place] = make(stored)
+        return made[place]
+
     try:
-        state = _decode(structure["tree"], arrays, damaged)
-    except (KeyError, TypeError, ValueError) as error:
+        return _decode(structure["tree"], once), tuple(map(tuple, structure["ties"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the structure cannot be understood: {error!r}") from error
-    if damaged and verify:
-        raise ChecksumError(
-            f"the bytes of {_path.shorten(damaged)} are not those that were written; "
-            "use another copy of this checkpoint, or verify=False to see what is left"
-        )
-    return state
 
 
-def _encode_leaves(walked: Walk, arrays: dict[str, Any]) -> Iterator[Json]:
+def aligned(nbytes: int) -> int:
+    """Return the bytes that a packed array takes, up to where the next one begins."""
+    return -(-nbytes // _ALIGN) * _ALIGN
+
+
+def _check_keys(walked: Walk) -> None:
+    """Refuse keys that JSON cannot hold, with the path of their dict."""
+    for path, node in walked.nodes:
+        for key in node if isinstance(node, dict) else ():
+            if type(key) is not str:
+                _encode_basic(f"{_path.show(path)}: the key {key!r}", key)
+
+
+def _encode_leaves(
+    walked: Walk, arrays: dict[str, Any], ties: Ties, packed: bool
+) -> Iterable[Json]:
+    """Return what JSON says of every leaf, and put the arrays where they are stored."""
+    first = {path: group[0] for group in ties for path in group}
+    entries: dict[str, Json] = {}
+    held: dict[str, tuple[list[str], Any]] = {}
     for slot, keys in zip(walked.slots, walked.keys, strict=True):
-        if not (isconcrete(slot.value) or isinstance(slot.value, np.generic)):
-            yield _encode_basic(slot.path, slot.value)
-            continue
-        check_alive(slot.path, slot.value)
-        entry, stored = _encode_array(slot.path, slot.value)
-        parts = [_path.text(key).translate(_ESCAPES) or ROOT for key in keys] or [ROOT]
-        _insert(arrays, parts, stored)
-        yield {**entry, "array": parts}
+        if not isconcrete(slot.value):
+            entries[slot.path] = _encode_basic(slot.path, slot.value)
+        elif first.get(slot.path, slot.path) == slot.path:
+            parts = [_path.text(key).translate(_ESCAPES) or ROOT for key in keys] or [ROOT]
+            entries[slot.path], x = _encode_array(slot.path, slot.value)
+            held[slot.path] = parts, x
+    sums = in_threads(checksum, [x for _, x in held.values()])
+    for (path, (parts, _)), crc32 in zip(held.items(), sums, strict=True):
+        entries[path] |= {"crc32": crc32, "array": parts}
+    _store(entries, held, arrays, packed)
+    return [entries[first.get(slot.path, slot.path)] for slot in walked.slots]
+
+
+def _store(
+    entries: dict[str, Json],
+    held: dict[str, tuple[list[str], Any]],
+    arrays: dict[str, Any],
+    packed: bool,
+) -> None:
+    """Put arrays into nested dicts, those that Orbax does not take and packed ones as bytes."""
+    pack, end = [], 0
+    for path, (parts, x) in held.items():
+        if packed and x.nbytes <= SMALL:
+            entries[path] |= {"array": [PACK], "bytes": True, "at": end}
+            pack.append((end, np.asarray(x)))
+            end += aligned(x.nbytes)
+        elif x.size and x.dtype.name in _NATIVE:
+            _insert(arrays, parts, x)
+        else:
+            entries[path]["bytes"] = True
+            _insert(arrays, parts, np.frombuffer(np.asarray(x).tobytes() or b"\0", np.uint8))
+    if pack:
+        arrays[PACK] = np.zeros(max(end, 1), np.uint8)
+        for at, host in pack:
+            arrays[PACK][at : at + host.nbytes] = _bytes(host)
 
 
 def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
-    """Return what JSON says of an array, and the array that stands for it in the checkpoint."""
+    """Return what JSON says of an array, and the array of numbers that it is."""
+    check_alive(path, x)
     entry: dict[str, Json] = {}
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         entry["key"] = str(jax.random.key_impl(x))
         x = jax.random.key_data(x)
-    if isinstance(x, np.generic):
-        entry["scalar"] = True
-        x = np.asarray(x)
-    host = np.asarray(x)
-    if not host.dtype.isnative:
-        x = host = host.astype(host.dtype.newbyteorder("="))
-    if host.dtype.kind not in "biufcV" or host.dtype.fields is not None:
-        raise ModelError(f"{_path.show(path)}: cannot save {describe(host)}; save numbers")
-    entry |= {"dtype": host.dtype.name, "shape": list(host.shape), "crc32": _crc32(host)}
-    if host.size and host.dtype.name in _NATIVE:
-        return entry, x
-    return {**entry, "bytes": True}, np.frombuffer(host.tobytes() or b"\0", np.uint8)
+    if not isnumber(x.dtype):
+        raise ModelError(f"{_path.show(path)}: cannot save {describe(x)}; save numbers")
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
+    return {**entry, "dtype": x.dtype.name, "shape": list(x.shape)}, x
 
 
-def _decode_array(entry: Json, arrays: Mapping[str, Any], damaged: list[str]) -> Any:
-    stored: Any = arrays
-    for part in entry["array"]:
-        stored = stored[part]
-    x = np.asarray(stored)
-    if entry.get("bytes"):
-        size = math.prod(entry["shape"])
-        dtype = np.dtype(getattr(ml_dtypes, entry["dtype"], entry["dtype"]))
-        x = np.frombuffer(x.tobytes(), dtype, size).reshape(entry["shape"])
-    if _crc32(x) != entry["crc32"]:
-        damaged.append(_path.join(entry["array"]))
-    if "key" in entry:
-        return jax.random.wrap_key_data(jnp.asarray(x), impl=entry["key"])
-    return x[()] if entry.get("scalar") else x
+def _bytes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
+
+
+def _stored(entry: Json) -> Stored:
+    return Stored(
+        parts=tuple(entry["array"]),
+        dtype=_dtype(entry["dtype"]),
+        shape=tuple(entry["shape"]),
+        crc32=entry["crc32"],
+        bytes=entry.get("bytes", False),
+        at=entry.get("at", 0),
+        key=entry.get("key"),
+    )
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 def _encode_node(node: Any, names: list[Any], children: list[Json]) -> Json:
@@ -132,29 +222,31 @@ def _encode_node(node: Any, names: list[Any], children: list[Json]) -> Json:
     return {type(node).__name__: children}
 
 
-def _decode(entry: Json, arrays: Mapping[str, Any], damaged: list[str]) -> Any:
+def _decode(entry: Json, make: Callable[[Stored], Any]) -> Any:
     if not isinstance(entry, dict):
         return entry
     if "array" in entry:
-        return _decode_array(entry, arrays, damaged)
+        return make(_stored(entry))
     if "dict" in entry:
-        pairs = entry["dict"]
-        return {_decode(key, arrays, damaged): _decode(x, arrays, damaged) for key, x in pairs}
+        return {_decode(key, make): _decode(x, make) for key, x in entry["dict"]}
     for cls in (list, tuple):
         if cls.__name__ in entry:
-            return cls(_decode(x, arrays, damaged) for x in entry[cls.__name__])
+            return cls(_decode(x, make) for x in entry[cls.__name__])
     return _decode_basic(entry)
 
 
 def _encode_basic(path: str, x: Any) -> Json:
     """Return a basic leaf as JSON: as it is, or as {type: text} where JSON has no such thing."""
-    if x is None or isinstance(x, bool | str):
+    if x is None or type(x) in (bool, str):
         return x
+    if isinstance(x, np.generic) and isnumber(x.dtype):
+        number = np.asarray(x, x.dtype.newbyteorder("="))
+        return {"scalar": [number.dtype.name, base64.b64encode(number.tobytes()).decode()]}
     if isinstance(x, bytes):
         return {"bytes": base64.b64encode(x).decode()}
-    for cls in (int, float, complex):
-        if isinstance(x, cls):
-            return {cls.__name__: cls.__repr__(x)}
+    for cls in (str, int, float, complex):
+        if isinstance(x, cls) and not isinstance(x, np.generic):
+            return {cls.__name__: cls.__repr__(x)} if cls is not str else cls.__str__(x)
     raise ModelError(f"{_path.show(path)}: cannot save {describe(x)}; save arrays and basic values")
 
 
@@ -162,6 +254,9 @@ def _decode_basic(entry: Json) -> Any:
     ((kind, text),) = entry.items()
     if kind == "bytes":
         return base64.b64decode(text)
+    if kind == "scalar":
+        dtype, data = text
+        return np.frombuffer(base64.b64decode(data), _dtype(dtype))[0]
     return {"int": int, "float": float, "complex": complex}[kind](text)
 
 
@@ -172,9 +267,5 @@ def _insert(arrays: dict[str, Any], parts: list[str], x: Any) -> None:
     arrays[last] = x
 
 
-def _json_crc32(tree: Json) -> int:
-    return zlib.crc32(json.dumps(tree, sort_keys=True).encode())
-
-
-def _crc32(x: np.ndarray[Any, Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data) if x.size else 0
+def _json_crc32(structure: Json) -> int:
+    return zlib.crc32(json.dumps(structure, sort_keys=True).encode())

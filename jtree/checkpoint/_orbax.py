@@ -1,170 +1,127 @@
-"""Saving and loading through Orbax."""
+"""All that is asked of Orbax: write a tree of arrays, say what is there, read some of it."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+import json
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from .._errors import ArgumentTypeError, CheckpointError
-from .._leaves import describe
-from .._state import loadmodel, state
-from .._ties import Ties
-from ._encoding import decode, encode
+from .._errors import CheckpointError
+from ._files import MARK, Path
+from ._looks import looks_like
 
-_NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
+Parts = tuple[str, ...]
 
 
-def save(
-    path: str | os.PathLike[str],
-    tree: Any,
-    /,
-    *,
-    overwrite: bool = False,
-    metadata: dict[str, Any] | None = None,
-) -> None:
-    """Save the state of a tree as an Orbax checkpoint, with a checksum for every array.
+class Found(NamedTuple):
+    """What Orbax says of a checkpoint: its trees by the names they were saved under."""
 
-    Args:
-      path: a directory that does not exist yet.
-      tree: any pytree; `jtree.state(tree)` is saved.
-      overwrite: True replaces what is there, once the new checkpoint is complete beside it.
-      metadata: JSON of your own, kept with the checkpoint.
+    version: str
+    items: dict[str | None, Any]  # leaves with `shape` and `dtype` are arrays
+    metadata: Any
 
-    Raises:
-      CheckpointError: something is at `path` already, or it cannot be written.
-      ModelError: the state holds what cannot be saved.
 
-    Example:
-      >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     save(f"{directory}/model", {"w": np.arange(3), "rates": (0.1, None)})
-      ...     load(f"{directory}/model")
-      {'rates': (0.1, None), 'w': array([0, 1, 2])}
-    """
-    target = _path_of(path)
-    _check_free(target, overwrite)
-    structure, arrays = encode(state(tree))
-    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
+def write(path: Path, arrays: Mapping[str, Any], metadata: Any) -> Any:
+    """Begin to write nested dicts of arrays; `result()` of what is returned waits for the end."""
+    return _ocp().save_async(path, arrays, custom_metadata=metadata)
+
+
+def custom_metadata(path: Path) -> Any:
+    """Return what is kept with a checkpoint besides its arrays, without asking for these."""
+    if not (path / MARK).exists():
+        raise CheckpointError(f"{path}: {looks_like(path)}")
     try:
-        _write(beside, arrays, {_NAME: structure, "user": metadata or {}})
-        _swap(beside, target)
+        return json.loads((path / MARK).read_text())["custom_metadata"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable(path, error) from error
+
+
+def read_dicts(path: Path, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
+    """Return arrays by their place in nested dicts; others are not read."""
+    ocp = _ocp()
+    nested: dict[str, Any] = {}
+    for parts, target in targets.items():
+        _insert(nested, parts, target)
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    try:
+        with context, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = ocp.load(path, nested)
+        return {parts: _at(found, parts) for parts in targets}
     except Exception as error:
-        raise CheckpointError(f"{target} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        raise unreadable(path, error) from error
 
 
-def load(
-    path: str | os.PathLike[str],
-    into: Any = None,
-    /,
-    *,
-    verify: bool = True,
-    strict: bool = True,
-    filter: Callable[[Any], Any] | None = None,
-    none: Literal["error", "zero", "keep"] = "error",
-    ties: Ties = "references",
-) -> Any:
-    """Return the state that was saved, or a model like `into` with its numbers.
-
-    Args:
-      path: a checkpoint that `save` wrote.
-      into: a model, which may be abstract; None returns the state, with NumPy arrays.
-      verify: False skips the checksums.
-      strict: as in `loadmodel`: False loads what fits.
-      filter: as in `loadmodel`: which children to compare.
-      none: as in `loadmodel`: what `None` in the checkpoint means.
-      ties: as in `loadmodel`: what is one parameter in the model.
-
-    Returns:
-      The state, tuples and all; or `loadmodel(into, state)`.
-
-    Raises:
-      CheckpointError: there is no checkpoint, or it cannot be read.
-      ChecksumError: arrays are not what was written.
-      LoadError: the checkpoint does not fit the model.
-
-    Example:
-      >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     save(f"{directory}/model", {"w": jnp.ones(2)})
-      ...     load(f"{directory}/model", {"w": jnp.zeros(2, jnp.bfloat16)})
-      {'w': Array([1, 1], dtype=bfloat16)}
-    """
-    source = _path_of(path)
-    structure, arrays = _read(source)
-    found = decode(structure, arrays, verify=verify)
-    if into is None:
-        return found
-    return loadmodel(into, found, strict=strict, filter=filter, none=none, ties=ties)
-
-
-def _check_free(target: Path, overwrite: bool) -> None:
-    """Refuse a target that is there, unless it is a checkpoint that may be replaced."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not overwrite:
-        raise CheckpointError(f"{target} exists already; use overwrite=True to replace it")
-    if not (target / "_CHECKPOINT_METADATA").is_file():
-        raise CheckpointError(
-            f"{target} is there and is no checkpoint, so it is not replaced; use another path"
-        )
-
-
-def _path_of(path: object) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentTypeError(
-            f"expected a path first, found {describe(path)}; write save(path, tree), load(path)"
-        )
-    if "://" in os.fspath(path):
-        raise CheckpointError(f"{os.fspath(path)}: only local paths can be written and read so far")
-    return Path(path).resolve()
-
-
-def _write(path: Path, arrays: dict[str, Any], metadata: dict[str, Any]) -> None:
-    from orbax.checkpoint import v1 as ocp
-
-    ocp.save(path, arrays, custom_metadata=metadata)
-
-
-def _read(path: Path) -> tuple[Any, Any]:
-    """Return the structure and the arrays of a checkpoint, these as NumPy arrays."""
-    from orbax.checkpoint import v1 as ocp
-
-    if not path.exists():
-        raise CheckpointError(f"{path}: there is nothing here")
+def find(path: Path) -> Found:
+    """Return what is in a checkpoint that Orbax wrote by itself."""
+    ocp = _ocp()
     try:
-        found = ocp.metadata(path)
-        target = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), found.metadata)
-        arrays = ocp.load(path, target)
+        found = ocp.checkpointables_metadata(path)
+        items = dict(found.metadata)
+    except ocp.errors.InvalidLayoutError:  # a tree of version 0 without a name
+        found = _named(path, lambda: ocp.metadata(path))
+        items = {None: found.metadata}
     except Exception as error:
-        raise CheckpointError(
-            f"{path} is there, but it cannot be read as a checkpoint: {error}"
-        ) from error
-    if _NAME not in (found.custom_metadata or {}):
-        raise CheckpointError(f"{path} was not written by jtree.save; read it with Orbax itself")
-    return found.custom_metadata[_NAME], arrays
+        raise unreadable(path, error) from error
+    version = "v1" if (path / "orbax.checkpoint").exists() else "v0"
+    return Found(version, items, found.custom_metadata or {})
 
 
-def _swap(beside: Path, target: Path) -> None:
-    """Put what is complete beside the target in its place."""
-    if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-    if not target.exists():
-        beside.rename(target)
-        return
-    old = beside.with_name(beside.name + ".old")
-    target.rename(old)
+def read_item(path: Path, name: str | None, target: Any) -> Any:
+    """Return one tree of a checkpoint; `skip()` in the target leaves out an array."""
+    ocp = _ocp()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if name is None:
+            return _named(path, lambda: ocp.load(path, target))
+        return _named(path, lambda: ocp.load_checkpointables(path, {name: target})[name])
+
+
+def skip() -> Any:
+    """Return what stands for an array that is not to be read."""
+    return _ocp().PLACEHOLDER
+
+
+def target(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> Any:
+    """Return what tells Orbax to read an array: onto devices, or as a NumPy array."""
+    if sharding is not None:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for a checkpoint that is there and cannot be read."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return CheckpointError(f"{path}: {looks_like(path)}: {lines[0][:300]}")
+
+
+def _named(path: Path, read: Any) -> Any:
     try:
-        beside.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
+        return read()
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+def _ocp() -> ModuleType:
+    from orbax.checkpoint import v1
+
+    return v1  # type: ignore[no-any-return]
+
+
+def _insert(nested: dict[str, Any], parts: Parts, x: Any) -> None:
+    *above, last = parts
+    for part in above:
+        nested = nested.setdefault(part, {})
+    nested[last] = x
+
+
+def _at(nested: Any, parts: Parts) -> Any:
+    for part in parts:
+        nested = nested[part]
+    return nested

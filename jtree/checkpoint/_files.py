@@ -1,0 +1,158 @@
+"""Directories that appear complete or not at all, and what is at a path that is no checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from .._errors import ArgumentTypeError, CheckpointError
+from .._leaves import describe
+
+Path: TypeAlias = Any  # etils.epath.Path: a local path, gs:// or s3://
+
+MARK = "_CHECKPOINT_METADATA"  # the file that every checkpoint of Orbax has
+_WORK = ".jtree"  # ends the name of a directory that a checkpoint is written in
+
+
+def as_path(path: object) -> Path:
+    """Return a path, absolute where it is local."""
+    from etils import epath
+
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentTypeError(
+            f"expected a path first, found {describe(path)}; write save(path, tree), load(path)"
+        )
+    found = epath.Path(path)
+    return epath.Path(os.path.realpath(found)) if is_local(found) else found
+
+
+def is_local(path: Path) -> bool:
+    """Tell whether a path is in this machine's file system."""
+    return "://" not in str(path)
+
+
+def check_free(target: Path, overwrite: bool) -> None:
+    """Refuse a target that is there, unless it is a checkpoint that may be replaced."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not overwrite:
+        raise _exists(target)
+    if not (target / MARK).exists():
+        raise CheckpointError(
+            f"{target} is there and is no checkpoint, so it is not replaced; use another path"
+        )
+
+
+@contextlib.contextmanager
+def workplace(target: Path) -> Iterator[Path]:
+    """Make a directory beside the target to write in, removed at the end, whatever happens.
+
+    It is locked as long as this process lives, so that `sweep` knows those that nobody needs.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_WORK}"
+    work.mkdir()
+    with _lock(work, wait=True):
+        try:
+            yield work
+        finally:
+            _remove(work)
+
+
+def sweep(target: Path) -> None:
+    """Remove what processes that were killed have left beside a target.
+
+    An empty directory may be one that another process is about to lock.
+    """
+    if not is_local(target) or not target.parent.exists():
+        return
+    for work in _workplaces(target):
+        with contextlib.suppress(OSError), _lock(work, wait=False):
+            recover(target, work)
+            if any(work.iterdir()):
+                _remove(work)
+
+
+def install(new: Path, target: Path, *, overwrite: bool) -> None:
+    """Put a complete directory in the target's place, in one step where the system has one."""
+    if not overwrite or not target.exists() or not any(target.iterdir()):
+        try:
+            new.rename(target)
+        except OSError as error:
+            if target.exists() and any(target.iterdir()):
+                raise _exists(target) from error
+            raise
+    elif not _exchange(new, target):
+        old = new.parent / "old"
+        target.rename(old)
+        try:
+            new.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+
+
+def recover(target: Path, work: Path) -> None:
+    """Put an old checkpoint back, where its replacement was killed between two renames."""
+    if (work / "old").exists() and not target.exists():
+        (work / "old").rename(target)
+
+
+def locate(target: Path) -> Path:
+    """Return where a checkpoint can be read: at its path, or where a killed overwrite left it."""
+    if not target.exists() and target.parent.exists():
+        for work in _workplaces(target):
+            if (work / "old").exists():
+                return work / "old"
+    return target
+
+
+def _workplaces(target: Path) -> list[Path]:
+    found = target.parent.iterdir()
+    start = f".{target.name}."
+    return [x for x in found if x.name.startswith(start) and x.name.endswith(_WORK)]
+
+
+def _remove(path: Path) -> None:
+    if is_local(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.rmtree()
+
+
+def _exists(target: Path) -> CheckpointError:
+    return CheckpointError(f"{target} exists already; use overwrite=True to replace it")
+
+
+@contextlib.contextmanager
+def _lock(directory: Path, *, wait: bool) -> Iterator[None]:
+    """Lock a local directory; where another process has it, wait, or raise OSError."""
+    if not is_local(directory) or sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two directories in one step; return False where this system cannot."""
+    if not is_local(a):
+        return False
+    names = os.fsencode(a), os.fsencode(b)
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
+    if hasattr(libc, "renameat2"):
+        return bool(libc.renameat2(here, names[0], here, names[1], swap) == 0)
+    return hasattr(libc, "renamex_np") and bool(libc.renamex_np(*names, swap) == 0)

@@ -1,0 +1,139 @@
+"""What is in a checkpoint, printed: the tree, with shapes, dtypes, bytes and ties."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from .. import _path
+from .._lazy import LazyArray
+from .._leaves import describe
+from .._path import Where
+from .._walk import walk
+
+
+class Line(NamedTuple):
+    """One line of the tree: a branch, an array, or another leaf."""
+
+    path: str
+    level: int
+    name: str
+    what: str = ""
+    nbytes: int | None = None
+
+
+def as_text(found: Any) -> str:
+    """Return a checkpoint as text, 100 columns wide."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(as_tree(found))
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+
+
+def as_tree(
+    found: Any, where: Where = None, depth: int | None = None, everything: bool = False
+) -> Any:
+    """Return a checkpoint as rich prints it: a head, the tree of its arrays, and the totals.
+
+    Other leaves are counted, or shown with `everything`.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    slots = _chosen(found, where)
+    tied = {path: group for group in found.ties for path in group}
+    table = Table("name", "array", "bytes", box=None, pad_edge=False, header_style="bold")
+    table.columns[2].justify = "right"
+    shown = {p: x for p, x in slots.items() if everything or isinstance(x, LazyArray)}
+    for line in _lines(shown, depth):
+        others = [path for path in tied.get(line.path, ()) if path != line.path]
+        note = f"  tied to {', '.join(others)}" if others else ""
+        size = "" if line.nbytes is None else f"{line.nbytes:,}"
+        name = Text("  " * line.level + line.name, no_wrap=True)
+        table.add_row(name, Text(line.what + note), size)
+    return Group(
+        Text(_head(found), style="bold"),
+        *_notes(found),
+        table,
+        Text(_total(slots, len(slots) - len(shown))),
+    )
+
+
+def as_json(found: Any, where: Where = None) -> dict[str, Any]:
+    """Return the same as JSON."""
+    slots = _chosen(found, where)
+    return {
+        "path": found.path,
+        "format": found.format,
+        "checksums": found.checksums,
+        "packed": found.packed,
+        "metadata": found.metadata,
+        "ties": [list(group) for group in found.ties],
+        "nbytes": _nbytes(slots),
+        "arrays": {
+            path: {"shape": list(x.shape), "dtype": str(x.dtype), "nbytes": x.nbytes}
+            for path, x in slots.items()
+            if isinstance(x, LazyArray)
+        },
+        "other": {path: describe(x) for path, x in slots.items() if not isinstance(x, LazyArray)},
+    }
+
+
+def _chosen(found: Any, where: Where) -> dict[str, Any]:
+    slots = [(slot.path, slot.value) for slot in walk(found.tree, ties=()).slots]
+    chosen = _path.select(where, slots)
+    return {path: x for (path, x), keep in zip(slots, chosen, strict=True) if keep}
+
+
+def _lines(slots: Mapping[str, Any], depth: int | None) -> Iterator[Line]:
+    """Yield the tree of some places, each branch once; what is deeper is counted."""
+    shown: list[str] = []
+    groups: dict[str, list[Any]] = {}
+    for path, x in slots.items():
+        steps = path.split(_path.SEPARATOR)
+        cut = steps[: depth or len(steps)]
+        groups.setdefault(_path.join(cut), []).append((len(cut) == len(steps), x))
+    for path, group in groups.items():
+        steps = path.split(_path.SEPARATOR)
+        for level, step in enumerate(steps[:-1]):
+            if shown[: level + 1] != steps[: level + 1]:
+                shown = steps[: level + 1]
+                yield Line(_path.join(shown), level, step)
+        shown = steps[:-1]
+        yield _leaf(path, steps, group)
+
+
+def _leaf(path: str, steps: list[str], group: list[Any]) -> Line:
+    whole, x = group[0]
+    arrays = {id(y): y for _, y in group if isinstance(y, LazyArray)}
+    nbytes = sum(y.nbytes for y in arrays.values()) if arrays else None
+    what = describe(x) if whole and len(group) == 1 else f"{len(arrays)} arrays"
+    return Line(path, len(steps) - 1, _path.show(steps[-1]), what, nbytes)
+
+
+def _head(found: Any) -> str:
+    checked = "with checksums" if found.checksums else "without checksums: damage goes unnoticed"
+    packed = ", small arrays packed" if found.packed else ""
+    return f"{found.path}: {found.format}, {checked}{packed}"
+
+
+def _notes(found: Any) -> Iterator[Any]:
+    from rich.text import Text
+
+    if found.metadata:
+        yield Text(f"metadata: {found.metadata}")
+
+
+def _total(slots: Mapping[str, Any], hidden: int) -> str:
+    arrays = {id(x): x for x in slots.values() if isinstance(x, LazyArray)}.values()
+    numbers = sum(x.size for x in arrays)
+    others = f"; {hidden:,} other leaves" if hidden else ""
+    return f"{len(arrays):,} arrays, {numbers:,} numbers, {_nbytes(slots):,} bytes{others}"
+
+
+def _nbytes(slots: Mapping[str, Any]) -> int:
+    arrays = {id(x): x for x in slots.values() if isinstance(x, LazyArray)}
+    return sum(x.nbytes for x in arrays.values())

@@ -21,6 +21,7 @@ from ._progress import progress
 
 NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
 BATCH = 2**28  # bytes that are read at a time
+LOOKED_AT = 100  # arrays that are read one by one to find those that cannot be read
 
 
 class Checkpoint(Mapping[str, LazyArray]):
@@ -33,6 +34,17 @@ class Checkpoint(Mapping[str, LazyArray]):
       metadata: the JSON that was given to `save`.
       ties: the paths of places that hold one array.
       checksums: whether there is a checksum for each array.
+      packed: whether small arrays are stored as one.
+      nbytes: the bytes of all arrays in memory, tied ones counted once.
+
+    Example:
+      >>> import tempfile
+      >>> from jtree import save
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     save(f"{directory}/model", {"w": jnp.ones((2, 3))}, metadata={"step": 7})
+      ...     found = inspect(f"{directory}/model")
+      ...     print(list(found), found.metadata, np.asarray(found["w"]).sum())
+      ['w'] {'step': 7} 6.0
     """
 
     def __init__(
@@ -88,11 +100,13 @@ class Checkpoint(Mapping[str, LazyArray]):
 def batches(arrays: Iterable[LazyArray]) -> Iterator[list[LazyArray]]:
     """Yield arrays some at a time: those that are packed first, since one read brings them all."""
     batch: list[LazyArray] = []
+    size = 0
     for x in sorted(arrays, key=_unpacked):
-        if batch and sum(y.nbytes for y in batch) + x.nbytes > BATCH:
+        if batch and size + x.nbytes > BATCH:
             yield batch
-            batch = []
+            batch, size = [], 0
         batch.append(x)
+        size += x.nbytes
     if batch:
         yield batch
 
@@ -119,11 +133,14 @@ class Arrays:
         self.stored: dict[Hashable, Stored] = {}
         self.lazy: dict[Hashable, LazyArray] = {}
         self.paths: dict[Hashable, str] = {}
+        self.end = 0  # of what is packed
 
     def add(self, stored: Stored) -> LazyArray:
         """Return a lazy array for what is stored."""
         name = stored.parts, stored.at
         self.stored[name] = stored
+        if stored.parts == (PACK,):
+            self.end = max(self.end, stored.at + aligned(stored.nbytes))
         shape, dtype = stored.shape, stored.dtype
         if stored.key:
             abstract = jax.eval_shape(lambda: jax.random.key(0, impl=stored.key))
@@ -153,22 +170,47 @@ class Arrays:
     def _read(self, names: list[Hashable], wanted: Mapping[Hashable, Any]) -> Iterator[Read]:
         """Yield some arrays as they are stored, read together."""
         stored = [self.stored[name] for name in names]
-        targets = {
-            x.parts: self._target(x, wanted[name]) for name, x in zip(names, stored, strict=True)
-        }
-        held = _orbax.read_dicts(self.path, targets)
+        targets: dict[tuple[str, ...], Any] = {}
+        for name, x in zip(names, stored, strict=True):
+            if x.parts not in targets:
+                targets[x.parts] = self._target(x, wanted[name])
+        with _orbax.quiet():
+            held = self._held(targets)
         arrays = [x.decode(held[x.parts]) for x in stored]
         pairs = [(array, x.crc32) for array, x in zip(arrays, stored, strict=True)]
         damaged = in_threads(lambda pair: is_damaged(*pair), pairs if self.verify else ())
         yield from map(Read, names, arrays, damaged or [False] * len(names))
+
+    def _held(self, targets: dict[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:
+        """Return stored arrays; where that fails, say which of them cannot be read."""
+        try:
+            return _orbax.read_dicts(self.path, targets)
+        except CheckpointError as error:
+            reasons = dict(self._unreadable(list(targets.items())[:LOOKED_AT]))
+            if len(targets) == 1:
+                reasons = dict.fromkeys(targets, _orbax.reason(error.__cause__))
+            if not reasons:
+                raise
+            names = [self.paths[x] for x, s in self.stored.items() if s.parts in reasons]
+            reason = next(iter(reasons.values()))
+            raise CheckpointError(
+                f"{self.path}: {_path.shorten(sorted(names))} cannot be read: {reason}; use "
+                "another copy of this checkpoint, or where= to read the rest"
+            ) from None
+
+    def _unreadable(self, targets: list[tuple[Any, Any]]) -> Iterator[tuple[Any, str]]:
+        for parts, target in targets if len(targets) > 1 else ():
+            try:
+                _orbax.read_dicts(self.path, {parts: target})
+            except CheckpointError as error:
+                yield parts, _orbax.reason(error.__cause__)
 
     def _target(self, stored: Stored, sharding: Any) -> Any:
         if not stored.bytes:
             return _orbax.target(stored.shape, stored.dtype, None if stored.key else sharding)
         if stored.parts != (PACK,):
             return _orbax.target((max(stored.nbytes, 1),), np.uint8)
-        sizes = (x.at + aligned(x.nbytes) for x in self.stored.values() if x.parts == (PACK,))
-        return _orbax.target((max(1, *sizes, 1),), np.uint8)
+        return _orbax.target((self.end,), np.uint8)
 
 
 class PlainArrays:
@@ -204,17 +246,46 @@ class PlainArrays:
         elif any(map(_isarray, leaves)):
             targets = [_orbax.skip() if _isarray(x) else type(x) for x in leaves]
             values = self._leaves(item, targets)
-        else:  # Orbax does not say what is there
-            return _orbax.read_item(self.path, item, None)
+        else:
+            return self._unknown(item)
         lazy = [
             LazyArray(self, (item, n), x.shape, np.dtype(x.dtype)) if _isarray(x) else values[n]
             for n, x in enumerate(leaves)
         ]
         return jax.tree.unflatten(treedef, lazy)
 
+    def _unknown(self, item: str | None) -> Any:
+        """Return a tree of which Orbax does not say what is in it, as where there are booleans.
+
+        So it is read: once to know the places, once more for arrays without loss of precision.
+        """
+        leaves, treedef = jax.tree.flatten(_orbax.read_item(self.path, item, None))
+        if any(map(_isarray, leaves)):
+            kinds = [np.ndarray if _isarray(x) else type(x) for x in leaves]
+            tree = _orbax.read_item(self.path, item, jax.tree.unflatten(treedef, kinds))
+            held = Held(jax.tree.leaves(tree))
+            leaves = [held.lazy(n) if _isarray(x) else x for n, x in enumerate(held.arrays)]
+        return jax.tree.unflatten(treedef, leaves)
+
     def _leaves(self, item: str | None, targets: list[Any]) -> list[Any]:
         tree = jax.tree.unflatten(self.flat[item][1], targets)
         return jax.tree.leaves(_orbax.read_item(self.path, item, tree))
+
+
+class Held:
+    """Arrays that are in memory already."""
+
+    def __init__(self, arrays: list[Any]) -> None:
+        self.arrays = arrays
+
+    def lazy(self, number: int) -> LazyArray:
+        """Return one of them as a lazy array."""
+        x = self.arrays[number]
+        return LazyArray(self, number, x.shape, x.dtype)
+
+    def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
+        """Return copies of arrays by number."""
+        return {number: self.arrays[number].copy() for number in wanted}  # type: ignore[call-overload]
 
 
 def inspect(path: str | os.PathLike[str], /) -> Checkpoint:
@@ -249,11 +320,11 @@ def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) ->
     metadata = _orbax.custom_metadata(place)
     if isinstance(metadata, dict) and NAME in metadata:
         return _open_jtree(place, metadata[NAME], Arrays(place, verify=verify, shown=shown))
-    found = _orbax.find(place)
-    source = PlainArrays(place, found.items)
-    return Checkpoint(
-        str(place), f"Orbax {found.version}", source.tree(), found.metadata, (), source
-    )
+    with _orbax.quiet():
+        found = _orbax.find(place)
+        source = PlainArrays(place, found.items)
+        tree = source.tree()
+    return Checkpoint(str(place), f"Orbax {found.version}", tree, found.metadata, (), source)
 
 
 def _open_jtree(place: _files.Path, structure: Any, source: Arrays) -> Checkpoint:

@@ -41,8 +41,16 @@ def is_damaged(x: Any, expected: Checksum) -> bool:
 
 def in_threads(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
     """Return what a function gives for each item; checksums are computed outside of the lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, items))
+    given = list(items)
+    number = min(8, os.cpu_count() or 1)
+    found: list[T] = [None] * len(given)  # type: ignore[list-item]
+
+    def work(start: int) -> None:
+        found[start::number] = map(function, given[start::number])
+
+    with ThreadPoolExecutor(number) as pool:
+        list(pool.map(work, range(number)))
+    return found
 
 
 def _parts(x: Any) -> Iterator[tuple[Index, np.ndarray[Any, Any]]]:

@@ -66,6 +66,8 @@ def encode(
 ) -> tuple[Json, dict[str, Any]]:
     """Return the structure of a state as JSON, and its arrays as nested dicts.
 
+    What is large in it is text, which Orbax need not parse each time it looks at the metadata.
+
     Args:
       state: nested dicts, lists and tuples.
       ties: paths of places that hold one array, which is stored once.
@@ -83,14 +85,10 @@ def encode(
     _check_keys(walked)
     arrays: dict[str, Any] = {}
     leaves = iter(_encode_leaves(walked, arrays, ties, packed))
-    structure = {
-        "format": FORMAT,
-        "tree": walked.fold(lambda _: next(leaves), _encode_node),
-        "ties": [list(group) for group in ties],
-        "metadata": metadata or {},
-        "crc32": None,
-    }
-    structure["crc32"] = _json_crc32(structure)
+    tree = walked.fold(lambda _: next(leaves), _encode_node)
+    text = json.dumps({"tree": tree, "ties": ties}, separators=(",", ":"))
+    structure = {"format": FORMAT, "structure": text, "metadata": metadata or {}}
+    structure["crc32"] = _text_crc32(structure)
     return structure, arrays or {ROOT: np.zeros(1, np.uint8)}
 
 
@@ -107,7 +105,7 @@ def decode(structure: Json, make: Callable[[Stored], Any], /) -> tuple[Any, Ties
             f"expected jtree's checkpoint format {FORMAT}, found {written!r}; "
             "use the version of jtree that wrote it"
         )
-    if structure.get("crc32") != _json_crc32({**structure, "crc32": None}):
+    if structure.get("crc32") != _text_crc32(structure):
         raise ChecksumError("the structure that was read is not the one that was written")
     made: dict[Any, Any] = {}
 
@@ -118,14 +116,15 @@ def decode(structure: Json, make: Callable[[Stored], Any], /) -> tuple[Any, Ties
         return made[place]
 
     try:
-        return _decode(structure["tree"], once), tuple(map(tuple, structure["ties"]))
+        found = json.loads(structure["structure"])
+        return _decode(found["tree"], once), tuple(map(tuple, found["ties"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"the structure cannot be understood: {error!r}") from error
 
 
 def aligned(nbytes: int) -> int:
     """Return the bytes that a packed array takes, up to where the next one begins."""
-    return -(-nbytes // _ALIGN) * _ALIGN
+    return -(-max(nbytes, 1) // _ALIGN) * _ALIGN
 
 
 def _check_keys(walked: Walk) -> None:
@@ -267,5 +266,6 @@ def _insert(arrays: dict[str, Any], parts: list[str], x: Any) -> None:
     arrays[last] = x
 
 
-def _json_crc32(structure: Json) -> int:
-    return zlib.crc32(json.dumps(structure, sort_keys=True).encode())
+def _text_crc32(structure: Json) -> int:
+    text = str(structure.get("structure")) + json.dumps(structure.get("metadata"), sort_keys=True)
+    return zlib.crc32(text.encode(errors="surrogatepass"))

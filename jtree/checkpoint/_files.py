@@ -29,7 +29,13 @@ def as_path(path: object) -> Path:
             f"expected a path first, found {describe(path)}; write save(path, tree), load(path)"
         )
     found = epath.Path(path)
-    return epath.Path(os.path.realpath(found)) if is_local(found) else found
+    if is_local(found):
+        return epath.Path(os.path.realpath(found))
+    try:
+        found.exists()
+    except ImportError as error:  # what reaches the store is a package of its own
+        raise CheckpointError(f"{found} cannot be reached: {error}") from error
+    return found
 
 
 def is_local(path: Path) -> bool:

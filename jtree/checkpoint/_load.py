@@ -18,6 +18,7 @@ from .._state import Placement, load_into
 from .._ties import Ties
 from ._checkpoint import Checkpoint, batches, open_checkpoint
 from ._files import as_path
+from ._orbax import quiet
 from ._progress import progress as bar
 
 
@@ -112,7 +113,7 @@ def verify(path: str | os.PathLike[str], /, *, progress: bool = True) -> dict[st
     arrays = set(found.values())
     wrong: dict[str, str] = {}
     done = 0
-    with bar("verifying", found.nbytes, shown=progress) as advance:
+    with quiet(), bar("verifying", found.nbytes, shown=progress) as advance:
         for batch in batches(arrays):
             try:
                 read_all((x, None) for x in batch)

@@ -66,13 +66,26 @@ def save(
 
 
 class Saving:
-    """A checkpoint that is being written in the background."""
+    """A checkpoint that is being written in the background.
+
+    Attributes:
+      path: where it will be.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     saving = save_async(f"{directory}/model", {"w": np.arange(3)})
+      ...     saving.wait()
+      ...     saving.done
+      True
+    """
 
     def __init__(self, path: str, finish: Callable[[], None]) -> None:
         self.path = path
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(finish,), name=f"saving {path}")
         self._thread.start()
+        _at_exit(self._thread.join)
 
     @property
     def done(self) -> bool:
@@ -104,6 +117,17 @@ class Saving:
 
     def __repr__(self) -> str:
         return f"Saving({self.path!r}, {'done' if self.done else 'under way'})"
+
+
+def _at_exit(function: Callable[[], None]) -> None:
+    """Call a function before the interpreter stops the threads that Orbax works with.
+
+    `atexit` is too late: after it has ended, Orbax waits minutes for threads that cannot start.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        with contextlib.suppress(RuntimeError):  # the interpreter is stopping already
+            register(function)
 
 
 def save_async(

@@ -117,7 +117,7 @@ def _leaf(path: str, steps: list[str], group: list[Any]) -> Line:
 def _head(found: Any) -> str:
     checked = "with checksums" if found.checksums else "without checksums: damage goes unnoticed"
     packed = ", small arrays packed" if found.packed else ""
-    return f"{found.path}: {found.format}, {checked}{packed}"
+    return f"{found.path}\n{found.format}, {checked}{packed}"
 
 
 def _notes(found: Any) -> Iterator[Any]:

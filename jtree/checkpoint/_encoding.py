@@ -149,7 +149,7 @@ def _encode_leaves(
         elif first.get(slot.path, slot.path) == slot.path:
             parts = [_path.text(key).translate(_ESCAPES) or ROOT for key in keys] or [ROOT]
             entries[slot.path], x = _encode_array(slot.path, slot.value)
-            held[slot.path] = parts, x
+            held[slot.path] = parts, np.asarray(x) if packed and _size(x) <= SMALL else x
     sums = in_threads(checksum, [x for _, x in held.values()])
     for (path, (parts, _)), crc32 in zip(held.items(), sums, strict=True):
         entries[path] |= {"crc32": crc32, "array": parts}
@@ -166,12 +166,11 @@ def _store(
     """Put arrays into nested dicts, those that Orbax does not take and packed ones as bytes."""
     pack, end = [], 0
     for path, (parts, x) in held.items():
-        size = math.prod(x.shape) * x.dtype.itemsize  # `x.nbytes` takes JAX longer
-        if packed and size <= SMALL:
+        if packed and _size(x) <= SMALL:
             entries[path] |= {"array": [PACK], "bytes": True, "at": end}
-            pack.append((end, np.asarray(x)))
-            end += aligned(size)
-        elif size and _name(x.dtype) in _NATIVE:
+            pack.append((end, x))
+            end += aligned(_size(x))
+        elif _size(x) and _name(x.dtype) in _NATIVE:
             _insert(arrays, parts, x)
         else:
             entries[path]["bytes"] = True
@@ -194,6 +193,11 @@ def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
     return {**entry, "dtype": _name(x.dtype), "shape": list(x.shape)}, x
+
+
+def _size(x: Any) -> int:
+    """Return the bytes of an array; `x.nbytes` takes JAX longer."""
+    return math.prod(x.shape) * int(x.dtype.itemsize)
 
 
 def _bytes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -197,7 +197,8 @@ def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
 
 def _size(x: Any) -> int:
     """Return the bytes of an array; `x.nbytes` takes JAX longer."""
-    return math.prod(x.shape) * int(x.dtype.itemsize)
+    size: int = math.prod(x.shape) * x.dtype.itemsize
+    return size
 
 
 def _bytes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -36,6 +37,7 @@ SMALL = 2**20  # bytes of an array that is packed at the most
 _ALIGN = 64  # bytes: what JAX needs to take an array as it is
 _NATIVE = {np.dtype(code).name for code in "?bhiqBHIQefdFD"} | {"bfloat16"}
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
+_SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8
 
 
 class Stored(NamedTuple):
@@ -147,7 +149,7 @@ def _encode_leaves(
         if not isconcrete(slot.value):
             entries[slot.path] = _encode_basic(slot.path, slot.value)
         elif first.get(slot.path, slot.path) == slot.path:
-            parts = [_path.text(key).translate(_ESCAPES) or ROOT for key in keys] or [ROOT]
+            parts = [_part(_path.text(key)) for key in keys] or [ROOT]
             entries[slot.path], x = _encode_array(slot.path, slot.value)
             held[slot.path] = parts, np.asarray(x) if packed and _size(x) <= SMALL else x
     sums = in_threads(checksum, [x for _, x in held.values()])
@@ -155,6 +157,11 @@ def _encode_leaves(
         entries[path] |= {"crc32": crc32, "array": parts}
     _store(entries, held, arrays, packed)
     return [entries[first.get(slot.path, slot.path)] for slot in walked.slots]
+
+
+def _part(name: str) -> str:
+    """Return the name of an array, or of what it is in, as Orbax takes it."""
+    return _SURROGATE.sub(lambda x: f"%u{ord(x[0]):X}", name.translate(_ESCAPES)) or ROOT
 
 
 def _store(

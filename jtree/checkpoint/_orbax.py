@@ -111,13 +111,14 @@ def find(path: Path) -> Found:
     """Return what is in a checkpoint that Orbax wrote by itself."""
     ocp = _ocp()
     if (path / "_METADATA").exists():  # a tree of version 0, which has no name
-        found = _named(path, lambda: ocp.metadata(path, checkpointable_name=None))
-        items: dict[str | None, Any] = {None: found.metadata}
-    else:
-        found = _named(path, lambda: ocp.checkpointables_metadata(path))
-        items = dict(found.metadata)
+        try:
+            tree = ocp.metadata(path, checkpointable_name=None).metadata
+        except Exception:  # of booleans it does not know the shape
+            tree = None
+        return Found("v0", {None: tree}, custom_metadata(path) or {})
+    found = _named(path, lambda: ocp.checkpointables_metadata(path))
     version = "v1" if (path / "orbax.checkpoint").exists() else "v0"
-    return Found(version, items, found.custom_metadata or {})
+    return Found(version, dict(found.metadata), found.custom_metadata or {})
 
 
 def read_item(path: Path, name: str | None, target: Any) -> Any:

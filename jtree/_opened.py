@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
@@ -18,6 +19,13 @@ from ._walk import walk
 def opened(x: Any, /) -> Any:
     """Return the tree that something stands for: itself, or what the checkpoint there holds."""
     return x
+
+
+def both_opened(dst: Any, src: Any) -> tuple[Any, Any]:
+    """Return the trees that two models stand for; one text twice that is no path is a leaf."""
+    if isinstance(dst, str) and dst == src and not os.path.exists(dst):
+        return dst, src
+    return opened(dst), opened(src)
 
 
 def read_tree(tree: Any, place: Callable[[str, LazyArray], Any] | None = None) -> Any:

@@ -17,7 +17,7 @@ from ._errors import LoadError, ModelError
 from ._kinds import contain, kind, static
 from ._lazy import LazyArray, read_all
 from ._leaves import BASIC, canonical, describe, isabstract, isarray, isconcrete, istracer
-from ._opened import opened
+from ._opened import both_opened
 from ._path import Where
 from ._ties import Ties
 from ._vector import as_dtype
@@ -78,7 +78,8 @@ def diff(
       >>> bool(report), report.missing, report.shape
       (True, ('b',), {'w': ((2,), (3,))})
     """
-    left, right = walk(opened(dst), ties=ties), walk(opened(src))
+    ours, theirs = both_opened(dst, src)
+    left, right = walk(ours, ties=ties), walk(theirs)
     return compare(left, right, keep=filter, none=none).diff
 
 
@@ -143,8 +144,9 @@ def load_into(
     place: Placement | None = None,
 ) -> Any:
     """Do what `loadmodel` does, at the places that `where` chooses, onto chosen devices."""
-    walked = walk(opened(dst), ties=ties).check()
-    compared = compare(walked, walk(opened(src)).check(), keep=filter, none=none, where=where)
+    ours, theirs = both_opened(dst, src)
+    walked = walk(ours, ties=ties).check()
+    compared = compare(walked, walk(theirs).check(), keep=filter, none=none, where=where)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
     _check_abstract(walked, compared)

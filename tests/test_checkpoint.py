@@ -282,6 +282,14 @@ def test_a_path_or_an_opened_checkpoint_stands_for_a_model(tmp_path: Path) -> No
     assert same(part, {"a": np.ones(3), "b": state["b"]})
 
 
+def test_a_model_may_be_a_text_and_a_wrong_path_is_none(tmp_path: Path) -> None:
+    assert jtree.loadmodel("relu", "relu") == "relu"
+    assert not jtree.diff("", "")
+    for wrong in (str(tmp_path / "wrong"), ""):
+        with pytest.raises(jtree.CheckpointError):
+            jtree.diff({"a": jnp.ones(1)}, wrong)
+
+
 def test_metadata_comes_back_and_is_checked(tmp_path: Path) -> None:
     metadata = {"step": 3, "nested": {"rates": [0.1, None, "\u00e9"]}}
     jtree.save(tmp_path / "x", {"a": 1}, metadata=metadata)

@@ -17,6 +17,7 @@ from ._zip import STORED, Archive
 
 FORMAT = "Keras"
 WEIGHTS = "model.weights.h5"
+_BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 _DEEP = 50
 _MANY = 100_000  # groups and datasets
 _TEXT = 2**24  # bytes of a configuration at the most
@@ -115,7 +116,7 @@ def _dtype(x: Any) -> np.dtype[Any]:
     """Return the dtype of a dataset; Keras says bfloat16 in words."""
     name = x.attrs.get("dtype")
     if x.dtype.itemsize == 2 and x.dtype.kind == "V" and name in ("bfloat16", b"bfloat16"):
-        return np.dtype(ml_dtypes.bfloat16)
+        return _BFLOAT16
     found: np.dtype[Any] = x.dtype.newbyteorder("=")
     return found
 

@@ -73,6 +73,7 @@ class Machine:
 
     def run(self, program: bytes) -> Any:
         """Return what a pickle builds."""
+        arg: Any
         for code, arg, _ in pickletools.genops(io.BytesIO(program)):
             self.steps += 1
             if self.steps > self.most or (code.name == "FRAME" and arg > len(program)):

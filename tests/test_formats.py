@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -413,3 +414,18 @@ def test_names_decide_nothing(tmp_path: Path) -> None:
     np.savez(held)
     (tmp_path / "empty").write_bytes(held.getvalue())
     assert dict(jtree.open(tmp_path / "empty")) == {}
+
+
+@pytest.mark.parametrize("into", ["safetensors", "npz", "msgpack"])
+@pytest.mark.parametrize("source", ["safetensors", "npz", "msgpack"])
+def test_one_array_is_in_memory_at_a_time(tmp_path: Path, source: Any, into: Any) -> None:
+    size = 2**22
+    jtree.save_as(tmp_path / "a", {str(n): np.full(size, n, "i1") for n in range(8)}, format=source)
+    tracemalloc.start()
+    try:
+        jtree.save_as(tmp_path / "b", tmp_path / "a", format=into)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * size + 2**20
+    assert jtree.load(tmp_path / "b", where="7")["7"][-1] == 7

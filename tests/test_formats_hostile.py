@@ -480,12 +480,12 @@ def test_links_and_sizes_of_hdf5(tmp_path: Path, which: str) -> None:
 
 def test_what_is_no_file_of_arrays(tmp_path: Path) -> None:
     tests = {
-        b"": "this is an empty file",
-        b"hello": "this is a file of another kind",
-        pickle.dumps({"a": 1}): "this is a pickle",
-        bytes(257) + b"ustar" + bytes(300): "this is a tar archive",
+        b"": "this is no checkpoint but an empty file",
+        b"hello": "this is no checkpoint but a file of another kind",
+        pickle.dumps({"a": 1}): "this is no checkpoint but a pickle",
+        bytes(257) + b"ustar" + bytes(300): "this is no checkpoint but a tar archive",
         b'{"weight_map": 3}': 'its index has no "weight_map"',
-        b"{}": "this is a file of another kind",
+        b"{}": "this is no checkpoint but a file of another kind",
         b"PK": "the directory of the zip archive is missing",
     }
     for data, words in tests.items():

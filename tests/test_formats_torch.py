@@ -166,7 +166,7 @@ def test_torchscript_and_old_files_are_refused_with_advice(tmp_path: Path) -> No
     with pytest.raises(jtree.CheckpointError, match="this is a TorchScript program; load it with"):
         jtree.open(tmp_path / "script")
     torch.save({"a": torch.ones(1)}, tmp_path / "old", _use_new_zipfile_serialization=False)
-    with pytest.raises(jtree.CheckpointError, match=r"as PyTorch wrote before version 1\.6; it is"):
+    with pytest.raises(jtree.CheckpointError, match=r"as old versions of PyTorch write; it is"):
         jtree.open(tmp_path / "old")
 
 

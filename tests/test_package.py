@@ -27,7 +27,13 @@ LAYERS = [
     *("checkpoint._checksum", "checkpoint._encoding", "checkpoint._files", "checkpoint._looks"),
     *("checkpoint._orbax", "checkpoint._progress", "checkpoint._show", "checkpoint._reading"),
     *("checkpoint._zip", "checkpoint._safetensors", "checkpoint._numpy", "checkpoint._msgpack"),
-    *("checkpoint._pickle", "checkpoint._torch_names", "checkpoint._torch", "checkpoint._keras"),
+    *(
+        "checkpoint._pickle",
+        "checkpoint._torch_names",
+        "checkpoint._torch",
+        "checkpoint._hdf5",
+        "checkpoint._keras",
+    ),
     *("checkpoint._formats", "checkpoint._checkpoint", "checkpoint._open", "checkpoint._equinox"),
     *("checkpoint._save", "checkpoint._write", "checkpoint._save_as", "checkpoint._load"),
     *("checkpoint._stats", "checkpoint._differences"),
@@ -36,7 +42,10 @@ LAYERS = [
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
 EXTRAS = {"matplotlib", "optax", "sklearn", "h5py"}
-FOR_ONE = {"checkpoint._keras": {"h5py"}}  # files that exist for an extra
+FOR_ONE = {
+    "checkpoint._keras": {"h5py"},
+    "checkpoint._hdf5": {"h5py"},
+}  # files that exist for an extra
 PUBLIC = {
     "ArgumentError",
     "ArgumentTypeError",

@@ -23,9 +23,9 @@ _MSGPACK = {*range(0x80, 0x90), *range(0xC7, 0xCA), *range(0xD4, 0xD9), 0xDE, 0x
 
 def open_file(path: Path, *, verify: bool) -> Opened | None:
     """Return what is in a file, or a directory of shards; None where it is Orbax's to say."""
-    if not path.exists() or (path.is_dir() and not _has_shards(path)):
-        return None
-    with explained(path, "it"):
+    with explained(path, "it cannot be read"):
+        if not path.exists() or (path.is_dir() and not _has_shards(path)):
+            return None
         found = _reader(path)
     if found is None:
         return None
@@ -73,12 +73,11 @@ def _all(path: Path, size: int) -> bytes:
 
 def _zipped(path: Path) -> tuple[str, Reader]:
     """Return what reads a zip archive: that of its entries' names."""
-    with explained(path, "this zip archive cannot be read"):
-        names = Archive(path, verify=False).entries
+    names = Archive(path, verify=False).entries
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return "PyTorch", open_torch
     if WEIGHTS in names:
         return "Keras", open_keras
     if all(name.endswith(".npy") for name in names):
         return "NumPy", open_npz
-    raise ValueError(f"this is {looks_like(path).removeprefix('this is ')}")
+    raise ValueError(looks_like(path))

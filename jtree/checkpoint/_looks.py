@@ -7,8 +7,8 @@ from ._files import MARK, Path
 # How a file begins: what it is.
 _STARTS = {
     b"HDF5-based Julia": "a JLD2 file of Julia",
-    b"\x80": "a pickle, as PyTorch wrote before version 1.6; it is not opened, since it can run "
-    "code; if you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
+    b"\x80": "a pickle, as old versions of PyTorch write; it is not opened, since it can run code; "
+    "if you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
 }
 
 
@@ -16,7 +16,7 @@ def looks_like(path: Path) -> str:
     """Return what a path that is no checkpoint looks like, and what to do."""
     if not path.exists():
         return "there is nothing here"
-    return _directory(path) if path.is_dir() else f"this is {_file(path)}, not a checkpoint"
+    return _directory(path) if path.is_dir() else f"this is no checkpoint but {_file(path)}"
 
 
 def _directory(path: Path) -> str:
@@ -47,8 +47,8 @@ def _file(path: Path) -> str:
         return "a zip archive that is neither of PyTorch, nor of NumPy, nor of Keras"
     if start[257:262] == b"ustar":
         return (
-            "a tar archive; the first versions of PyTorch wrote such files: if you trust it, "
-            "write it again in PyTorch: torch.save(torch.load(path), path)"
+            "a tar archive, as the first versions of PyTorch wrote; if you trust it, write it "
+            "again in PyTorch: torch.save(torch.load(path), path)"
         )
     if int.from_bytes(start[:4], "little") == path.stat().length and b"tag\0" in start:
         return "a BSON file, as Flux.jl writes"

@@ -48,6 +48,7 @@ class Policy(Protocol):
 
 
 MARK: Final = object()
+_BITS = 4096  # of an integer
 _KEYS = (str, int, float, bool, bytes, type(None))
 _VALUES = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -79,6 +80,8 @@ class Machine:
             if self.steps > self.most or (code.name == "FRAME" and arg > len(program)):
                 raise ValueError("its pickle has more instructions than a file of this size should")
             if code.name in _VALUES:
+                if isinstance(arg, int) and arg.bit_length() > _BITS:
+                    raise ValueError("its pickle has an integer that is too long to be printed")
                 self.stack.append(arg)
             else:
                 step = _STEPS.get(code.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import zlib
@@ -87,42 +86,6 @@ class File:
                 f"it ends too early: bytes {start:,} to {start + count:,} are asked for, and it "
                 f"has {self.size:,}"
             )
-
-
-class Window(io.RawIOBase):
-    """A part of a file, as a file of its own that can be read and sought."""
-
-    def __init__(self, file: File, start: int, count: int) -> None:
-        file.read(start + count, 0)
-        self._held = file.path.open("rb")
-        self._start, self._count, self._at = start, count, 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a place, and return it."""
-        self._at = max(0, offset + (0, self._at, self._count)[whence])
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as there are bytes, and return their number."""
-        view = memoryview(buffer).cast("B")
-        view = view[: max(0, min(len(view), self._count - self._at))]
-        self._held.seek(self._start + self._at)
-        done: int = self._held.readinto(view)
-        self._at += done
-        return done
-
-    def close(self) -> None:
-        """Close the file."""
-        self._held.close()
-        super().close()
 
 
 class Entries:

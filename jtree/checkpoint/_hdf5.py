@@ -49,10 +49,8 @@ class Window(io.RawIOBase):
         super().close()
 
 
-def look(path: str, start: int, size: int) -> None:
+def look(h5py: Any, path: str, start: int, size: int) -> None:
     """Do with a file all that will be done with it later."""
-    import h5py
-
     with h5py.File(Window(open(path, "rb"), start, size), "r") as root:
         for name in root.attrs:
             root.attrs[name]
@@ -76,9 +74,29 @@ def _look_at(dataset: Any) -> None:
             dataset[part]
 
 
-if __name__ == "__main__":
+def limit(size: int) -> None:
+    """Let the system end this process when it takes too long or too much memory."""
     try:
-        look(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+        import resource
+    except ImportError:  # Windows
+        return
+    seconds = 5 + size // 10**7
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    try:
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return
+    most = now + 2 * size + 10**8
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+if __name__ == "__main__":
+    import h5py
+
+    limit(int(sys.argv[3]))
+    try:
+        look(h5py, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     except Exception as error:
         print((str(error).strip().splitlines() or [type(error).__name__])[0])
         sys.exit(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from ._zip import STORED, Archive
 FORMAT = "Keras"
 WEIGHTS = "model.weights.h5"
 _BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-_SECONDS, _SPEED = 20, 10**7  # that looking through a file may take, and bytes a second
+_SECONDS, _SPEED = 60, 10**7  # that looking through a file may take, and bytes a second
 _TEXT = 2**24  # bytes of a configuration at the most
 
 
@@ -129,17 +130,17 @@ def _look_through(file: File, start: int, size: int) -> None:
     """Let another process do all that this one will do, so that a crash is not ours."""
     if not is_local(file.path) or not sys.executable:
         return
-    command = [sys.executable, "-I", _hdf5.__file__, str(file.path), str(start), str(size)]
+    command = [sys.executable, "-P", _hdf5.__file__, str(file.path), str(start), str(size)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    seconds = _SECONDS + size / _SPEED
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS + size / _SPEED
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=env)
     except subprocess.TimeoutExpired:
-        raise ValueError("it is damaged: the library of HDF5 does not come to its end") from None
+        raise ValueError("it is damaged: the library of HDF5 never returns from it") from None
     if done.returncode == 3:
         raise ValueError(done.stdout.strip())
     if done.returncode < 0:
-        raise ValueError("it is damaged: the library of HDF5 crashes on it")
+        raise ValueError("it is damaged: the library of HDF5 crashes on it, or never returns")
 
 
 def _offset(x: Any) -> int | None:

@@ -45,6 +45,8 @@ ODD = {
     "strided": np.arange(10)[::3],
     "nan": np.array([np.nan, -0.0]),
     "half": np.ones(2, np.float16),
+    "\ud800": np.ones(1),
+    "%uD800": np.zeros(1),
 }
 
 
@@ -396,6 +398,8 @@ def test_step_directories_of_version_0(tmp_path: Path) -> None:
     both = jtree.load(tmp_path / "items" / "7")
     assert same(both, {"params": {"w": np.ones(2)}, "data": {"seen": [1, 2]}})
     assert same(jtree.load(tmp_path / "tree"), {"a": np.arange(3.0)})
+    orbax_v0.PyTreeCheckpointer().save(tmp_path / "flag", {"a": np.arange(3.0), "b": True})
+    assert same(jtree.load(tmp_path / "flag"), {"a": np.arange(3.0), "b": True})
     with pytest.raises(
         jtree.CheckpointError, match=r"this directory holds checkpoints: 1; load one"
     ):

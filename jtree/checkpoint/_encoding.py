@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -36,6 +37,7 @@ SMALL = 2**20  # bytes of an array that is packed at the most
 _ALIGN = 64  # bytes: what JAX needs to take an array as it is
 _NATIVE = {np.dtype(code).name for code in "?bhiqBHIQefdFD"} | {"bfloat16"}
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
+_SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8
 
 
 class Stored(NamedTuple):
@@ -147,14 +149,19 @@ def _encode_leaves(
         if not isconcrete(slot.value):
             entries[slot.path] = _encode_basic(slot.path, slot.value)
         elif first.get(slot.path, slot.path) == slot.path:
-            parts = [_path.text(key).translate(_ESCAPES) or ROOT for key in keys] or [ROOT]
+            parts = [_part(_path.text(key)) for key in keys] or [ROOT]
             entries[slot.path], x = _encode_array(slot.path, slot.value)
-            held[slot.path] = parts, x
+            held[slot.path] = parts, np.asarray(x) if packed and _size(x) <= SMALL else x
     sums = in_threads(checksum, [x for _, x in held.values()])
     for (path, (parts, _)), crc32 in zip(held.items(), sums, strict=True):
         entries[path] |= {"crc32": crc32, "array": parts}
     _store(entries, held, arrays, packed)
     return [entries[first.get(slot.path, slot.path)] for slot in walked.slots]
+
+
+def _part(name: str) -> str:
+    """Return the name of an array, or of what it is in, as Orbax takes it."""
+    return _SURROGATE.sub(lambda x: f"%u{ord(x[0]):X}", name.translate(_ESCAPES)) or ROOT
 
 
 def _store(
@@ -166,12 +173,11 @@ def _store(
     """Put arrays into nested dicts, those that Orbax does not take and packed ones as bytes."""
     pack, end = [], 0
     for path, (parts, x) in held.items():
-        size = math.prod(x.shape) * x.dtype.itemsize  # `x.nbytes` takes JAX longer
-        if packed and size <= SMALL:
+        if packed and _size(x) <= SMALL:
             entries[path] |= {"array": [PACK], "bytes": True, "at": end}
-            pack.append((end, np.asarray(x)))
-            end += aligned(size)
-        elif size and _name(x.dtype) in _NATIVE:
+            pack.append((end, x))
+            end += aligned(_size(x))
+        elif _size(x) and _name(x.dtype) in _NATIVE:
             _insert(arrays, parts, x)
         else:
             entries[path]["bytes"] = True
@@ -194,6 +200,12 @@ def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
     return {**entry, "dtype": _name(x.dtype), "shape": list(x.shape)}, x
+
+
+def _size(x: Any) -> int:
+    """Return the bytes of an array; `x.nbytes` takes JAX longer."""
+    size: int = math.prod(x.shape) * x.dtype.itemsize
+    return size
 
 
 def _bytes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -110,16 +110,15 @@ def _isnew(record: logging.LogRecord) -> bool:
 def find(path: Path) -> Found:
     """Return what is in a checkpoint that Orbax wrote by itself."""
     ocp = _ocp()
-    try:
-        found = ocp.checkpointables_metadata(path)
-        items = dict(found.metadata)
-    except ocp.errors.InvalidLayoutError:  # a tree of version 0 without a name
-        found = _named(path, lambda: ocp.metadata(path))
-        items = {None: found.metadata}
-    except Exception as error:
-        raise unreadable(path, error) from error
+    if (path / "_METADATA").exists():  # a tree of version 0, which has no name
+        try:
+            tree = ocp.metadata(path, checkpointable_name=None).metadata
+        except Exception:  # of booleans it does not know the shape
+            tree = None
+        return Found("v0", {None: tree}, custom_metadata(path) or {})
+    found = _named(path, lambda: ocp.checkpointables_metadata(path))
     version = "v1" if (path / "orbax.checkpoint").exists() else "v0"
-    return Found(version, items, found.custom_metadata or {})
+    return Found(version, dict(found.metadata), found.custom_metadata or {})
 
 
 def read_item(path: Path, name: str | None, target: Any) -> Any:
@@ -127,7 +126,7 @@ def read_item(path: Path, name: str | None, target: Any) -> Any:
     ocp = _ocp()
     with _ONE, quiet():
         if name is None:
-            return _named(path, lambda: ocp.load(path, target))
+            return _named(path, lambda: ocp.load(path, target, checkpointable_name=None))
         return _named(path, lambda: ocp.load_checkpointables(path, {name: target})[name])
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._lazy import LazyArray
-from .._leaves import alike, describe
+from .._leaves import alike, describe, isnumber
 from .._walk import walk
 from ._checkpoint import Checkpoint, open_checkpoint
 from ._progress import progress as bar
@@ -118,7 +118,8 @@ def _one(path: str, a: Any, b: Any) -> Iterator[Difference]:
 def _comparable(a: Any, b: Any) -> bool:
     arrays = isinstance(a, LazyArray) and isinstance(b, LazyArray)
     keys = arrays and any(jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in (a, b))
-    return arrays and a.shape == b.shape and (not keys or a.dtype == b.dtype)
+    known = arrays and (keys or (isnumber(a.dtype) and isnumber(b.dtype)))
+    return known and a.shape == b.shape and (not keys or a.dtype == b.dtype)
 
 
 def _numbers(pairs: Mapping[str, tuple[LazyArray, LazyArray]], shown: bool) -> Iterator[Difference]:

@@ -28,6 +28,9 @@ LAYERS = [
     *("checkpoint._orbax", "checkpoint._progress", "checkpoint._show", "checkpoint._checkpoint"),
     *("checkpoint._save", "checkpoint._load", "checkpoint._stats", "checkpoint._differences"),
     "checkpoint",
+    *("migrate._blocks", "migrate._derived", "migrate._source", "migrate._rule"),
+    *("migrate._places", "migrate._axes", "migrate._numbers", "migrate._stack", "migrate._split"),
+    *("migrate._apply", "migrate"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
@@ -45,6 +48,7 @@ PUBLIC = {
     "ModelError",
     "PathError",
     "Restructure",
+    "RuleError",
     "Saving",
     "Summary",
     "VectorError",
@@ -151,7 +155,7 @@ def test_modules_that_are_imported_when_asked_for(run_python: Any) -> None:
     out = run_python(
         """
         import sys, jtree
-        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.callbacks")])
+        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.migrate")])
         print(jtree.layers.Dense.__name__, jtree.init.nfan(3), jtree.callbacks.stop.__name__)
         print(hasattr(jtree, "nothing"))
         """
@@ -173,6 +177,7 @@ ERRORS = {
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
     "LoadError": ValueError,
+    "RuleError": ValueError,
     "CheckpointError": OSError,
     "ChecksumError": OSError,
 }

@@ -1,0 +1,26 @@
+"""Migration: rules that make the arrays of one checkpoint those of another.
+
+Places:    rename, drop, tie
+Axes:      transpose, permute, flip, reshape
+Numbers:   cast, scale, fill
+Several:   stack, unstack, split, merge
+Applied:   apply, Migrated, Rule
+"""
+
+from ._apply import Migrated as Migrated
+from ._apply import apply as apply
+from ._axes import flip as flip
+from ._axes import permute as permute
+from ._axes import reshape as reshape
+from ._axes import transpose as transpose
+from ._numbers import cast as cast
+from ._numbers import fill as fill
+from ._numbers import scale as scale
+from ._places import drop as drop
+from ._places import rename as rename
+from ._places import tie as tie
+from ._rule import Rule as Rule
+from ._split import merge as merge
+from ._split import split as split
+from ._stack import stack as stack
+from ._stack import unstack as unstack

@@ -156,7 +156,7 @@ def _placement(sharding: Any) -> Placement:
             return None
         try:
             chosen.shard_shape(tuple(x.shape))
-        except (ValueError, AttributeError) as error:
+        except Exception as error:  # JAX raises IndexError too
             raise ArgumentError(
                 f"sharding: {_path.show(path)}: {describe(x)} cannot be on {chosen}: {error}"
             ) from error

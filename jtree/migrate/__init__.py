@@ -4,7 +4,8 @@ Places:    rename, drop, tie
 Axes:      transpose, permute, flip, reshape
 Numbers:   cast, scale, fill
 Several:   stack, unstack, split, merge
-Applied:   apply, Migrated, Rule
+Applied:   apply, Migrated, plan, Plan, Rule
+Files:     read_rules, to_toml
 """
 
 from ._apply import Migrated as Migrated
@@ -19,8 +20,12 @@ from ._numbers import scale as scale
 from ._places import drop as drop
 from ._places import rename as rename
 from ._places import tie as tie
+from ._plan import Plan as Plan
+from ._plan import plan as plan
 from ._rule import Rule as Rule
 from ._split import merge as merge
 from ._split import split as split
 from ._stack import stack as stack
 from ._stack import unstack as unstack
+from ._toml import read_rules as read_rules
+from ._toml import to_toml as to_toml

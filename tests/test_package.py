@@ -30,7 +30,8 @@ LAYERS = [
     "checkpoint",
     *("migrate._blocks", "migrate._derived", "migrate._source", "migrate._rule"),
     *("migrate._places", "migrate._axes", "migrate._numbers", "migrate._stack", "migrate._split"),
-    *("migrate._apply", "migrate._plan", "migrate._toml", "migrate"),
+    *("migrate._apply", "migrate._plan", "migrate._toml"),
+    *("migrate._staged", "migrate._written", "migrate._file", "migrate"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}

@@ -5,7 +5,7 @@ Axes:      transpose, permute, flip, reshape
 Numbers:   cast, scale, fill
 Several:   stack, unstack, split, merge
 Applied:   apply, Migrated, plan, Plan, Rule
-Files:     read_rules, to_toml
+Files:     read_rules, to_toml, convert_file, Converted
 """
 
 from ._apply import Migrated as Migrated
@@ -14,6 +14,8 @@ from ._axes import flip as flip
 from ._axes import permute as permute
 from ._axes import reshape as reshape
 from ._axes import transpose as transpose
+from ._file import Converted as Converted
+from ._file import convert_file as convert_file
 from ._numbers import cast as cast
 from ._numbers import fill as fill
 from ._numbers import scale as scale

@@ -98,7 +98,8 @@ class Staged:
     def _read(self, number: int) -> Array:
         x = self.arrays[number]
         flat = np.fromfile(self.data, np.uint8, x.nbytes, offset=self.starts[number])
-        return flat.view(x.dtype).reshape(x.shape)
+        found: Array = flat.view(x.dtype).reshape(x.shape)
+        return found
 
     def _checksum(self, number: int) -> int:
         crc32, left = 0, self.arrays[number].nbytes

@@ -91,7 +91,8 @@ def wrong_in(new: Path, found: Migrated, staged: Staged, shown: bool) -> dict[st
     except CheckpointError as error:
         return {"": str(error)}
     checksums = {x: staged.checksums.get(n) for n, x in enumerate(staged.arrays)}
-    wrong, done = {}, 0
+    wrong: dict[str, str] = {}
+    done = 0
     with bar("verifying", sum(x.nbytes for x in found.values()), shown=shown) as advance:
         for path, x in found.items():
             reason = _wrong(written.get(path), x, checksums.get(x))

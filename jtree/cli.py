@@ -153,13 +153,14 @@ def convert(
     Exit code 1 if what was written is wrong; DST is then not there.
     """
     from .checkpoint import inspect
-    from .migrate import Plan, _file, convert_file, read_rules
+    from .migrate import Plan, _file, _memory, convert_file, read_rules
 
     options: Any = {"rules": read_rules(rules) if rules else (), "where": where, "cast": cast}
     if dry_run:
         plan = Plan(_file.prepared(inspect(source), **options))
         _print(plan.to_json() if as_json else plan)
         return
+    _memory.return_freed_memory()
     done = convert_file(source, target, format=format, **options)  # type: ignore[arg-type]
     _print(done.to_json() if as_json else str(done))
     raise typer.Exit(bool(done.wrong))

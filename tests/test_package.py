@@ -35,7 +35,7 @@ LAYERS = [
     *("migrate._blocks", "migrate._derived", "migrate._source", "migrate._rule"),
     *("migrate._places", "migrate._axes", "migrate._numbers", "migrate._stack", "migrate._split"),
     *("migrate._apply", "migrate._plan", "migrate._toml"),
-    *("migrate._staged", "migrate._written", "migrate._file", "migrate"),
+    *("migrate._staged", "migrate._memory", "migrate._written", "migrate._file", "migrate"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}

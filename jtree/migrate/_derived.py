@@ -48,6 +48,7 @@ def pieces(xs: Iterable[LazyArray], most: int, /) -> Iterator[Iterator[Array]]:
         held = _read(*nodes)
         for x in nodes:
             yield _pieces(x, held, most)
+        del held  # before more is read
 
 
 def _pieces(x: Node, held: Held, most: int) -> Iterator[Array]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import shutil
-import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +18,12 @@ from .._errors import ArgumentError, CheckpointError, RuleError
 from .._lazy import LazyArray
 from .._leaves import describe
 from .._walk import walk
-from ..checkpoint import _orbax, save, save_as
+from ..checkpoint import _orbax, _write, save, save_as
 from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint._progress import progress as bar
 from ._apply import Migrated
 from ._derived import pieces
+from ._memory import unmapped
 from ._staged import PIECE, Staged
 
 FORMATS: Final = ("orbax", "safetensors", "npz")
@@ -54,10 +52,8 @@ def check_paths(found: Migrated, format: str) -> None:
                     f"{_path.show(above)} is an array, and {path} is below it: they cannot be in "
                     "one tree; rename one of them"
                 )
-        if format != "orbax" and iskey(x):
-            raise RuleError(
-                f"{_path.show(path)}: {format} cannot hold {describe(x)}; drop it, or use orbax"
-            )
+        if format != "orbax":
+            _write.check_dtype(path, x, _write.DTYPES[format], format)
 
 
 def left_out(opened: Checkpoint, found: Migrated, format: str) -> tuple[str, ...]:
@@ -80,7 +76,7 @@ def write(
     held = dict(zip(staged.arrays, mapped, strict=True))
     largest = max((x.nbytes for x in staged.arrays), default=0)
     values = {path: x.read() if iskey(x) else held[x] for path, x in found.items()}
-    with _orbax.bounded(largest), _let_go(memory):
+    with _orbax.bounded(largest), unmapped(memory):
         save(new, _tree(opened, values), metadata=_metadata(opened, format), progress=shown)
 
 
@@ -142,28 +138,6 @@ def _tree(opened: Checkpoint, values: Mapping[str, Any]) -> Any:
             node = node.setdefault(step, {})
         node[last] = x
     return tree
-
-
-@contextmanager
-def _let_go(memory: mmap.mmap) -> Iterator[None]:
-    """Give the pages of a mapped file back as they are read, all the time."""
-    advise: Callable[[int], None] | None = getattr(memory, "madvise", None)
-    if advise is None or not hasattr(mmap, "MADV_DONTNEED"):
-        yield
-        return
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.wait(0.02):
-            advise(mmap.MADV_DONTNEED)
-
-    thread = threading.Thread(target=work, name="pages", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def remove(path: Path) -> None:

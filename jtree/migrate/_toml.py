@@ -121,7 +121,7 @@ def _table(rule: Rule) -> str:
 
 
 def _value(x: Any) -> str:
-    """Return a value as TOML: JSON is, but for infinities, and a character in text."""
+    """Return a value as TOML: JSON is, but for infinities and DEL."""
     if isinstance(x, float):
         return repr(x)
-    return json.dumps(x, ensure_ascii=True).replace("\\/", "/").replace("\x7f", "\\u007f")
+    return json.dumps(x, ensure_ascii=False).replace("\x7f", "\\u007f")

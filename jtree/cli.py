@@ -162,7 +162,7 @@ def convert(
         return
     _memory.return_freed_memory()
     done = convert_file(source, target, format=format, **options)  # type: ignore[arg-type]
-    _print(done.to_json() if as_json else str(done))
+    typer.echo(json.dumps(done.to_json(), indent=2) if as_json else str(done))
     raise typer.Exit(bool(done.wrong))
 
 

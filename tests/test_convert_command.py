@@ -64,7 +64,7 @@ def test_a_copy_is_the_same(source: Path) -> None:
     done = run(source, target)
     assert (done.exit_code, done.stdout) == (
         0,
-        f"{target}: 25 arrays, 902 bytes, orbax, verified\n",
+        f"{target}: 25 arrays, 812 bytes, orbax, verified\n",
     )
     assert same(jtree.load(target), jtree.load(source))
     assert jtree.inspect(target).metadata == {"step": 3}
@@ -138,7 +138,7 @@ def test_what_is_refused(source: Path) -> None:
     assert "matches no parameter" in refused(run(source, new, "--where", "x"))
     assert "no rules can be read" in refused(run(source, new, "--rules", "none"))
     assert "expected a dtype such as" in refused(run(source, new, "--cast", "f31"))
-    assert "does not exist" in refused(run(source.with_name("none"), new))
+    assert "there is nothing here" in refused(run(source.with_name("none"), new))
     assert beside(target) == []
 
 
@@ -176,10 +176,7 @@ def test_what_was_written_is_verified(source: Path, monkeypatch: pytest.MonkeyPa
     assert "not written" in done.stdout
     assert "expected the numbers that were made, found others" in done.stdout
     assert not target.exists()
-    monkeypatch.undo()
-    done = run(source, target)
-    assert done.exit_code == 0
-    assert "25 arrays had been finished before" in done.stdout
+    assert beside(target) == []
 
 
 class Failing:
@@ -315,7 +312,8 @@ def test_memory_is_bounded_by_the_largest_array(large: Path, tmp_path: Path, end
             lines = [line.split() for line in status.splitlines() if line.startswith("VmHWM:")]
             found = max([found, *(int(line[1]) * 1024 for line in lines)])
             time.sleep(0.01)
-        assert process.returncode == 0, process.stdout and process.stdout.read().decode()
+        out = process.communicate()[0].decode()
+        assert process.returncode == 0, out
         return found
 
     target, rules = tmp_path / f"b{ending}", large.with_name("rules.toml")

@@ -44,7 +44,9 @@ def main(
 
 def run(case: str) -> Any:
     """Return what a case measures, in a fresh process."""
-    code = f"import json; from benchmarks import cases; print(json.dumps(cases.{case}()))"
+    module, _, name = case.rpartition(".")
+    module = f"benchmarks.{module or 'cases'}"
+    code = f"import json; from {module} import {name}; print(json.dumps({name}()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{case} failed:\n{done.stderr}")

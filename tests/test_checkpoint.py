@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -453,3 +456,38 @@ def test_a_path_comes_first(tmp_path: Path) -> None:
         jtree.save({"a": 1}, tmp_path / "x")  # type: ignore[arg-type]
     with pytest.raises(jtree.CheckpointError, match=r"^gs://bucket/x cannot be reached: "):
         jtree.load("gs://bucket/x")
+
+
+TRAINING = """
+    import sys, jax, jax.numpy as jnp, jtree, numpy as np, orbax.checkpoint as ocp
+    run = {"w": jnp.zeros(3), "count": np.zeros((), np.int64)}
+    options = ocp.CheckpointManagerOptions(max_to_keep=3)
+    with ocp.CheckpointManager(sys.argv[1], options=options) as manager:
+        if manager.latest_step() is not None:
+            run = jtree.load(f"{sys.argv[1]}/{manager.latest_step()}", run)
+        while run["count"] < 1000:
+            count = np.asarray(run["count"] + 1)
+            run = {"w": run["w"] + run["count"].astype(np.float32), "count": count}
+            manager.save(int(run["count"]), args=ocp.args.PyTreeSave(jtree.state(run)))
+            manager.wait_until_finished()
+            print(int(run["count"]), flush=True)
+"""
+
+
+def test_training_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """Orbax's manager keeps the last three steps, and the run resumes from the latest."""
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(TRAINING), str(tmp_path)]
+    seen = 0
+    for _ in range(3):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            steps = [int(process.stdout.readline()) for _ in range(4)]
+            process.kill()
+        assert steps[0] in (seen + 1, seen + 2)  # one more may have been complete at the kill
+        assert steps == list(range(steps[0], steps[0] + 4))
+        seen = steps[-1]
+    steps = sorted(int(x.name) for x in tmp_path.iterdir() if x.name.isdigit())
+    found = jtree.load(tmp_path / str(steps[-1]))
+    assert found["count"] == steps[-1]
+    assert found["w"][0] == sum(range(steps[-1]))
+    assert len(steps) <= 4

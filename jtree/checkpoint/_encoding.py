@@ -12,6 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -165,11 +166,12 @@ def _store(
     """Put arrays into nested dicts, those that Orbax does not take and packed ones as bytes."""
     pack, end = [], 0
     for path, (parts, x) in held.items():
-        if packed and x.nbytes <= SMALL:
+        size = math.prod(x.shape) * x.dtype.itemsize  # `x.nbytes` takes JAX longer
+        if packed and size <= SMALL:
             entries[path] |= {"array": [PACK], "bytes": True, "at": end}
             pack.append((end, np.asarray(x)))
-            end += aligned(x.nbytes)
-        elif x.size and x.dtype.name in _NATIVE:
+            end += aligned(size)
+        elif size and _name(x.dtype) in _NATIVE:
             _insert(arrays, parts, x)
         else:
             entries[path]["bytes"] = True
@@ -191,7 +193,7 @@ def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
         raise ModelError(f"{_path.show(path)}: cannot save {describe(x)}; save numbers")
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
-    return {**entry, "dtype": x.dtype.name, "shape": list(x.shape)}, x
+    return {**entry, "dtype": _name(x.dtype), "shape": list(x.shape)}, x
 
 
 def _bytes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -210,6 +212,12 @@ def _stored(entry: Json) -> Stored:
     )
 
 
+@cache
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
+
+
+@cache
 def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
 

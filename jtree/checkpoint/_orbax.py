@@ -133,14 +133,12 @@ def _isnew(record: logging.LogRecord) -> bool:
 def find(path: Path) -> Found:
     """Return what is in a checkpoint that Orbax wrote by itself."""
     ocp = _ocp()
-    try:
-        found = ocp.checkpointables_metadata(path)
+    if (path / "_METADATA").exists():  # a tree of version 0, which has no name
+        found = _named(path, lambda: ocp.metadata(path, checkpointable_name=None))
+        items: dict[str | None, Any] = {None: found.metadata}
+    else:
+        found = _named(path, lambda: ocp.checkpointables_metadata(path))
         items = dict(found.metadata)
-    except ocp.errors.InvalidLayoutError:  # a tree of version 0 without a name
-        found = _named(path, lambda: ocp.metadata(path))
-        items = {None: found.metadata}
-    except Exception as error:
-        raise unreadable(path, error) from error
     version = "v1" if (path / "orbax.checkpoint").exists() else "v0"
     return Found(version, items, found.custom_metadata or {})
 
@@ -150,7 +148,7 @@ def read_item(path: Path, name: str | None, target: Any) -> Any:
     ocp = _ocp()
     with _ONE, quiet():
         if name is None:
-            return _named(path, lambda: ocp.load(path, target))
+            return _named(path, lambda: ocp.load(path, target, checkpointable_name=None))
         return _named(path, lambda: ocp.load_checkpointables(path, {name: target})[name])
 
 

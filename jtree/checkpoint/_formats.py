@@ -17,7 +17,8 @@ from ._zip import Archive
 Reader = Callable[..., Opened]
 _START = 4096
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_MSGPACK = {*range(0x80, 0xA0), *range(0xC7, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
+# What flax writes begins with a dict, or is one array.
+_MSGPACK = {*range(0x80, 0x90), *range(0xC7, 0xCA), *range(0xD4, 0xD9), 0xDE, 0xDF}
 
 
 def open_file(path: Path, *, verify: bool) -> Opened | None:

@@ -123,7 +123,7 @@ class _Parser:
         for _ in range(self._checked(2 * length) // 2):
             kind, size = self._head()
             name = self.take(size).decode() if kind in ("str", "bin") else size
-            if kind not in ("str", "bin") and type(name) not in (int, bool):
+            if kind not in ("str", "bin", "value") or type(name) not in (str, int):
                 raise ValueError(f"{_path.show(_path.join(parts))}: a key of this dict is no text")
             if str(name) in found:
                 raise ValueError(f"{_path.join(parts)}: two keys of this dict are {name!r:.80}")

@@ -67,14 +67,17 @@ class Machine:
     def __init__(self, policy: Policy, most: int) -> None:
         self.policy = policy
         self.most = most
+        self.steps = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self, program: bytes) -> Any:
         """Return what a pickle builds."""
-        for count, (code, arg, _) in enumerate(pickletools.genops(io.BytesIO(program))):
-            if count >= self.most:
-                raise ValueError("its pickle has too many instructions for a file of this size")
+        arg: Any
+        for code, arg, _ in pickletools.genops(io.BytesIO(program)):
+            self.steps += 1
+            if self.steps > self.most or (code.name == "FRAME" and arg > len(program)):
+                raise ValueError("its pickle has more instructions than a file of this size should")
             if code.name in _VALUES:
                 self.stack.append(arg)
             else:
@@ -82,7 +85,9 @@ class Machine:
                 if step is None:
                     raise ValueError(f"its pickle has the instruction {code.name}")
                 step(self, arg)
-        (found,) = self.stack
+        found = self.pop()
+        if self.stack:
+            raise ValueError("its pickle builds more than one value")
         return found
 
     def pop(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ def open_torch(path: Path, *, verify: bool = True, **_: Any) -> Opened:
     if packed:
         raise ValueError(f"{packed[0]} is packed, which PyTorch never does; unpack and zip it -0")
     most = _STEPS + archive.file.size // 64
-    held = Machine(Names(), most).run(archive.read(program, archive.file.size))
-    tree = _Tree(archive, root, most)
+    machine = Machine(Names(), most)
+    held = machine.run(archive.read(program, archive.file.size))
+    tree = _Tree(archive, root, 2 * machine.steps + 1000)
     found = tree.visit(held, ())
     return Opened(FORMAT, found, {}, tree.source, tree.ties())
 
@@ -122,8 +124,8 @@ class _Tree:
 
 def _as_stored(data: np.ndarray[Any, Any], x: Tensor) -> np.ndarray[Any, Any]:
     """Return numbers in the shape of a tensor; copied where places overlap or have gaps."""
-    strides = [n * x.dtype.itemsize for n in x.strides]
-    view = np.lib.stride_tricks.as_strided(data, x.shape, strides)
+    strides = tuple(n * x.dtype.itemsize for n in x.strides)
+    view = np.ndarray(x.shape, x.dtype, data.data, strides=strides)
     found = view if _isdense(x) else view.copy()
     found = np.conjugate(found) if x.conj else found
     return -found if x.neg else found
@@ -147,14 +149,18 @@ def _span(x: Tensor) -> int:
 def _order(archive: Archive, root: str) -> str:
     """Return the order of bytes; files without it are of little-endian machines."""
     name = f"{root}byteorder"
-    return archive.read(name, 20).decode() if name in archive.entries else "little"
+    found = archive.read(name, 20).decode() if name in archive.entries else "little"
+    if found not in ("little", "big"):
+        raise ValueError(f"{found!r} is no order of bytes")
+    return found
 
 
 def _ordered(data: np.ndarray[Any, Any], dtype: Any, order: str) -> np.ndarray[Any, Any]:
+    """Return bytes in this machine's order."""
     unit = dtype.itemsize // (2 if dtype.kind == "c" else 1)
-    if order == "big" and unit > 1:
-        data = data.view(f"u{unit}").byteswap()
-    return data.view(dtype)
+    if order != sys.byteorder and unit > 1:
+        data = data.view(f"u{unit}").byteswap().view(np.uint8)
+    return data
 
 
 def _names(x: dict[Any, Any]) -> list[Any]:

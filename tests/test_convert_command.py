@@ -138,6 +138,7 @@ def test_what_is_refused(source: Path) -> None:
     assert "matches no parameter" in refused(run(source, new, "--where", "x"))
     assert "no rules can be read" in refused(run(source, new, "--rules", "none"))
     assert "expected a dtype such as" in refused(run(source, new, "--cast", "f31"))
+    assert "works on this machine only" in refused(run(source, "gs://bucket/b"))
     assert "there is nothing here" in refused(run(source.with_name("none"), new))
     assert beside(target) == []
 

@@ -111,7 +111,7 @@ def convert_file(
     """
     opened = open_checkpoint(source, shown=False)
     found = prepared(opened, rules=rules, where=where, cast=cast)
-    place = Path(os.path.realpath(target))
+    place = _local(target)
     chosen = chosen_format(place, format)
     check_paths(found, chosen)
     work, key = workplace(place), _key(opened, found)
@@ -142,6 +142,15 @@ def prepared(
     return apply((*rules, *last), opened).only(where)
 
 
+def _local(target: str | os.PathLike[str]) -> Path:
+    if "://" in os.fspath(target):
+        raise CheckpointError(
+            f"{os.fspath(target)}: arrays are staged beside the target, which works on this "
+            "machine only; convert to a path here, and copy what comes out"
+        )
+    return Path(os.path.realpath(target))
+
+
 def _stage(staged: Staged, shown: bool) -> None:
     """Compute the arrays that are not finished yet, one after another."""
     done = sum(staged.arrays[n].nbytes for n in staged.checksums)
@@ -162,9 +171,9 @@ def _key(opened: Checkpoint, found: Migrated) -> str:
 
 def _files(path: Path) -> list[tuple[str, int, int]]:
     """Return the files of a checkpoint, with their sizes and when they were changed."""
-    directory = path if path.is_dir() else path.parent
-    inside = sorted(directory.rglob("*") if path.is_dir() else directory.glob("*.safetensors"))
-    files = {x: x.stat() for x in (path, *inside) if x.is_file()}
+    others = list(path.rglob("*")) if path.is_dir() else []
+    others += path.parent.glob("*.safetensors") if path.suffix == ".json" else []  # shards
+    files = {x: x.stat() for x in (path, *sorted(others)) if x.is_file()}
     return [(str(x), stat.st_size, stat.st_mtime_ns) for x, stat in files.items()]
 
 

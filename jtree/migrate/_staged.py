@@ -23,7 +23,6 @@ import numpy as np
 
 from .._errors import CheckpointError
 from .._lazy import LazyArray
-from .._leaves import canonical
 from ._blocks import Array
 
 PIECE: Final = 2**24  # bytes that are computed, written or checked at a time
@@ -89,10 +88,10 @@ class Staged:
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         whole, cpu = np.frombuffer(memory, np.uint8), jax.devices("cpu")[0]
         found: list[Any] = []
-        for start, x in zip(self.starts, self.arrays, strict=False):
-            view = whole[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-            same = canonical(x.dtype) == x.dtype
-            found.append(jax.device_put(view, cpu, may_alias=True) if same else view)
+        with jax.enable_x64(True):  # or JAX would have int64 as int32
+            for start, x in zip(self.starts, self.arrays, strict=False):
+                view = whole[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+                found.append(jax.device_put(view, cpu, may_alias=True))
         return found, memory
 
     def _read(self, number: int) -> Array:

@@ -44,7 +44,9 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Any) -> Any:
     if most is not None:
         context.memory.write_concurrent_bytes = most
         context.memory.transfer_concurrent_bytes = most
-        context.array_options.saving.storage_options.chunk_byte_size = _CHUNK
+        saving = context.array_options.saving
+        saving.storage_options.chunk_byte_size = _CHUNK
+        saving.use_ocdbt = most <= _CHUNK  # it keeps whole arrays, compressed, until it commits
     with _ONE, context:
         return ocp.save_async(path, arrays, custom_metadata=metadata)
 

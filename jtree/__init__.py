@@ -7,7 +7,7 @@ Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, save_async, save_as, load, open, inspect, verify, Checkpoint, Saving
 Shapes:          outputsize
-Modules:         layers, init, callbacks
+Modules:         layers, init, callbacks, migrate
 Errors:          JtreeError, and those that derive from it
 """
 
@@ -27,6 +27,7 @@ from ._errors import JtreeError as JtreeError
 from ._errors import LoadError as LoadError
 from ._errors import ModelError as ModelError
 from ._errors import PathError as PathError
+from ._errors import RuleError as RuleError
 from ._errors import VectorError as VectorError
 from ._errors import VectorTypeError as VectorTypeError
 from ._flat import destructure as destructure
@@ -58,13 +59,14 @@ if TYPE_CHECKING:
     from . import callbacks as callbacks
     from . import init as init
     from . import layers as layers
+    from . import migrate as migrate
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import the modules that not everybody needs when they are first asked for."""
-    if name in ("callbacks", "init", "layers"):
+    if name in ("callbacks", "init", "layers", "migrate"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

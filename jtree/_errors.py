@@ -10,6 +10,7 @@ JtreeError                      the root of them all
 ├── ArgumentError               ValueError: an option that is none of those offered
 │   └── ArgumentTypeError       TypeError: an option of the wrong type
 ├── LoadError                   ValueError: the source does not fit the destination; has `.diff`
+├── RuleError                   ValueError: a rule that does not fit the arrays it is applied to
 └── CheckpointError             OSError: missing, unreadable or in the way
     └── ChecksumError           the bytes on disk are not the bytes that were written
 ```
@@ -66,6 +67,10 @@ class LoadError(JtreeError, ValueError):
 
     def __reduce__(self) -> tuple[type[LoadError], tuple[str, Any]]:
         return type(self), (self.args[0], self.diff)
+
+
+class RuleError(JtreeError, ValueError):
+    """A rule of a migration matches nothing, does not fit an array, or collides with another."""
 
 
 class CheckpointError(JtreeError, OSError):

@@ -59,6 +59,27 @@ def matches(glob: str, path: str) -> bool:
     return glob == path or _compile(glob).fullmatch(path) is not None
 
 
+def captures(glob: str, path: str) -> tuple[str, ...] | None:
+    """Return what each wildcard of a glob stands for in a path, or None where it does not match.
+
+    >>> captures("layers/*/**", "layers/0/attention/weight"), captures("a/*", "b")
+    (('0', 'attention/weight'), None)
+    """
+    found = _compile(glob).fullmatch(path)
+    if found is None:
+        return () if glob == path else None
+    return tuple(x.strip(SEPARATOR) for x in found.groups())
+
+
+def wildcards(glob: str) -> int:
+    """Return how many wildcards a glob has, and check that it is one.
+
+    >>> wildcards("layers/*/**")
+    2
+    """
+    return _compile(glob).groups
+
+
 def select(where: Where, places: Sequence[tuple[str, Any]]) -> list[bool]:
     """Tell of each (path, leaf) whether `where` selects it; a glob must select some."""
     if where is None:
@@ -118,15 +139,18 @@ def _globs(where: object) -> list[str]:
 
 @cache
 def _compile(glob: str) -> re.Pattern[str]:
-    """Translate a glob, step by step: each step brings the separator that stands before it."""
+    """Translate a glob, step by step: each step brings the separator that stands before it.
+
+    Each wildcard is a group of the regular expression.
+    """
     given = glob.split(SEPARATOR)
     steps = [step for i, step in enumerate(given) if (step, *given[:i][-1:]) != ("**", "**")]
     out, separator = "", ""
     for i, step in enumerate(steps):
         if step == "**" and not out:
-            out = "(?s:.*)" if len(steps) == 1 else "(?:[^/]*/)*"
+            out = "((?s:.*))" if len(steps) == 1 else "((?:[^/]*/)*)"
         elif step == "**":
-            out += "(?:/[^/]*)*"
+            out += "((?:/[^/]*)*)"
         else:
             out += separator + _step(step, glob)
         separator = "" if step == "**" and i == 0 else SEPARATOR
@@ -146,7 +170,7 @@ def _step(step: str, glob: str) -> str:
             if not bracket or not inside.strip("!"):
                 raise ArgumentError(f"{glob!r} is no glob: '[' without its ']'")
             chars = re.escape(inside.removeprefix("!")).replace(r"\-", "-")
-            out += f"[{'^' if inside.startswith('!') else ''}{chars}]"
+            out += f"([{'^' if inside.startswith('!') else ''}{chars}])"
         else:
-            out += {"*": "[^/]*", "?": "[^/]"}.get(char) or re.escape(char)
+            out += {"*": "([^/]*)", "?": "([^/])"}.get(char) or re.escape(char)
     return out

@@ -38,6 +38,10 @@ LAYERS = [
     *("checkpoint._save", "checkpoint._write", "checkpoint._save_as", "checkpoint._load"),
     *("checkpoint._stats", "checkpoint._differences"),
     "checkpoint",
+    *("migrate._blocks", "migrate._derived", "migrate._source", "migrate._rule"),
+    *("migrate._places", "migrate._axes", "migrate._numbers", "migrate._stack", "migrate._split"),
+    *("migrate._apply", "migrate._plan", "migrate._toml"),
+    *("migrate._staged", "migrate._memory", "migrate._written", "migrate._file", "migrate"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
@@ -59,6 +63,7 @@ PUBLIC = {
     "ModelError",
     "PathError",
     "Restructure",
+    "RuleError",
     "Saving",
     "Summary",
     "VectorError",
@@ -167,7 +172,7 @@ def test_modules_that_are_imported_when_asked_for(run_python: Any) -> None:
     out = run_python(
         """
         import sys, jtree
-        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.callbacks")])
+        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.migrate")])
         print(jtree.layers.Dense.__name__, jtree.init.nfan(3), jtree.callbacks.stop.__name__)
         print(hasattr(jtree, "nothing"))
         """
@@ -189,6 +194,7 @@ ERRORS = {
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
     "LoadError": ValueError,
+    "RuleError": ValueError,
     "CheckpointError": OSError,
     "ChecksumError": OSError,
 }

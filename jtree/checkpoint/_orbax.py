@@ -40,8 +40,33 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Any) -> Any:
     ocp = _ocp()
     context = ocp.Context()
     context.asynchronous.create_directories_asynchronously = False
+    most = _MOST.get()
+    if most is not None:
+        context.memory.write_concurrent_bytes = most
+        context.memory.transfer_concurrent_bytes = most
+        saving = context.array_options.saving
+        saving.storage_options.chunk_byte_size = _CHUNK
+        saving.use_ocdbt = most <= _CHUNK  # it keeps whole arrays, compressed, until it commits
     with _ONE, context:
         return ocp.save_async(path, arrays, custom_metadata=metadata)
+
+
+@contextlib.contextmanager
+def bounded(nbytes: int) -> Iterator[None]:
+    """Write with little more memory than what is written already takes.
+
+    Orbax 0.12.8 copies what are no arrays of JAX, however many, and of these as many bytes at a
+    time as it is allowed to; it refuses an array that has more.
+    """
+    token = _MOST.set(max(nbytes + 1, _CHUNK))
+    try:
+        yield
+    finally:
+        _MOST.reset(token)
+
+
+_MOST: contextvars.ContextVar[int | None] = contextvars.ContextVar("most", default=None)
+_CHUNK = 2**24  # bytes of an array that are encoded at a time
 
 
 def custom_metadata(path: Path) -> Any:

@@ -24,6 +24,7 @@ from ._zip import check_name
 
 File = IO[bytes]
 _NUMPY = {np.dtype(code).newbyteorder("<") for code in "?bhilqBHILQefdFD"}
+DTYPES = {"safetensors": set(NAMES), "npz": _NUMPY, "npy": _NUMPY}
 _PART = 2**30  # bytes of an array above which flax writes it in parts
 
 

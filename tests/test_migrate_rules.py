@@ -1,0 +1,548 @@
+"""Rules of migration: values, laziness, errors, TOML, plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jtree
+from jtree import migrate as m
+from jtree._lazy import LazyArray, read_all
+from jtree.migrate._derived import pieces
+
+A = np.arange(24).reshape(2, 3, 4).astype(np.float32)
+
+
+class Counting:
+    """A source that notes every batch that it is asked for."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self.arrays = arrays
+        self.asked: list[list[Hashable]] = []
+
+    def lazy(self) -> dict[str, LazyArray]:
+        return {k: LazyArray(self, k, x.shape, x.dtype) for k, x in self.arrays.items()}
+
+    def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
+        self.asked.append(list(wanted))
+        return {name: self.arrays[str(name)] for name in wanted}
+
+
+def layers(n: int, **arrays: Any) -> dict[str, Any]:
+    return {f"layers/{i}/{k}": x + i for i in range(n) for k, x in arrays.items()}
+
+
+# rule, source, expected
+VALUES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    (m.rename("a/*/w", "b/*/kernel"), {"a/1/w": A}, {"b/1/kernel": A}),
+    (m.rename("a/**", "**"), {"a/x/y": A, "a/z": A}, {"x/y": A, "z": A}),
+    (m.rename("**/w", "**/v"), {"w": A, "x/y/w": A}, {"v": A, "x/y/v": A}),
+    (m.rename("*/*", "{2}/{1}"), {"a/b": A}, {"b/a": A}),
+    (m.rename("?[01]", "*-*"), {"a0": A, "b1": A}, {"a-0": A, "b-1": A}),
+    (m.rename(r"\.", "/", regex=True), {"a.b.c": A}, {"a/b/c": A}),
+    (m.rename(r"^h(\d+)", r"l/\1", regex=True), {"h12/w": A, "x": A}, {"l/12/w": A, "x": A}),
+    (m.drop(("x", "y/*")), {"x": A, "y/0": A, "z": A}, {"z": A}),
+    (m.tie("e", "h"), {"e": A}, {"e": A, "h": A}),
+    (m.tie("e", "h"), {"e": A, "h": A.copy()}, {"e": A, "h": A}),
+    (m.transpose("w"), {"w": A[0]}, {"w": A[0].T}),
+    (m.transpose("w", (2, 0, 1)), {"w": A}, {"w": A.transpose(2, 0, 1)}),
+    (m.permute("w", (1, 0), axis=-1), {"w": A}, {"w": A[..., [2, 3, 0, 1]]}),
+    (m.flip("w", (0, -1)), {"w": A}, {"w": A[::-1, :, ::-1]}),
+    (m.flip("w", 1), {"w": A}, {"w": A[:, ::-1]}),
+    (m.reshape("w", (4, -1)), {"w": A}, {"w": A.reshape(4, 6)}),
+    (m.reshape("w", ()), {"w": np.ones((1, 1))}, {"w": np.ones(())}),
+    (m.reshape("w", (0, 3)), {"w": np.ones((2, 0))}, {"w": np.ones((0, 3))}),
+    (m.cast("*", "bf16"), {"w": A, "n": np.arange(2)}, {"w": A.astype(jnp.bfloat16), "n": [0, 1]}),
+    (m.cast("*", "f32"), {"z": np.ones(2, complex)}, {"z": np.ones(2, np.complex64)}),
+    (m.cast("*", "int8"), {"n": np.array([True])}, {"n": np.ones(1, np.int8)}),
+    (m.cast("*", np.int16), {"n": np.array([-5, 3])}, {"n": np.array([-5, 3], np.int16)}),
+    (m.scale("w", 0.5), {"w": A}, {"w": A / 2}),
+    (m.scale("w", 2), {"w": np.array([1j])}, {"w": np.array([2j])}),
+    (m.fill("b", (2,), "int8", 3), {"w": A}, {"w": A, "b": np.full(2, 3, np.int8)}),
+    (m.fill("w", (2,), optional=True), {"w": A}, {"w": A}),
+    (
+        m.stack("layers/#/**", "layers/**", axis=-1),
+        layers(11, w=A),
+        {"layers/w": np.stack([A + i for i in range(11)], -1)},
+    ),
+    (
+        m.stack("*_#/*", "{2}/{1}", start=1),
+        {"a_2/w": A + 2, "a_1/w": A, "b_1/w": A, "a_x/w": A},
+        {"w/a": np.stack([A, A + 2]), "w/b": A[None], "a_x/w": A},
+    ),
+    (
+        m.unstack("layers/**", "layers/#/**", axis=1),
+        {"layers/w": A},
+        {f"layers/{i}/w": A[:, i] for i in range(3)},
+    ),
+    (
+        m.split("*/p", ("*/q", "*/k"), axis=2),
+        {"0/p": A},
+        {"0/q": A[..., :2], "0/k": A[..., 2:]},
+    ),
+    (m.split("p", ("q", "k"), axis=1, sizes=(1, 2)), {"p": A}, {"q": A[:, :1], "k": A[:, 1:]}),
+    (
+        m.merge(("*/q", "*/k"), "*/p", axis=1),
+        {"0/k": A[:, :2], "0/q": A},
+        {"0/p": np.concatenate([A, A[:, :2]], 1)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "source", "expected"), VALUES, ids=lambda x: repr(x)[:40])
+def test_each_rule_makes_these_numbers(
+    rule: Any, source: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    counting = Counting(source)
+    found = m.apply([rule], counting.lazy())
+    assert not counting.asked
+    assert set(found) == set(expected)
+    for path, x in found.items():
+        array = x.read()
+        assert (array.shape, array.dtype) == (x.shape, x.dtype)
+        np.testing.assert_array_equal(array, expected[path])
+        for most in (1, 20, 10**6):
+            parts = [p.reshape(-1) for p in next(pieces([x], most))]
+            np.testing.assert_array_equal(np.concatenate(parts), np.ravel(expected[path]))
+
+
+def test_an_array_is_computed_from_only_what_it_needs_in_one_batch() -> None:
+    source = Counting(layers(3, w=A, b=A[0]))
+    found = m.apply([m.stack("layers/#/**", "**"), m.transpose("b", (2, 1, 0))], source.lazy())
+    found["b"].read()
+    assert [sorted(map(str, batch)) for batch in source.asked] == [
+        [f"layers/{n}/b" for n in range(3)]
+    ]
+    read_all((x, None) for x in found.values())
+    assert [len(batch) for batch in source.asked[1:]] == [6]
+
+
+def test_two_parts_of_one_array_read_it_once() -> None:
+    source = Counting({"p": A})
+    found = m.apply([m.split("p", ("q", "k"))], source.lazy())
+    read_all((x, None) for x in found.values())
+    assert source.asked == [["p"]]
+
+
+def test_results_go_where_a_sharding_says() -> None:
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    found = m.apply([m.transpose("w")], {"w": A[0], "n": np.ones(2)})
+    assert isinstance(found["w"].read(device), jax.Array)
+    wide = m.apply([m.flip("n", 0)], {"n": np.ones(2)})["n"].read(device)
+    assert wide.dtype == np.float64  # JAX would lose half of it
+
+
+def test_any_tree_is_a_source() -> None:
+    tree = {"a": [jnp.ones((2, 3)), {"b": np.zeros(2)}], "rate": 0.1, "f": jax.nn.relu}
+    found = m.apply([m.transpose("a/0")], tree)
+    assert repr(found) == ("{'a/0': LazyArray(float32[3, 2]), 'a/1/b': LazyArray(float64[2])}")
+    assert (found.untouched, list(found.other)) == (("a/1/b",), ["f", "rate"])
+    abstract = m.apply([m.transpose("w")], {"w": jax.ShapeDtypeStruct((2, 3), np.float32)})
+    assert abstract["w"].shape == (3, 2)
+    with pytest.raises(jtree.ModelError, match="float32\\[2, 3\\] is abstract"):
+        abstract["w"].read()
+    with pytest.raises(jtree.ArgumentTypeError, match="found none in 3"):
+        m.apply([], 3)
+
+
+def test_what_is_read_from_memory_cannot_be_written_to() -> None:
+    source = {"w": A.copy()}
+    x = m.apply([], source)["w"].read()
+    with pytest.raises(ValueError, match="read-only"):
+        x[0] = 1
+
+
+def test_a_model_is_loaded_from_what_rules_make() -> None:
+    model = {"fc": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
+    source = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.ones(2, np.float32)}
+    rules = [m.rename("fc.weight", "fc/kernel"), m.rename("fc.bias", "fc/bias")]
+    found = m.apply([*rules, m.transpose("fc/kernel")], source)
+    assert jtree.loadmodel(model, found)["fc"]["kernel"].sum() == 6
+
+
+def test_ties_of_the_source_survive_and_tied_places_must_agree() -> None:
+    x = np.ones(2)
+    assert m.apply([m.rename("b", "c")], {"a": x, "b": x}).ties == (("a", "c"),)
+    found = m.apply([m.tie("e", "h")], {"e": A, "h": A + 1})
+    with pytest.raises(jtree.RuleError) as error:
+        found["e"].read()
+    assert str(error.value) == (
+        "tie('e', 'h'): e and h: expected equal numbers, found different ones; leave out the "
+        "wrong one first, with drop('h')"
+    )
+
+
+def test_integers_that_do_not_fit_are_found_when_they_are_read() -> None:
+    found = m.apply([m.cast("n", "int8")], {"n": np.array([300])})
+    with pytest.raises(jtree.RuleError) as error:
+        found["n"].read()
+    assert str(error.value) == "cast('n', 'int8'): n: expected integers that fit, found others"
+    with pytest.raises(jtree.RuleError):
+        m.apply([m.cast("n", "uint8")], {"n": np.array([-1], np.int8)})["n"].read()
+
+
+W = {"w": A, "b/x": A[0]}
+ERRORS: list[tuple[Any, Any, str]] = [
+    (
+        m.rename("c/*", "d/*"),
+        W,
+        "rename('c/*', 'd/*'): 'c/*' matches nothing, and optional=True is not said; the paths "
+        "are w, b/x",
+    ),
+    (
+        m.drop("b/y"),
+        W,
+        "drop('b/y'): 'b/y' matches nothing, and optional=True is not said; did you mean b/x?",
+    ),
+    (
+        m.rename("b/x", "w"),
+        W,
+        "rename('b/x', 'w'): two results at w: one from w, and one from b/x; rename or drop one "
+        "of them first",
+    ),
+    (
+        m.rename("[bw]*", "v", optional=True),
+        {"b1": A, "w1": A},
+        "rename('[bw]*', 'v', optional=True): two results at v: one from b1, and one from w1; "
+        "rename or drop one of them first",
+    ),
+    (
+        m.fill("w", (2,)),
+        W,
+        "fill('w', (2,)): two results at w: one from w, and one that was filled; rename or drop "
+        "one of them first",
+    ),
+    (
+        m.transpose("w"),
+        W,
+        "transpose('w'): w: expected 2 axes, found float32[2, 3, 4]; choose only matrices, or say "
+        "the order of the axes, as axes=(2, 3, 1, 0)",
+    ),
+    (
+        m.transpose("b/x", axes=(0, 2, 1)),
+        W,
+        "transpose('b/x', axes=(0, 2, 1)): b/x: expected 3 axes, found float32[3, 4]; choose only "
+        "arrays with these axes",
+    ),
+    (
+        m.permute("w", (1, 0), axis=1),
+        W,
+        "permute('w', (1, 0), axis=1): w: expected a length of axis 1 that 2 blocks of equal size "
+        "have, found float32[2, 3, 4]; check order= and axis=",
+    ),
+    (
+        m.flip("w", 3),
+        W,
+        "flip('w', 3): w: expected an axis 3, found float32[2, 3, 4]; its axes are 0 to 2",
+    ),
+    (
+        m.reshape("w", (5, -1)),
+        W,
+        "reshape('w', (5, -1)): w: expected elements for [5, -1], found float32[2, 3, 4]; check "
+        "shape=",
+    ),
+    (
+        m.cast("w", "int32"),
+        W,
+        "cast('w', 'int32'): w: expected integers to become int32, found float32[2, 3, 4]; "
+        "numbers are not rounded to integers",
+    ),
+    (
+        m.scale("n", 2.0),
+        {"n": np.arange(2)},
+        "scale('n', 2.0): n: expected floating or complex numbers, found int64[2]; choose only "
+        "such arrays",
+    ),
+    (
+        m.stack("#/w", "w"),
+        {"0/w": A, "1/w": A, "10/w": A},
+        "stack('#/w', 'w'): w: expected numbers from 0 on without a gap, found 0, 1, 10; missing "
+        "2, 3, 4, 5, ... (8 in all); another first number is start=",
+    ),
+    (
+        m.stack("#/w", "w"),
+        {"0/w": A, "00/w": A},
+        "stack('#/w', 'w'): 0/w and 00/w are both number 0 of w",
+    ),
+    (
+        m.stack("#/w", "w"),
+        {"0/w": A, "1/w": A[0]},
+        "stack('#/w', 'w'): 1/w: expected float32[2, 3, 4], as at 0/w, found float32[3, 4]; "
+        "reshape or cast it first, or choose fewer arrays",
+    ),
+    (
+        m.unstack("w", "w#", axis=5),
+        W,
+        "unstack('w', 'w#', axis=5): w: expected an axis 5, found float32[2, 3, 4]; its axes are "
+        "0 to 2",
+    ),
+    (
+        m.split("w", ("a", "b"), axis=1),
+        W,
+        "split('w', ('a', 'b'), axis=1): w: expected an axis 1 that 2 equal parts have, found "
+        "float32[2, 3, 4]; say the length of each with sizes=",
+    ),
+    (
+        m.split("w", ("a", "a")),
+        W,
+        "split('w', ('a', 'a')): two results at a; give each a path",
+    ),
+    (
+        m.merge(("*/q", "*/k"), "*/p"),
+        {"0/q": A, "0/k": A, "1/q": A},
+        "merge(('*/q', '*/k'), '*/p'): '1/k' matches nothing, and optional=True is not said; did "
+        "you mean 1/q or 0/k?",
+    ),
+    (
+        m.merge(("q", "k"), "p"),
+        {"q": A, "k": A[:, :1]},
+        "merge(('q', 'k'), 'p'): k: expected float32[2, 3, 4] but for axis 0, as at q, found "
+        "float32[2, 1, 4]; reshape or cast it first, or choose fewer arrays",
+    ),
+    (
+        m.tie("w", "b/x"),
+        W,
+        "tie('w', 'b/x'): b/x: expected float32[2, 3, 4], as at w, found float32[3, 4]; leave out "
+        "the wrong one first, with drop('b/x')",
+    ),
+    (
+        m.flip("k", 0),
+        {"k": jax.random.split(jax.random.key(0))},
+        "flip('k', 0): k: expected numbers, found key<fry>[2]; PRNG keys can be renamed, dropped "
+        "and tied only",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "source", "message"), ERRORS, ids=lambda x: repr(x)[:30])
+def test_what_does_not_fit_is_refused_before_anything_is_read(
+    rule: Any, source: Any, message: str
+) -> None:
+    counting = Counting(source)
+    with pytest.raises(jtree.RuleError) as error:
+        m.apply([rule], counting.lazy())
+    assert str(error.value) == message
+    assert not counting.asked
+
+
+def test_optional_rules_may_match_nothing() -> None:
+    rules = [
+        m.rename("x", "y", optional=True),
+        m.rename("x", "y", regex=True, optional=True),
+        m.drop("x", optional=True),
+        m.tie("x", "y", optional=True),
+        m.transpose("x", optional=True),
+        m.stack("x/#", "x", optional=True),
+        m.unstack("x", "x/#", optional=True),
+        m.split("x", ("y", "z"), optional=True),
+        m.merge(("x", "y"), "z", optional=True),
+    ]
+    assert m.apply(rules, {"w": A}).untouched == ("w",)
+
+
+MISUSE: list[tuple[Any, str]] = [
+    (
+        lambda: m.rename("a/*", "b/{2}"),
+        "rename('a/*', 'b/{2}'): 'a/*' has 1 wildcard, which cannot fill 'b/{2}'; each '*' takes "
+        "the next one, {1} the first",
+    ),
+    (
+        lambda: m.rename("a/*", "*/{1}"),
+        "rename('a/*', '*/{1}'): use either '*' or numbers such as '{1}' in '*/{1}'",
+    ),
+    (
+        lambda: m.rename("(", "b", regex=True),
+        "rename('(', 'b', regex=True): no regular expression: missing ), unterminated subpattern "
+        "at position 0",
+    ),
+    (lambda: m.rename(3, "b"), "rename: pattern: expected text, found 3"),
+    (lambda: m.drop([]), "drop: where: expected a glob or several, found []"),
+    (lambda: m.drop("[a"), "'[a' is no glob: '[' without its ']'"),
+    (
+        lambda: m.transpose("w", (1, 1)),
+        "transpose('w', axes=(1, 1)): expected axes 0 to 1, each once",
+    ),
+    (lambda: m.permute("w", ()), "permute('w', ()): expected an order of 0 to n - 1, each once"),
+    (lambda: m.flip("w", "x"), "flip: axes: expected integers, found 'x'"),
+    (lambda: m.flip("w", True), "flip: axes: expected an integer, found True"),
+    (
+        lambda: m.reshape("w", (-1, -1)),
+        "reshape('w', (-1, -1)): expected lengths, of which one may be -1",
+    ),
+    (
+        lambda: m.cast("w", "float31"),
+        "expected a dtype such as 'bf16', 'float32' or 'int8', found 'float31'",
+    ),
+    (lambda: m.cast("w", "O"), "expected a dtype of numbers, found 'O'"),
+    (lambda: m.scale("w", "2"), "scale: by: expected a number, found '2'"),
+    (lambda: m.fill("w", (-1,)), "fill('w', (-1,)): expected lengths of 0 or more"),
+    (
+        lambda: m.fill("w", (), "int8", 300),
+        "fill('w', (), dtype='int8', value=300): int8 has no 300",
+    ),
+    (
+        lambda: m.stack("layers/*/w", "w"),
+        "stack('layers/*/w', 'w'): pattern: expected one '#', for the number, found "
+        "'layers/*/w'; write 'layers/#/**'",
+    ),
+    (
+        lambda: m.split("w", ("a", "b"), sizes=(1,)),
+        "split('w', ('a', 'b'), sizes=(1,)): expected a size for each of into=",
+    ),
+    (
+        lambda: m.merge(("a/*", "b"), "c"),
+        "merge(('a/*', 'b'), 'c'): expected patterns with as many wildcards each",
+    ),
+    (
+        lambda: m.apply(["x"], {"w": A}),  # type: ignore[list-item]
+        "expected rules such as jtree.migrate.rename('a', 'b'), found 'x'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), MISUSE, ids=range(len(MISUSE)))
+def test_a_rule_that_makes_no_sense_is_refused_when_it_is_written(make: Any, message: str) -> None:
+    with pytest.raises(jtree.ArgumentError) as error:
+        make()
+    assert str(error.value) == message
+
+
+EVERY = [case[0] for case in VALUES] + [case[0] for case in ERRORS]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+@given(st.lists(st.sampled_from(EVERY) | st.builds(m.fill, TEXTS, st.just((1,)))))
+def test_rules_come_back_from_toml(tmp_path_factory: Any, rules: list[Any]) -> None:
+    file: Path = tmp_path_factory.mktemp("toml") / "rules.toml"
+    file.write_text(m.to_toml(rules) or "rules = []", "utf-8")
+    again = m.read_rules(file)
+    assert again == tuple(rules)
+    assert list(map(repr, again)) == list(map(repr, rules))
+
+
+TOML: list[tuple[str, str]] = [
+    ("a = 1", "expected tables [[rules]] and nothing else, found a"),
+    ("", "expected tables [[rules]] and nothing else, found none"),
+    ("x", "this is no TOML: Expected '=' after a key in a key/value pair (at end of document)"),
+    (
+        '[[rules]]\nrule = "renam"',
+        "rule 1: expected rule = and the name of one, found 'renam'; did you mean rename?",
+    ),
+    ('[[rules]]\nrule = "drop"', "rule 1: drop needs where"),
+    (
+        '[[rules]]\nrule = "drop"\nwher = "x"',
+        "rule 1: drop has no argument 'wher'; did you mean where?",
+    ),
+    (
+        '[[rules]]\nrule = "drop"\nwhere = "x"\n[[rules]]\nrule = "flip"\nwhere = "x"\naxes = "y"',
+        "rule 2: flip: axes: expected integers, found 'y'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), TOML)
+def test_a_toml_file_that_is_wrong_says_where(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "rules.toml"
+    file.write_text(text)
+    with pytest.raises(jtree.ArgumentError) as error:
+        m.read_rules(file)
+    assert str(error.value) == f"{file}: {message}"
+    with pytest.raises(jtree.CheckpointError, match="no rules can be read"):
+        m.read_rules(tmp_path / "none.toml")
+
+
+def test_a_plan_says_what_comes_from_where_without_reading() -> None:
+    source = Counting({"h.0.w": A, "h.1.w": A, "b": A[0], "old": A, "e": np.ones(2)})
+    rules = [
+        m.rename(r"\.", "/", regex=True),
+        m.stack("h/#/w", "w"),
+        m.drop("old"),
+        m.fill("f", ()),
+    ]
+    found = m.plan([*rules, m.transpose("b")], source.lazy())
+    assert not source.asked
+    assert str(found) == (
+        "source                                           destination\n"
+        "h.0.w, h.1.w  float32[2, 3, 4] and 1 like it  →  w            float32[2, 2, 3, 4]  1, 2\n"
+        "b             float32[3, 4]                   →  b            float32[4, 3]        5\n"
+        "e             float64[2]                      →  e            float64[2]           "
+        "untouched\n"
+        "(filled)                                      →  f            float32[]            4\n"
+        "old           float32[2, 3, 4]                →  (dropped)                         3\n"
+        "\n"
+        "1  rename('\\\\.', '/', regex=True)  2 places\n"
+        "2  stack('h/#/w', 'w')             1 place\n"
+        "3  drop('old')                     1 place\n"
+        "4  fill('f', ())                   1 place\n"
+        "5  transpose('b')                  1 place\n"
+        "4 arrays, 260 bytes; 1 dropped; 1 untouched"
+    )
+    assert json.loads(json.dumps(found.to_json()))["arrays"][0] == {
+        "path": "w",
+        "array": "float32[2, 2, 3, 4]",
+        "sources": {"h.0.w": "float32[2, 3, 4]", "h.1.w": "float32[2, 3, 4]"},
+        "rules": [1, 2],
+    }
+    assert (found.untouched, found.dropped) == (("e",), {"old": 3})
+
+
+SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
+
+
+@st.composite
+def inverses(draw: Any) -> tuple[tuple[int, ...], list[Any]]:
+    """Draw a shape and rules that undo each other."""
+    shape = draw(SHAPES)
+    axes = draw(st.permutations(range(len(shape))))
+    axis = draw(st.integers(0, len(shape) - 1))
+    order = draw(st.permutations(range(shape[axis])))
+    pairs = [
+        ([m.transpose("x", axes)], [m.transpose("x", np.argsort(axes).tolist())]),
+        ([m.flip("x", axis)], [m.flip("x", axis - len(shape))]),
+        ([m.permute("x", order, axis)], [m.permute("x", np.argsort(order).tolist(), axis)]),
+        ([m.reshape("x", (-1,))], [m.reshape("x", shape)]),
+        ([m.unstack("x", "x/#", axis, 7)], [m.stack("x/#", "x", axis, 7)]),
+        (
+            [m.split("x", [f"x{n}" for n in range(shape[axis])], axis)],
+            [m.merge([f"x{n}" for n in range(shape[axis])], "x", axis)],
+        ),
+        ([m.scale("x", 2.0)], [m.scale("x", 0.5)]),
+        ([m.cast("x", "f64")], [m.cast("x", "f32")]),
+        ([m.rename("x", "y/z")], [m.rename("y/*", "x")]),
+    ]
+    chosen = draw(st.lists(st.sampled_from(pairs[:4]), max_size=3))
+    forth, back = draw(st.sampled_from(pairs))
+    undo = [rule for _, rules in reversed(_fitting(chosen, shape)) for rule in rules]
+    return shape, [
+        *[r for rules, _ in _fitting(chosen, shape) for r in rules],
+        *undo,
+        *forth,
+        *back,
+    ]
+
+
+def _fitting(pairs: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """Keep those after which the shape is what it was, so that the next ones fit."""
+    x = {"x": jax.ShapeDtypeStruct(shape, np.float32)}
+    return [pair for pair in pairs if m.apply(pair[0], x)["x"].shape == shape]
+
+
+@given(inverses(), st.integers(1, 40))
+def test_rules_that_undo_each_other_change_nothing(
+    drawn: tuple[tuple[int, ...], list[Any]], most: int
+) -> None:
+    shape, rules = drawn
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    found = m.apply(rules, {"x": x})["x"]
+    np.testing.assert_array_equal(found.read(), x)
+    parts = [part.reshape(-1) for part in next(pieces([found], most))]
+    np.testing.assert_array_equal(np.concatenate(parts), x.reshape(-1))

@@ -5,6 +5,7 @@ Axes:      transpose, permute, flip, reshape
 Numbers:   cast, scale, fill
 Several:   stack, unstack, split, merge
 Applied:   apply, Migrated, Rule
+By type:   convert, Report, linen, flattened
 """
 
 from ._apply import Migrated as Migrated
@@ -13,12 +14,16 @@ from ._axes import flip as flip
 from ._axes import permute as permute
 from ._axes import reshape as reshape
 from ._axes import transpose as transpose
+from ._convert import convert as convert
+from ._flattened import flattened as flattened
+from ._linen import linen as linen
 from ._numbers import cast as cast
 from ._numbers import fill as fill
 from ._numbers import scale as scale
 from ._places import drop as drop
 from ._places import rename as rename
 from ._places import tie as tie
+from ._report import Report as Report
 from ._rule import Rule as Rule
 from ._split import merge as merge
 from ._split import split as split

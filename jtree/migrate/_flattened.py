@@ -1,0 +1,61 @@
+"""A dense layer after a flattened image: its rows in the order of the image's axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """A dense layer whose input is an image that was flattened; made by `migrate.flattened`."""
+
+    path: str
+    shape: tuple[int, ...]
+
+    def permute(self, kernel: Any, *, channels_first: bool) -> Any:
+        """Return a kernel (in, out) for the other order of axes than the one that it has now."""
+        channels, *space = self.shape
+        axes = len(self.shape)
+        if channels_first:  # to channels last
+            found = kernel.reshape(channels, *space, -1).transpose(*range(1, axes), 0, axes)
+        else:
+            found = kernel.reshape(*space, channels, -1)
+            found = found.transpose(axes - 1, *range(axes - 1), axes)
+        return np.ascontiguousarray(found).reshape(kernel.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of features."""
+        return math.prod(self.shape)
+
+
+def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
+    """Return a rule for `convert`: this dense layer's input is a flattened image.
+
+    PyTorch and Equinox flatten `(channels, height, width)`, Flax, Keras and jtree
+    `(height, width, channels)`. Where the two orders differ the rows of the kernel are permuted.
+
+    Args:
+      path: the dense layer, by its name in the model or in the source.
+      shape: `(channels, *space)` of what is flattened, without the batch.
+
+    Returns:
+      A rule.
+
+    Example:
+      >>> migrate.flattened("classifier/0", shape=(16, 7, 7))
+      Flattened(path='classifier/0', shape=(16, 7, 7))
+    """
+    found = tuple(shape)
+    if len(found) < 2 or not all(type(n) is int and n > 0 for n in found):
+        raise ArgumentError(
+            f"flattened: expected a shape (channels, *space) of positive numbers, found {shape!r}"
+        )
+    return Flattened(path, found)

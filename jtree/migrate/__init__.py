@@ -5,7 +5,7 @@ Axes:      transpose, permute, flip, reshape
 Numbers:   cast, scale, fill
 Several:   stack, unstack, split, merge
 Applied:   apply, Migrated, Rule
-By type:   convert, Report, linen, flattened
+By type:   convert, Report, linen, flattened, transposed_padding
 """
 
 from ._apply import Migrated as Migrated
@@ -16,6 +16,7 @@ from ._axes import reshape as reshape
 from ._axes import transpose as transpose
 from ._convert import convert as convert
 from ._flattened import flattened as flattened
+from ._flattened import transposed_padding as transposed_padding
 from ._linen import linen as linen
 from ._numbers import cast as cast
 from ._numbers import fill as fill

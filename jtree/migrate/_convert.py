@@ -75,7 +75,10 @@ def convert(
     flattened = [rule for rule in given if isinstance(rule, Flattened)]
     others = [rule for rule in given if not isinstance(rule, Flattened)]
     found = source_of(
-        source, layout_of(layout), rename, lambda arrays: apply(others, arrays) if others else arrays
+        source,
+        layout_of(layout),
+        rename,
+        lambda arrays: apply(others, arrays) if others else arrays,
     )
     target = _destination(model)
     work = Work(target, found, flattened)
@@ -121,5 +124,3 @@ def _explained(x: Mismatch, work: Work) -> Mismatch:
     near = did_you_mean(tried, work.unused())
     text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{near}"
     return x._replace(text=text)
-
-

@@ -1,4 +1,4 @@
-"""A dense layer after a flattened image: its rows in the order of the image's axes."""
+"""What users say of layers: a dense layer after a flattened image, a padding in other terms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._errors import ArgumentError
+from ._layer import per_axis
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,36 @@ def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
             f"flattened: expected a shape (channels, *space) of positive numbers, found {shape!r}"
         )
     return Flattened(path, found)
+
+
+def transposed_padding(
+    window: Sequence[int],
+    *,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+) -> tuple[tuple[int, int], ...]:
+    """Return the padding of a transposed convolution in Flax that PyTorch's layer has.
+
+    PyTorch's `padding` is that of the convolution whose gradient the layer is; Flax and
+    `jax.lax.conv_transpose` pad the input that is spread by the strides.
+
+    Args:
+      window: the sizes of the kernel.
+      padding: PyTorch's, a number or one per axis.
+      output_padding: PyTorch's.
+      dilation: distances within the window.
+
+    Returns:
+      A pair (before, after) for each axis, as `padding` of `nnx.ConvTranspose` takes it.
+
+    Example:
+      >>> migrate.transposed_padding((4, 4), padding=1)
+      ((2, 2), (2, 2))
+
+    Source: `torch.nn.ConvTranspose2d`, https://docs.pytorch.org/docs/stable/nn.html.
+    """
+    axes = len(window)
+    pads, extras, spread = (per_axis(x, axes) for x in (padding, output_padding, dilation))
+    sizes = zip(window, pads, extras, spread, strict=True)
+    return tuple((d * (n - 1) - p, d * (n - 1) - p + extra) for n, p, extra, d in sizes)

@@ -22,12 +22,14 @@ class Part(NamedTuple):
       roles: what it is in the common form; several are packed one after another.
       turn: its way there, and back.
       axis: along which it is packed.
+      rows: how many rows the packed arrays are in; 0 where they are in none.
     """
 
     name: str
     roles: tuple[str, ...]
     turn: Turn = VECTOR
     axis: int = 0
+    rows: int = 0
 
 
 Form: TypeAlias = tuple[Part, ...]

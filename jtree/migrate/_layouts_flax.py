@@ -174,7 +174,6 @@ _CONTAINERS = {
 }
 
 
-
 def _uncollected(steps: Steps) -> Steps:
     """Leave out the collection that linen's variables are in."""
     return steps[1:] if steps[:1] in (("params",), ("batch_stats",)) else steps

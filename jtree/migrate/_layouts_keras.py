@@ -29,6 +29,34 @@ def _heads(name: str, role: str, inputs: int, outputs: int) -> Form:
     )
 
 
+def _gated(gates: str) -> Form:
+    return (Part("bias", tuple(f"bias_{g}" for g in gates)),)
+
+
+def _recurrent(gates: str, biases: Form) -> Form:
+    """Return the cell of a layer: its arrays are named, or numbered in a file."""
+    parts = (
+        Part("kernel", tuple(f"input_{g}" for g in gates), MATRIX, 1),
+        Part("recurrent_kernel", tuple(f"hidden_{g}" for g in gates), MATRIX, 1),
+        *biases,
+    )
+    return tuple(
+        part._replace(name=f"{cell}{name}")
+        for cell in ("", *(f"{x}_cell/" for x in ("lstm", "gru", "simple_rnn")), "cell/")
+        for n, part in enumerate(parts)
+        for name in (part.name, f"vars/{n}")
+    )
+
+
+# A GRU's two biases, for the input and for the state: what `reset_after=True`, the default, has.
+# Without it the layer is another function, and has one row only.
+_PAIR = Part(
+    "bias",
+    ("bias_z", "bias_r", "bias_n", "bias_z", "bias_r", "hidden_bias_n"),
+    _VECTOR,
+    rows=2,
+)
+
 _FORMS: dict[str, Form] = {
     "dense": _vars(kernel=("kernel", MATRIX), bias=_BIAS),
     "conv": _vars(kernel=("kernel", CONV), bias=_BIAS),
@@ -43,6 +71,9 @@ _FORMS: dict[str, Form] = {
     "group_norm": _vars(gamma=("scale", _VECTOR), beta=_BIAS),
     "rms_norm": _vars(scale=("scale", _VECTOR)),
     "embedding": _vars(embeddings=("table", MATRIX)),
+    "lstm": _recurrent("ifgo", _gated("ifgo")),
+    "gru": _recurrent("zrn", (_PAIR,)),
+    "rnn": _recurrent("h", _gated("h")),
     "attention": (
         *_heads("query", "query", 1, 2),
         *_heads("key", "key", 1, 2),

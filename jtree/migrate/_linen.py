@@ -71,7 +71,8 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         node = context.module
         path = steps("/".join(("params", *node.path)), LINEN)
-        if path not in layers and not any(path[:n] in layers for n in range(len(path))):
+        own = hasattr(type(node), context.method_name)  # not a function that linen lifts
+        if own and not any(path[:n] in layers for n in range(len(path) + 1)):
             found = recognise(node, (LINEN,))
             if found is not None:
                 layers[path] = found

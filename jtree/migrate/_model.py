@@ -85,7 +85,9 @@ def _optional(walked: Walk) -> frozenset[str]:
     return frozenset(
         slot.path
         for slot in walked.slots
-        if not isnumeric(slot.value) or slot.path in exact or slot.path.startswith(frozen or ("\0",))
+        if not isnumeric(slot.value)
+        or slot.path in exact
+        or slot.path.startswith(frozen or ("\0",))
     )
 
 

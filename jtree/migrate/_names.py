@@ -12,7 +12,7 @@ from ._layer import Layout, Steps
 
 Rename: TypeAlias = Mapping[str, str] | Callable[[str], str] | None
 
-_NUMBERED = re.compile(r"(.*[A-Za-z])_(\d+|\*)")
+_NUMBERED = re.compile(r"(.*?[A-Za-z0-9])((?:_(?:\d+|\*))+)")
 
 
 def steps(name: str, layout: Layout) -> Steps:
@@ -29,7 +29,7 @@ def steps(name: str, layout: Layout) -> Steps:
 
 def _unnumbered(step: str) -> Steps:
     found = _NUMBERED.fullmatch(step)
-    return (found[1], found[2]) if found else (step,)
+    return (found[1], *found[2][1:].split("_")) if found else (step,)
 
 
 def renamed(names: Iterable[str], layout: Layout, rename: Rename) -> dict[str, Steps]:
@@ -49,7 +49,8 @@ def renamed(names: Iterable[str], layout: Layout, rename: Rename) -> dict[str, S
         out[name] = found if hit is None else _replace(found, *changes[hit])
     unused = [old for old in rename if old not in used]
     if unused:
-        near = did_you_mean(unused[0], [*known, *(name.rpartition(".")[0] for name in known)])
+        layers = [name.rpartition(layout.separator)[0] for name in known]
+        near = did_you_mean(unused[0], dict.fromkeys([*known, *layers]))
         raise PathError(f"rename: {unused[0]!r} matches nothing in the source{near}")
     return out
 

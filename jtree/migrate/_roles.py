@@ -31,8 +31,10 @@ def read(form: Form, fetch: Callable[[Steps], Any], options: Options) -> Roles:
         x = fetch(inner(part))
         if x is None or not part.roles:
             continue
+        if part.rows:
+            x = x.reshape(-1) if x.shape[:-1] == (part.rows,) else x[:0]
         packed = len(part.roles) > 1
-        if packed and (x.ndim <= part.axis or x.shape[part.axis] % len(part.roles)):
+        if packed and (x.ndim <= part.axis or not x.size or x.shape[part.axis] % len(part.roles)):
             continue
         blocks = np.split(x, len(part.roles), part.axis) if packed else [x]
         for role, block in zip(part.roles, blocks, strict=True):

@@ -17,7 +17,7 @@ from ._layer import Form, Layer, Part, Steps
 from ._model import Model
 from ._names import steps
 from ._report import Converted, Report, Setting
-from ._roles import Roles, inner, read, unheld, write
+from ._roles import ONES, Roles, inner, read, unheld, write
 from ._settings import differing, suspicious
 
 CONSTANTS = {"counter": np.int32(2**30), "first": np.bool_(False)}  # Equinox's: enough batches
@@ -116,6 +116,11 @@ class Work:
             blocks = [found[path] for found in done if path in found]
             if len(blocks) == len(spots):
                 self.values[path] = blocks[0] if target.number is None else _stack(blocks)
+        short = [
+            spot for spot, found in zip(spots, done, strict=True) if len(found) < len(target.parts)
+        ]
+        if short:
+            self._note_tried(target, form, short[0].prefix)
         self._report(target, form, spots, own)
         return None
 
@@ -124,13 +129,18 @@ class Work:
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Return the arrays of one layer, of one that may be in a stack."""
         options = own.options if own is not None else target.layer.options
-        ranks = {inner(part): part.turn.rank(options) for part in form} if spot.place is not None else {}
+        ranks = (
+            {inner(part): part.turn.rank(options) for part in form}
+            if spot.place is not None
+            else {}
+        )
         roles = read(form, lambda name: self._fetch(spot, name, ranks.get(name)), options)
         self._ignore(form, spot)
         self._flatten(target, spot, roles)
+        held = {role for part in target.parts.values() for role in part.roles}
         if "mean" in roles:
-            roles |= {name: x for name, x in CONSTANTS.items() if name in target.layer.roles}
-        self._check_held(target, spot, roles)
+            roles |= {name: x for name, x in CONSTANTS.items() if name in held}
+        self._check_held(target, form, spot, roles, held)
         self._remember(target, spot, roles)
         found = {}
         for path, part in target.parts.items():
@@ -170,20 +180,26 @@ class Work:
             kernel = roles["kernel"]
             if target.layer.kind != "dense" or kernel.shape[0] != rule.size:
                 expected = f"a dense layer with {rule.size} inputs"
-                self._problem(target.path, "shape", expected, f"{target.layer.kind} {describe(kernel)}")
+                self._problem(
+                    target.path, "shape", expected, f"{target.layer.kind} {describe(kernel)}"
+                )
             elif self.source.layout.channels_first != target.layer.layout.channels_first:
                 first = self.source.layout.channels_first
                 roles["kernel"] = rule.permute(kernel, channels_first=first)
                 self.reordered.add(target.place)
 
-    def _check_held(self, target: Target, spot: Spot, roles: Roles) -> None:
-        held = {role for part in target.parts.values() for role in part.roles}
+    def _check_held(
+        self, target: Target, form: Form, spot: Spot, roles: Roles, held: set[str]
+    ) -> None:
+        """Refuse numbers that the layer has no place for, unless they change nothing."""
         for role in unheld(roles, held):
-            advice = _ADVICE.get(role, "give the layer this parameter")
-            found = f"{describe(roles[role])} that is not neutral"
+            places = [(*spot.prefix, *inner(part)) for part in form if role in part.roles]
+            names = [self.source.entries[x].name for x in places if x in self.source.entries]
+            number = "one" if role in ONES else "zero"
             what = f"no {role.replace('_', ' ')} in {target.layer.type}"
-            where = self.source.layout.separator.join(spot.prefix)
-            self._problem(target.path, "kind", what, f"{found} at {where}", f"; {advice}")
+            found = f"{describe(roles[role])}, not all {number}, in {' and '.join(names)}"
+            advice = _ADVICE.get(role, "give the layer this parameter, or drop it with a rule")
+            self._problem(target.path, "kind", what, found, f"; {advice}")
 
     def _remember(self, target: Target, spot: Spot, roles: Roles) -> None:
         """Keep what warnings and tied heads need to know."""
@@ -204,7 +220,9 @@ class Work:
                 break
         rank = len(slot.shape)
         found = [self._fetch(spot, place[-1:], rank) for spot in spots]
-        self.tried.setdefault(path, self.source.layout.separator.join((*names[-1], place[-1])))
+        short = [spot.prefix for spot, x in zip(spots, found, strict=True) if x is None]
+        tried = (*(short or names[-1:])[0], place[-1])
+        self.tried.setdefault(path, self.source.layout.separator.join(tried))
         if found and all(x is not None for x in found):
             self.values[path] = found[0] if len(spots) == 1 and number is None else _stack(found)
             taken = [self.source.entries[*spot.prefix, place[-1]].name for spot in spots]
@@ -242,7 +260,9 @@ class Work:
     def _check_flattened(self) -> None:
         for path, rule in self.flattened.items():
             if path not in self.told:
-                self._problem(rule.path, "missing", "a dense layer for flattened", "none of that name")
+                self._problem(
+                    rule.path, "missing", "a dense layer for flattened", "none of that name"
+                )
 
     def _note_tried(self, target: Target, form: Form, prefix: Steps) -> None:
         for path, part in target.parts.items():

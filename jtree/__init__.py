@@ -5,7 +5,7 @@ What is in it:   trainables, modules, children, count, isnumeric, trainable, wal
 Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
-Files:           save, save_async, load, inspect, verify, Checkpoint, Saving
+Files:           save, save_async, save_as, load, open, inspect, verify, Checkpoint, Saving
 Shapes:          outputsize
 Modules:         layers, init, callbacks, migrate
 Errors:          JtreeError, and those that derive from it
@@ -49,7 +49,9 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import Saving as Saving
 from .checkpoint import inspect as inspect
 from .checkpoint import load as load
+from .checkpoint import open as open
 from .checkpoint import save as save
+from .checkpoint import save_as as save_as
 from .checkpoint import save_async as save_async
 from .checkpoint import verify as verify
 

@@ -126,6 +126,46 @@ def stats(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     _print_table(("path", "min", "max", "mean", "std", "NaN", "Inf", ""), rows)
 
 
+@_command
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.", show_default=False)],
+    target: Annotated[
+        str, typer.Argument(metavar="DST", help="A path to write to.", show_default=False)
+    ],
+    rules: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Apply the rules of this TOML file.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Write these resulting paths only.")
+    ] = None,
+    cast: Annotated[
+        str | None, typer.Option(metavar="DTYPE", help="Convert floating arrays, as to bf16.")
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="orbax, safetensors or npz; else DST's ending says."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make another checkpoint of one, and check it; killed and run again, it goes on.
+
+    Exit code 1 if what was written is wrong; DST is then not there.
+    """
+    from .checkpoint import inspect
+    from .migrate import Plan, _file, _memory, convert_file, read_rules
+
+    options: Any = {"rules": read_rules(rules) if rules else (), "where": where, "cast": cast}
+    if dry_run:
+        plan = Plan(_file.prepared(inspect(source), **options))
+        _print(plan.to_json() if as_json else plan)
+        return
+    _memory.return_freed_memory()
+    done = convert_file(source, target, format=format, **options)  # type: ignore[arg-type]
+    _print(done.to_json() if as_json else str(done))
+    raise typer.Exit(bool(done.wrong))
+
+
 @app.command()
 def demo(
     out: Annotated[

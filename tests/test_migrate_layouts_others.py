@@ -122,6 +122,10 @@ def test_gru_and_positions_of_keras() -> None:
         close(nn.RNN(nn.GRUCell(5)).apply(found, x), expected)
 
 
+def group_norm() -> Any:
+    return nnx.GroupNorm(4, 2, epsilon=1e-5, rngs=RNGS)
+
+
 HAIKU: list[tuple[str, Any, Any, tuple[int, ...]]] = [
     ("linear", lambda hk: hk.Linear(4), lambda: nnx.Linear(4, 4, rngs=RNGS), VECTORS),
     (
@@ -138,7 +142,7 @@ HAIKU: list[tuple[str, Any, Any, tuple[int, ...]]] = [
     ),
     (
         "batch_norm",
-        lambda hk: lambda x: hk.BatchNorm(True, True, 0.9)(x, is_training=False),
+        lambda hk: lambda x: hk.BatchNorm(True, True, 0.9)(x, is_training=hk.running_init()),
         lambda: nnx.BatchNorm(4, use_running_average=True, rngs=RNGS),
         IMAGES,
     ),
@@ -148,7 +152,7 @@ HAIKU: list[tuple[str, Any, Any, tuple[int, ...]]] = [
         lambda: nnx.LayerNorm(4, epsilon=1e-5, rngs=RNGS),
         VECTORS,
     ),
-    ("group_norm", lambda hk: hk.GroupNorm(2), lambda: group_norm(), IMAGES),
+    ("group_norm", lambda hk: hk.GroupNorm(2), group_norm, IMAGES),
     (
         "rms_norm",
         lambda hk: hk.RMSNorm(-1),
@@ -164,10 +168,6 @@ HAIKU: list[tuple[str, Any, Any, tuple[int, ...]]] = [
         VECTORS,
     ),
 ]
-
-
-def group_norm() -> Any:
-    return nnx.GroupNorm(4, 2, epsilon=1e-5, rngs=RNGS)
 
 
 @pytest.mark.parametrize(("name", "call", "build", "shape"), HAIKU, ids=[x[0] for x in HAIKU])

@@ -51,7 +51,7 @@ def last(x: Any) -> Any:
 def randomised(layer: Any) -> Any:
     for x in layer.parameters():
         torch.nn.init.normal_(x, std=0.5)
-    for name, x in layer.named_buffers():
+    for x in layer.buffers():
         if x.is_floating_point():
             torch.nn.init.uniform_(x, 0.5, 2.0)
     return layer.eval()
@@ -407,8 +407,8 @@ def test_gru() -> None:
         migrate.convert(model, layer)
     assert str(caught.value) == (
         "nothing was loaded: 1 mismatch\n"
-        "  cell: expected no hidden bias n in GRUCell, found float32[5], not all zero, in bias_hh_l0; "
-        "use a GRU that has this bias, as flax.linen.GRUCell and eqx.nn.GRUCell do"
+        "  cell: expected no hidden bias n in GRUCell, found float32[5], not all zero, in "
+        "bias_hh_l0; use a GRU that has this bias, as flax.linen.GRUCell and eqx.nn.GRUCell do"
     )
     layer.bias_hh_l0[10:] = 0
     close(nnx_apply(model, layer, x), layer(torch.tensor(x))[0])

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _path
-from .._errors import CheckpointError, ChecksumError
+from .._errors import CheckpointError, ChecksumError, ModelError
 from .._lazy import LazyArray
 from .._walk import walk
 from . import _files, _orbax
 from ._checksum import in_threads, is_damaged
 from ._encoding import PACK, Stored, Ties, aligned, decode
+from ._formats import open_file
 from ._progress import progress
+from ._reading import Opened
 
 NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
 BATCH = 2**28  # bytes that are read at a time
@@ -29,9 +31,10 @@ class Checkpoint(Mapping[str, LazyArray]):
 
     Attributes:
       path: where it is.
-      format: what wrote it: `"jtree"`, `"Orbax v1"` or `"Orbax v0"`.
+      format: what wrote it: `"jtree"`, `"Orbax v1"`, `"Orbax v0"`, `"safetensors"`, `"PyTorch"`,
+        `"msgpack"`, `"npz"`, `"npy"`, `"Equinox"` or `"Keras"`.
       tree: the state that was saved, with a `LazyArray` in the place of each array.
-      metadata: the JSON that was given to `save`.
+      metadata: the JSON that was given to `save`, or what another format has of the kind.
       ties: the paths of places that hold one array.
       checksums: whether there is a checksum for each array.
       packed: whether small arrays are stored as one.
@@ -62,12 +65,13 @@ class Checkpoint(Mapping[str, LazyArray]):
     @property
     def checksums(self) -> bool:
         """Whether there is a checksum for each array."""
-        return isinstance(self.source, Arrays)
+        return bool(getattr(self.source, "checksums", False))
 
     @property
     def packed(self) -> bool:
         """Whether small arrays are stored as one."""
-        return self.checksums and any(x.parts == (PACK,) for x in self.source.stored.values())
+        stored = getattr(self.source, "stored", {})
+        return any(x.parts == (PACK,) for x in stored.values())
 
     @property
     def nbytes(self) -> int:
@@ -125,6 +129,8 @@ class Read(NamedTuple):
 
 class Arrays:
     """The arrays that jtree wrote, by their names, which are (parts, offset)."""
+
+    checksums = True
 
     def __init__(self, path: _files.Path, *, verify: bool, shown: bool) -> None:
         self.path = path
@@ -293,7 +299,7 @@ def inspect(path: str | os.PathLike[str], /) -> Checkpoint:
 
     Args:
       path: a checkpoint that `save` wrote, or Orbax by itself: version 1, or a step directory of
-        version 0.
+        version 0; or a file of another library, as `jtree.open` reads them.
 
     Returns:
       A `Checkpoint`: a mapping from paths to lazy arrays, which prints as a tree. It can be given
@@ -317,6 +323,9 @@ def inspect(path: str | os.PathLike[str], /) -> Checkpoint:
 def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) -> Checkpoint:
     """Return an opened checkpoint; `verify` says whether what is read later is checked."""
     place = _files.locate(_files.as_path(path))
+    found_file = open_file(place, verify=verify)
+    if found_file is not None:
+        return _as_checkpoint(place, found_file)
     metadata = _orbax.custom_metadata(place)
     if isinstance(metadata, dict) and NAME in metadata:
         return _open_jtree(place, metadata[NAME], Arrays(place, verify=verify, shown=shown))
@@ -325,6 +334,19 @@ def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) ->
         source = PlainArrays(place, found.items)
         tree = source.tree()
     return Checkpoint(str(place), f"Orbax {found.version}", tree, found.metadata, (), source)
+
+
+def _as_checkpoint(place: _files.Path, found: Opened) -> Checkpoint:
+    """Return what is in a file of another library as a checkpoint."""
+    try:
+        opened = Checkpoint(
+            str(place), found.format, found.tree, found.metadata, found.ties, found.source
+        )
+        for path in opened:
+            path.encode()  # text that can be printed
+    except (ModelError, UnicodeError, RecursionError) as error:
+        raise CheckpointError(f"{place}: its names cannot be used: {error}") from error
+    return opened
 
 
 def _open_jtree(place: _files.Path, structure: Any, source: Arrays) -> Checkpoint:

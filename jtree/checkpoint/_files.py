@@ -62,27 +62,33 @@ def workplace(target: Path) -> Iterator[Path]:
     It is locked as long as this process lives, so that `sweep` knows those that nobody needs.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_WORK}"
-    work.mkdir()
-    with _lock(work, wait=True):
+    with contextlib.ExitStack() as stack:
+        work = _claim(target, stack)
         try:
             yield work
         finally:
             _remove(work)
 
 
-def sweep(target: Path) -> None:
-    """Remove what processes that were killed have left beside a target.
+def _claim(target: Path, stack: contextlib.ExitStack) -> Path:
+    """Make and lock a directory; again, where another process swept it away in between."""
+    while True:
+        work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_WORK}"
+        work.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            stack.enter_context(_lock(work, wait=True))
+        if work.exists():
+            return work
 
-    An empty directory may be one that another process is about to lock.
-    """
+
+def sweep(target: Path) -> None:
+    """Remove what processes that were killed have left beside a target."""
     if not is_local(target) or not target.parent.exists():
         return
     for work in _workplaces(target):
         with contextlib.suppress(OSError), _lock(work, wait=False):
-            recover(target, work)
-            if any(work.iterdir()):
-                _remove(work)
+            _recover(target, work)
+            _remove(work)
 
 
 def install(new: Path, target: Path, *, overwrite: bool) -> None:
@@ -104,7 +110,7 @@ def install(new: Path, target: Path, *, overwrite: bool) -> None:
             raise
 
 
-def recover(target: Path, work: Path) -> None:
+def _recover(target: Path, work: Path) -> None:
     """Put an old checkpoint back, where its replacement was killed between two renames."""
     if (work / "old").exists() and not target.exists():
         (work / "old").rename(target)

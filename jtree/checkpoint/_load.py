@@ -17,6 +17,7 @@ from .._path import Where
 from .._state import Placement, load_into
 from .._ties import Ties
 from ._checkpoint import Checkpoint, batches, open_checkpoint
+from ._equinox import by_position
 from ._files import as_path
 from ._orbax import quiet
 from ._progress import progress as bar
@@ -39,7 +40,8 @@ def load(
     """Return the state that was saved, or a model like `into` with its numbers.
 
     Args:
-      path: a checkpoint that `save` wrote, or Orbax by itself.
+      path: a checkpoint that `save` wrote, or Orbax by itself, or any file that `jtree.open` reads.
+        The arrays of an Equinox file have no names: they are taken in the order of `into`.
       into: a model, which may be abstract; None returns the state, with NumPy arrays.
       where: a glob over paths, several, or a predicate `(path, leaf) -> bool`: only these places
         are read. The rest of `into` stays as it is; of a state only these places are returned.
@@ -79,7 +81,8 @@ def load(
         tree = narrow(found.tree, where)
         return read_tree(tree) if place is None else read_tree(tree, _exact(place))
     options: dict[str, Any] = {"strict": strict, "filter": filter, "none": none, "ties": ties}
-    return load_into(into, found.tree, where=where, place=place, **options)
+    tree = by_position(found, into) if found.format == "Equinox" else found.tree
+    return load_into(into, tree, where=where, place=place, **options)
 
 
 def verify(path: str | os.PathLike[str], /, *, progress: bool = True) -> dict[str, str]:
@@ -156,7 +159,7 @@ def _placement(sharding: Any) -> Placement:
             return None
         try:
             chosen.shard_shape(tuple(x.shape))
-        except (ValueError, AttributeError) as error:
+        except Exception as error:  # JAX raises IndexError too
             raise ArgumentError(
                 f"sharding: {_path.show(path)}: {describe(x)} cannot be on {chosen}: {error}"
             ) from error

@@ -6,10 +6,9 @@ from ._files import MARK, Path
 
 # How a file begins: what it is.
 _STARTS = {
-    b"\x89HDF": "an HDF5 file, as Keras writes",
     b"HDF5-based Julia": "a JLD2 file of Julia",
-    b"\x93NUMPY": "a NumPy file; read it with numpy.load",
-    b"\x80": "a pickle, as old versions of PyTorch write; it is not opened, since it can run code",
+    b"\x80": "a pickle, as PyTorch wrote before version 1.6; it is not opened, since it can run "
+    "code; if you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
 }
 
 
@@ -30,8 +29,6 @@ def _directory(path: Path) -> str:
         return f"this directory holds checkpoints: {shown}; load one of them, {path / steps[-1]}"
     if (path.parent / MARK).exists():
         return f"this is a part of the checkpoint {path.parent}; load that"
-    if any(name.endswith(".safetensors") for name in names):
-        return "this directory holds safetensors files, not a checkpoint"
     unfinished = any(".orbax-checkpoint-tmp" in name for name in names)
     if unfinished:
         return "this checkpoint is being written, or its writer was killed; it is not complete"
@@ -46,19 +43,16 @@ def _file(path: Path) -> str:
     for begin, what in _STARTS.items():
         if start.startswith(begin):
             return what
-    if start.startswith(b"PK\x03\x04"):
-        return _zip(start)
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
-        return "a safetensors file"
+    if start.startswith(b"PK"):
+        return "a zip archive that is neither of PyTorch, nor of NumPy, nor of Keras"
+    if start[257:262] == b"ustar":
+        return (
+            "a tar archive; the first versions of PyTorch wrote such files: if you trust it, "
+            "write it again in PyTorch: torch.save(torch.load(path), path)"
+        )
     if int.from_bytes(start[:4], "little") == path.stat().length and b"tag\0" in start:
         return "a BSON file, as Flux.jl writes"
     return "a file of another kind" if start else "an empty file"
-
-
-def _zip(start: bytes) -> str:
-    if b"data.pkl" in start or b"/version" in start:
-        return "a PyTorch file"
-    return "a NumPy archive; read it with numpy.load" if b".npy" in start else "a zip archive"
 
 
 def _number(name: str) -> tuple[int, str]:

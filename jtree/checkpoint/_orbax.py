@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from types import ModuleType
@@ -22,6 +23,9 @@ from ._looks import looks_like
 
 Parts = tuple[str, ...]
 
+# Orbax 0.12.8 counts what is done in a process, and mixes up what two threads begin at once.
+_ONE = threading.RLock()
+
 
 class Found(NamedTuple):
     """What Orbax says of a checkpoint: its trees by the names they were saved under."""
@@ -33,7 +37,34 @@ class Found(NamedTuple):
 
 def write(path: Path, arrays: Mapping[str, Any], metadata: Any) -> Any:
     """Begin to write nested dicts of arrays; `result()` of what is returned waits for the end."""
-    return _ocp().save_async(path, arrays, custom_metadata=metadata)
+    ocp = _ocp()
+    context = ocp.Context()
+    context.asynchronous.create_directories_asynchronously = False
+    most = _MOST.get()
+    if most is not None:
+        context.memory.write_concurrent_bytes = most
+        context.memory.transfer_concurrent_bytes = most
+        context.array_options.saving.storage_options.chunk_byte_size = _CHUNK
+    with _ONE, context:
+        return ocp.save_async(path, arrays, custom_metadata=metadata)
+
+
+@contextlib.contextmanager
+def bounded(nbytes: int) -> Iterator[None]:
+    """Write with little more memory than what is written already takes.
+
+    Orbax 0.12.8 copies what are no arrays of JAX, however many, and of these as many bytes at a
+    time as it is allowed to; it refuses an array that has more.
+    """
+    token = _MOST.set(max(nbytes + 1, _CHUNK))
+    try:
+        yield
+    finally:
+        _MOST.reset(token)
+
+
+_MOST: contextvars.ContextVar[int | None] = contextvars.ContextVar("most", default=None)
+_CHUNK = 2**24  # bytes of an array that are encoded at a time
 
 
 def custom_metadata(path: Path) -> Any:
@@ -55,7 +86,7 @@ def read_dicts(path: Path, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     try:
-        with context, quiet():
+        with _ONE, context, quiet():
             found = ocp.load(path, nested)
         return {parts: _at(found, parts) for parts in targets}
     except Exception as error:
@@ -117,7 +148,7 @@ def find(path: Path) -> Found:
 def read_item(path: Path, name: str | None, target: Any) -> Any:
     """Return one tree of a checkpoint; `skip()` in the target leaves out an array."""
     ocp = _ocp()
-    with quiet():
+    with _ONE, quiet():
         if name is None:
             return _named(path, lambda: ocp.load(path, target))
         return _named(path, lambda: ocp.load_checkpointables(path, {name: target})[name])

@@ -124,7 +124,8 @@ def _notes(found: Any) -> Iterator[Any]:
     from rich.text import Text
 
     if found.metadata:
-        yield Text(f"metadata: {found.metadata}")
+        text = str(found.metadata)
+        yield Text(f"metadata: {text if len(text) <= 1000 else text[:997] + '...'}")
 
 
 def _total(slots: Mapping[str, Any], hidden: int) -> str:

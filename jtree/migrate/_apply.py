@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 from .. import _path
 from .._errors import ArgumentTypeError, RuleError
 from .._lazy import LazyArray
 from .._opened import opened
+from .._path import Where
 from ._rule import Rule, Step
 from ._source import Leaves, leaves
 
@@ -60,6 +62,14 @@ class Migrated(Mapping[str, LazyArray]):
         for path, entry in self.entries.items():
             groups.setdefault(entry.array, []).append(path)
         return tuple(tuple(paths) for paths in groups.values() if len(paths) > 1)
+
+    def only(self, where: Where) -> Migrated:
+        """Return the same with those paths only that a glob matches, or one of several."""
+        chosen = _path.select(where, list(self.items()))
+        found = copy(self)
+        pairs = zip(self.entries.items(), chosen, strict=True)
+        found.entries = {path: entry for (path, entry), keep in pairs if keep}
+        return found
 
     def __getitem__(self, path: str) -> LazyArray:
         return self.entries[path].array

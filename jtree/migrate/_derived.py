@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 import jax
@@ -37,15 +37,37 @@ def node(x: LazyArray) -> Node:
     return cast(Node, x.name) if x.source is DERIVED else leaf(x)
 
 
-def pieces(x: LazyArray, most: int) -> Iterator[Array]:
-    """Yield an array's numbers in C order, in pieces of at most so many bytes.
+def pieces(xs: Iterable[LazyArray], most: int, /) -> Iterator[Iterator[Array]]:
+    """Yield for each array its numbers, in C order, in pieces of at most so many bytes.
 
-    What it is computed from is read at once, and little more memory is needed than for that.
+    Arrays are read together as long as they have no more bytes than that. No more memory is needed
+    than for what is read, and a piece.
     """
-    found = node(x)
-    held = _read(found)
+    for batch in _batches(xs, most):
+        nodes = [node(x) for x in batch]
+        held = _read(*nodes)
+        for x in nodes:
+            yield _pieces(x, held, most)
+        del held  # before more is read
+
+
+def _pieces(x: Node, held: Held, most: int) -> Iterator[Array]:
     for box in boxes(x.shape, max(1, most // max(1, int(x.dtype.itemsize)))):
-        yield np.ascontiguousarray(found.block(box, held))
+        yield np.ascontiguousarray(x.block(box, held))
+
+
+def _batches(xs: Iterable[LazyArray], most: int) -> Iterator[list[LazyArray]]:
+    batch: list[LazyArray] = []
+    size = 0
+    for x in xs:
+        needed = sum(y.nbytes for y in set(node(x).leaves()))
+        if batch and size + needed > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(x)
+        size += needed
+    if batch:
+        yield batch
 
 
 def _read(*nodes: Node) -> Held:

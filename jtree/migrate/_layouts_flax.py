@@ -167,7 +167,7 @@ _DEFAULTS = {
     "batch_norm": {"epsilon": 1e-5, "momentum": 0.99},
     **dict.fromkeys(("layer_norm", "group_norm", "rms_norm", "instance_norm"), {"epsilon": 1e-6}),
 }
-_CONTAINERS = {
+_CONTAINERS: dict[str, dict[str, Steps]] = {
     "Sequential": {"layers": ()},
     "RNN": {"cell": ()},
     "Bidirectional": {"forward_rnn": (), "backward_rnn": ("reverse",)},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._layer import Form, Layout, Part
-from ._turns import CONV, MATRIX, TRANSPOSED_SWAPPED, Array, Options, Shape, Turn, same
+from ._turns import CONV, MATRIX, Array, Options, Shape, Turn, same
 
 
 def _bias(form: Part) -> Form:
@@ -21,6 +21,12 @@ def _no_write(x: Array, _: Options, __: Shape) -> Array:
     raise NotImplementedError
 
 
+# Haiku's kernel is (*window, out, in), and lax does not flip it.
+_TRANSPOSED = Turn(
+    lambda x, _: np.flip(x.swapaxes(-1, -2), tuple(range(x.ndim - 2))),
+    _no_write,
+    lambda options: options["dims"] + 2,
+)
 _GATES = "igfo"
 _INPUT = Turn(lambda x, _: x[: len(x) - x.shape[1]], _no_write, lambda _: 2)
 _HIDDEN = Turn(lambda x, _: x[len(x) - x.shape[1] :], _no_write, lambda _: 2)
@@ -36,7 +42,7 @@ def _heads(name: str, role: str) -> Form:
 _FORMS: dict[str, Form] = {
     "dense": _bias(Part("w", ("kernel",), MATRIX)),
     "conv": _bias(Part("w", ("kernel",), CONV)),
-    "conv_transpose": _bias(Part("w", ("kernel",), TRANSPOSED_SWAPPED)),
+    "conv_transpose": _bias(Part("w", ("kernel",), _TRANSPOSED)),
     "batch_norm": (
         *_AFFINE,
         Part("mean_ema/average", ("mean",), _FLAT),

@@ -68,11 +68,13 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
     layers: dict[Steps, Layer] = {}
     containers: dict[Steps, Mapping[str, Steps]] = {}
 
+    own: Any = module
+
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         node = context.module
         path = steps("/".join(("params", *node.path)), LINEN)
-        own = hasattr(type(node), context.method_name)  # not a function that linen lifts
-        if own and not any(path[:n] in layers for n in range(len(path) + 1)):
+        called = hasattr(type(node), context.method_name)  # not a function that linen lifts
+        if called and not any(path[:n] in layers for n in range(len(path) + 1)):
             found = recognise(node, (LINEN,))
             if found is not None:
                 layers[path] = found
@@ -82,7 +84,7 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
 
     def init(*args: Any) -> Any:
         keys = {name: jax.random.key(0) for name in ("params", "dropout")}
-        return module.init(keys, *args, **options)
+        return own.init(keys, *args, **options)
 
     with sys.modules["flax.linen"].intercept_methods(record):
         abstract = jax.eval_shape(init, *inputs)

@@ -131,7 +131,7 @@ class Tie(Rule):
     """Put one array at two places.
 
     Where an array is at the second place already, it must be equal to the first, which is checked
-    when either is read. Formats that can store one array at two places store it once.
+    when either is read.
 
     Args:
       first: the path of the array, or a glob.

@@ -72,4 +72,4 @@ def _add(x: Array, y: Array) -> Array:
     dtype = jnp.promote_types(x.dtype, y.dtype)
     if jnp.finfo(dtype).bits < 32:
         dtype = jnp.dtype(jnp.float32)
-    return np.asarray(x, dtype) + np.asarray(y, dtype)
+    return np.add(np.asarray(x, dtype), np.asarray(y, dtype))

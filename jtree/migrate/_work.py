@@ -20,7 +20,7 @@ from ._report import Converted, Report, Setting
 from ._roles import ONES, Roles, inner, read, unheld, write
 from ._settings import differing, suspicious
 
-CONSTANTS = {"counter": np.int32(2**30), "first": np.bool_(False)}  # Equinox's: enough batches
+CONSTANTS: dict[str, Any] = {"counter": np.int32(2**30), "first": np.bool_(False)}  # Equinox's: enough batches
 
 
 class Target(NamedTuple):

@@ -1,0 +1,83 @@
+"""Which format a file has, told by its content; its name decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ._files import MARK, Path
+from ._keras import WEIGHTS, open_hdf5, open_keras
+from ._looks import looks_like
+from ._msgpack import open_msgpack
+from ._numpy import MAGIC, open_npy, open_npz
+from ._reading import Opened, explained
+from ._safetensors import open_safetensors, open_shards
+from ._torch import open_torch
+from ._zip import Archive
+
+Reader = Callable[..., Opened]
+_START = 4096
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_MSGPACK = {*range(0x80, 0xA0), *range(0xC7, 0xCA), *range(0xD4, 0xD9), *range(0xDC, 0xE0)}
+
+
+def open_file(path: Path, *, verify: bool) -> Opened | None:
+    """Return what is in a file, or a directory of shards; None where it is Orbax's to say."""
+    if not path.exists() or (path.is_dir() and not _has_shards(path)):
+        return None
+    with explained(path, "it"):
+        found = _reader(path)
+    if found is None:
+        return None
+    kind, reader = found
+    with explained(path, f"this {kind} file cannot be read"):
+        return reader(path, verify=verify)
+
+
+def _has_shards(path: Path) -> bool:
+    if (path / MARK).exists():
+        return False
+    ends = (".safetensors", ".safetensors.index.json")
+    return any(x.name.endswith(ends) for x in path.iterdir())
+
+
+def _reader(path: Path) -> tuple[str, Reader] | None:
+    """Return the name of a format and what reads it; None where no reader knows it."""
+    if path.is_dir():
+        return "safetensors", open_shards
+    with path.open("rb") as file:
+        start = file.read(_START)
+    size = int(path.stat().length)
+    if start.startswith(MAGIC):
+        return "NumPy", open_npy
+    if start.startswith(b"PK"):
+        return _zipped(path)
+    if start.startswith(_HDF5):
+        return "HDF5", open_hdf5
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and (8 + length <= size or length < 2**40):
+        return "safetensors", open_safetensors
+    if start.lstrip()[:1] == b"{" and b'"weight_map"' in _all(path, size):
+        return "safetensors", open_shards
+    pickled = start[:1] == b"\x80" and start[1:2] in {b"\2", b"\3", b"\4", b"\5"}
+    if start and start[0] in _MSGPACK and not (pickled and size > 1):
+        return "msgpack", open_msgpack
+    return None
+
+
+def _all(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        found: bytes = file.read(min(size, 2**26))
+    return found
+
+
+def _zipped(path: Path) -> tuple[str, Reader]:
+    """Return what reads a zip archive: that of its entries' names."""
+    with explained(path, "this zip archive cannot be read"):
+        names = Archive(path, verify=False).entries
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return "PyTorch", open_torch
+    if WEIGHTS in names:
+        return "Keras", open_keras
+    if all(name.endswith(".npy") for name in names):
+        return "NumPy", open_npz
+    raise ValueError(f"this is {looks_like(path).removeprefix('this is ')}")

@@ -1,0 +1,178 @@
+"""Files of PyTorch: a zip archive of a pickle that names storages, and the bytes of each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import _path
+from .._lazy import LazyArray
+from ._files import Path
+from ._pickle import Global, Inert, Machine
+from ._reading import ROOM, Entries, Opened, nbytes
+from ._torch_names import Names, Storage, Tensor
+from ._zip import STORED, Archive
+
+FORMAT = "PyTorch"
+_DEEP = 100  # containers in one another
+_STEPS = 1_000_000  # instructions of a pickle that even a small file may have
+
+
+def open_torch(path: Path, *, verify: bool = True, **_: Any) -> Opened:
+    """Return what `torch.save` has written, if it is made of tensors and basic containers."""
+    archive = Archive(path, verify=verify)
+    (program,) = [name for name in archive.entries if name.rpartition("/")[2] == "data.pkl"]
+    root = program.removesuffix("data.pkl")
+    if f"{root}constants.pkl" in archive.entries:
+        raise ValueError(
+            "this is a TorchScript program; load it with torch.jit.load, and save its state_dict()"
+        )
+    packed = [x.name for x in archive.entries.values() if x.method != STORED]
+    if packed:
+        raise ValueError(f"{packed[0]} is packed, which PyTorch never does; unpack and zip it -0")
+    most = _STEPS + archive.file.size // 64
+    held = Machine(Names(), most).run(archive.read(program, archive.file.size))
+    tree = _Tree(archive, root, most)
+    found = tree.visit(held, ())
+    return Opened(FORMAT, found, {}, tree.source, tree.ties())
+
+
+class _Tree:
+    """What a pickle holds as a tree of basic containers, with lazy arrays for tensors."""
+
+    def __init__(self, archive: Archive, root: str, most: int) -> None:
+        self.archive = archive
+        self.root = root
+        self.most = most
+        self.source = Entries(archive.file, FORMAT, checksums=True)
+        self.order = _order(archive, root)
+        self.lazy: dict[Tensor, LazyArray] = {}
+        self.paths: dict[LazyArray, list[str]] = {}
+        self.checks: dict[str, Any] = {}
+        self.total = 0
+
+    def visit(self, x: Any, parts: tuple[str, ...]) -> Any:
+        """Return what is at a place of the tree."""
+        self.most -= 1
+        if self.most < 0 or len(parts) > _DEEP:
+            raise ValueError("it is nested too deeply, or holds one object too often")
+        if isinstance(x, Tensor):
+            return self._tensor(x, _path.join(parts))
+        if isinstance(x, Inert):
+            return _inert(x, parts)
+        if isinstance(x, Global | Storage):
+            return ()
+        if isinstance(x, dict):
+            names = _names(x)
+            return {
+                name: self.visit(y, (*parts, str(name)))
+                for name, y in zip(names, x.values(), strict=True)
+            }
+        if isinstance(x, list | tuple):
+            return type(x)(self.visit(y, (*parts, str(n))) for n, y in enumerate(x))
+        return bytes(x) if isinstance(x, bytearray) else x
+
+    def ties(self) -> tuple[tuple[str, ...], ...]:
+        """Return the paths of places that hold one tensor."""
+        groups = [sorted(paths) for x, paths in self.paths.items() if x.size]
+        return tuple(sorted(tuple(paths) for paths in groups if len(paths) > 1))
+
+    def _tensor(self, x: Tensor, path: str) -> LazyArray:
+        if x not in self.lazy:
+            self._check(x, path)
+            self.lazy[x] = self.source.add(path, x.shape, x.dtype, lambda: self._read(x))
+        self.paths.setdefault(self.lazy[x], []).append(path)
+        return self.lazy[x]
+
+    def _check(self, x: Tensor, path: str) -> None:
+        """Refuse a tensor that is not within its storage, and views that grow to a bomb."""
+        entry = self.archive.entries.get(self._entry(x))
+        if entry is None:
+            raise ValueError(f"{path}: its storage {x.storage.key!r:.80} is not in the file")
+        if entry.size < x.storage.numbers * x.storage.dtype.itemsize:
+            raise ValueError(f"{path}: its storage ends too early")
+        self.total += nbytes(x.shape, x.dtype)
+        if math.prod(x.shape) and (x.offset + _span(x)) * x.dtype.itemsize > entry.size:
+            raise ValueError(f"{path}: this tensor is larger than its storage")
+        if self.total > 2 * self.archive.file.size + ROOM:
+            raise ValueError(
+                f"its tensors are views that would take {self.total:,} bytes, and the file has "
+                f"{self.archive.file.size:,}; save them with .clone() in PyTorch"
+            )
+
+    def _entry(self, x: Tensor) -> str:
+        return f"{self.root}data/{x.storage.key}"
+
+    def _read(self, x: Tensor) -> np.ndarray[Any, Any]:
+        """Return a tensor's numbers, checked."""
+        name, count = self._entry(x), _span(x)
+        size, entry = x.dtype.itemsize, self.archive.entries[name]
+        if not math.prod(x.shape):
+            return np.zeros(x.shape, x.dtype)
+        if x.offset == 0 and count * size == entry.size:
+            data = self.archive.array(name)
+        else:
+            self.checks.setdefault(name, self.archive.checked(name))()
+            start = self.archive.start(name) + x.offset * size
+            data = self.archive.file.array(start, (count * size,), np.uint8)
+        return _as_stored(_ordered(data, x.dtype, self.order), x)
+
+
+def _as_stored(data: np.ndarray[Any, Any], x: Tensor) -> np.ndarray[Any, Any]:
+    """Return numbers in the shape of a tensor; copied where places overlap or have gaps."""
+    strides = [n * x.dtype.itemsize for n in x.strides]
+    view = np.lib.stride_tricks.as_strided(data, x.shape, strides)
+    found = view if _isdense(x) else view.copy()
+    found = np.conjugate(found) if x.conj else found
+    return -found if x.neg else found
+
+
+def _isdense(x: Tensor) -> bool:
+    """Tell whether every number of the storage's part is at one place of the tensor."""
+    expected = 1
+    for stride, n in sorted(zip(x.strides, x.shape, strict=True)):
+        if n > 1 and stride != expected:
+            return False
+        expected *= n
+    return True
+
+
+def _span(x: Tensor) -> int:
+    """Return over how many numbers of the storage a tensor that is not empty extends."""
+    return sum((n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)) + 1
+
+
+def _order(archive: Archive, root: str) -> str:
+    """Return the order of bytes; files without it are of little-endian machines."""
+    name = f"{root}byteorder"
+    return archive.read(name, 20).decode() if name in archive.entries else "little"
+
+
+def _ordered(data: np.ndarray[Any, Any], dtype: Any, order: str) -> np.ndarray[Any, Any]:
+    unit = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+    if order == "big" and unit > 1:
+        data = data.view(f"u{unit}").byteswap()
+    return data.view(dtype)
+
+
+def _names(x: dict[Any, Any]) -> list[Any]:
+    """Return the keys of a dict, as text where they are not all text or all integers."""
+    if len({type(key) for key in x}) == 1 and type(next(iter(x))) in (str, int):
+        return list(x)
+    names = [str(key) for key in x]
+    if len(set(names)) != len(names):
+        raise ValueError("two keys of a dict print alike")
+    return names
+
+
+def _inert(x: Inert, parts: tuple[str, ...]) -> tuple[()]:
+    """Return what stands for an object that is not known: nothing, unless it holds the model."""
+    state = x.state if isinstance(x.state, dict) else {}
+    if not parts or {"_parameters", "_modules"} <= state.keys():
+        raise ValueError(
+            f"{_path.show(_path.join(parts))} is a whole {x.name:.80}, which only its own code can "
+            "build; in PyTorch, save its numbers: torch.save(model.state_dict(), path)"
+        )
+    return ()

@@ -1,0 +1,42 @@
+"""Memory that is given back to the system: pages of mapped files, and what was freed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import threading
+from collections.abc import Callable, Iterator
+
+
+def return_freed_memory() -> None:
+    """Let the allocator of this process return what is large as soon as it is freed.
+
+    glibc keeps freed blocks of up to 32 MiB for later, in every thread. TensorStore's are of that
+    size. This concerns the whole process, so only the command does it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-3, 2**20)  # M_MMAP_THRESHOLD: from 1 MiB on
+
+
+@contextlib.contextmanager
+def unmapped(memory: mmap.mmap) -> Iterator[None]:
+    """Give the pages of a mapped file back as they are read, all the time."""
+    advise: Callable[[int], None] | None = getattr(memory, "madvise", None)
+    if advise is None or not hasattr(mmap, "MADV_DONTNEED"):
+        yield
+        return
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(0.02):
+            advise(mmap.MADV_DONTNEED)
+
+    thread = threading.Thread(target=work, name="pages", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,148 @@
+"""Staged arrays written in one of the formats, and what is in the way of that."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+
+from .. import _path
+from .._errors import ArgumentError, CheckpointError, RuleError
+from .._lazy import LazyArray
+from .._leaves import describe
+from .._walk import walk
+from ..checkpoint import _orbax, _write, save, save_as
+from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint._progress import progress as bar
+from ._apply import Migrated
+from ._derived import pieces
+from ._memory import unmapped
+from ._staged import PIECE, Staged
+
+FORMATS: Final = ("orbax", "safetensors", "npz")
+
+
+def chosen_format(target: Path, format: str | None) -> str:
+    """Return the format that is asked for, or that the end of a path says."""
+    found = format or target.suffix.removeprefix(".") or "orbax"
+    if found not in FORMATS:
+        wanted = ", ".join(FORMATS)
+        raise ArgumentError(f"{target}: expected a format of {wanted}, found {found!r}; say which")
+    return found
+
+
+def iskey(x: LazyArray) -> bool:
+    """Tell whether an array is one of PRNG keys."""
+    return bool(jnp.issubdtype(x.dtype, jax.dtypes.extended))
+
+
+def check_paths(found: Migrated, format: str) -> None:
+    """Refuse what cannot be in one tree, or in a format."""
+    for path, x in found.items():
+        for above in _path.above(path) if format == "orbax" else ():
+            if above in found:
+                raise RuleError(
+                    f"{_path.show(above)} is an array, and {path} is below it: they cannot be in "
+                    "one tree; rename one of them"
+                )
+        if format != "orbax":
+            _write.check_dtype(path, x, _write.DTYPES[format], format)
+
+
+def left_out(opened: Checkpoint, found: Migrated, format: str) -> tuple[str, ...]:
+    """Return the paths of leaves that are no arrays and will not be written."""
+    if format == "orbax" and found.keys() == opened.keys():
+        return ()
+    return tuple(path for path, x in found.other.items() if x is not None)
+
+
+def write(
+    new: Path, opened: Checkpoint, found: Migrated, staged: Staged, format: str, shown: bool
+) -> None:
+    """Write staged arrays as a checkpoint."""
+    if format != "orbax":
+        arrays = dict(zip(staged.arrays, staged.lazy(), strict=True))
+        tree = {path: arrays[x] for path, x in found.items()}
+        save_as(new, tree, format=format, metadata=_metadata(opened, format))  # type: ignore[arg-type]
+        return
+    mapped, memory = staged.mapped()
+    held = dict(zip(staged.arrays, mapped, strict=True))
+    largest = max((x.nbytes for x in staged.arrays), default=0)
+    values = {path: x.read() if iskey(x) else held[x] for path, x in found.items()}
+    with _orbax.bounded(largest), unmapped(memory):
+        save(new, _tree(opened, values), metadata=_metadata(opened, format), progress=shown)
+
+
+def wrong_in(new: Path, found: Migrated, staged: Staged, shown: bool) -> dict[str, str]:
+    """Read what was written, and return what is wrong with it, by path."""
+    try:
+        written = open_checkpoint(new, shown=False)
+    except CheckpointError as error:
+        return {"": str(error)}
+    checksums = {x: staged.checksums.get(n) for n, x in enumerate(staged.arrays)}
+    wrong: dict[str, str] = {}
+    done = 0
+    with bar("verifying", sum(x.nbytes for x in found.values()), shown=shown) as advance:
+        for path, x in found.items():
+            reason = _wrong(written.get(path), x, checksums.get(x))
+            wrong |= {path: reason} if reason else {}
+            advance(done := done + x.nbytes)
+    extra = written.keys() - found.keys()
+    return wrong | dict.fromkeys(sorted(extra), "expected nothing, found an array")
+
+
+def _wrong(written: LazyArray | None, x: LazyArray, checksum: int | None) -> str | None:
+    if written is None or describe(written) != describe(x):
+        return (
+            f"expected {describe(x)}, found {'nothing' if written is None else describe(written)}"
+        )
+    if checksum is None:  # keys
+        return None
+    crc32 = 0
+    try:
+        for piece in next(pieces([written], PIECE)):
+            crc32 = zlib.crc32(piece.reshape(-1).view("u1").data if piece.size else b"", crc32)
+    except CheckpointError as error:
+        return str(error)
+    return None if crc32 == checksum else "expected the numbers that were made, found others"
+
+
+def _metadata(opened: Checkpoint, format: str) -> dict[str, Any] | None:
+    """Return what a format can keep of the source's metadata."""
+    if not isinstance(opened.metadata, dict) or not opened.metadata or format == "npz":
+        return None
+    if format == "orbax":
+        return opened.metadata
+    return {k: x if isinstance(x, str) else json.dumps(x) for k, x in opened.metadata.items()}
+
+
+def _tree(opened: Checkpoint, values: Mapping[str, Any]) -> Any:
+    """Return the tree of the source with other arrays; where paths differ, nested dicts."""
+    if values.keys() == opened.keys():
+        walked = walk(opened.tree, ties=())
+        return walked.rebuild([values.get(x.path, x.value) for x in walked.slots])
+    if set(values) == {""}:
+        return values[""]
+    tree: dict[str, Any] = {}
+    for path, x in values.items():
+        *above, last = path.split(_path.SEPARATOR)
+        node = tree
+        for step in above:
+            node = node.setdefault(step, {})
+        node[last] = x
+    return tree
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()

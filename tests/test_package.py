@@ -40,7 +40,13 @@ LAYERS = [
     *("migrate._layouts_equinox", "migrate._layouts_jtree", "migrate._layouts_haiku"),
     *("migrate._layouts_keras", "migrate._layouts", "migrate._names", "migrate._model"),
     *("migrate._linen", "migrate._arrays", "migrate._find", "migrate._roles"),
-    *("migrate._flattened", "migrate._report", "migrate._settings", "migrate._work"),
+    *(
+        "migrate._flattened",
+        "migrate._report",
+        "migrate._settings",
+        "migrate._left",
+        "migrate._work",
+    ),
     *("migrate._convert", "migrate"),
 ]
 

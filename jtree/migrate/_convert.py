@@ -65,6 +65,7 @@ def convert(
 
     Example:
       >>> from flax import nnx
+      >>> from jtree import migrate
       >>> model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
       >>> source = {"weight": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.zeros(2)}
       >>> model, report = migrate.convert(model, source)

@@ -51,6 +51,7 @@ def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
       A rule.
 
     Example:
+      >>> from jtree import migrate
       >>> migrate.flattened("classifier/0", shape=(16, 7, 7))
       Flattened(path='classifier/0', shape=(16, 7, 7))
     """
@@ -84,6 +85,7 @@ def transposed_padding(
       A pair (before, after) for each axis, as `padding` of `nnx.ConvTranspose` takes it.
 
     Example:
+      >>> from jtree import migrate
       >>> migrate.transposed_padding((4, 4), padding=1)
       ((2, 2), (2, 2))
 

@@ -104,7 +104,7 @@ EQUINOX = Layout(
     containers={("equinox.nn", "Sequential"): {"layers": ()}},
     defaults={
         "batch_norm": {"epsilon": 1e-5, "momentum": 0.99},
-        **dict.fromkeys(("layer_norm", "group_norm", "rms_norm"), {"epsilon": 1e-5}),
+        **{kind: {"epsilon": 1e-5} for kind in ("layer_norm", "group_norm", "rms_norm")},
     },
     channels_first=True,
 )

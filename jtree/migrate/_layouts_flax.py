@@ -165,7 +165,7 @@ _LINEN_TYPES = {_LINEN_NAMES.get(name, name): x for name, x in _recipes(LINEN_FO
 _LINEN_TYPES["MultiHeadDotProductAttention"] = _LINEN_TYPES["MultiHeadAttention"]
 _DEFAULTS = {
     "batch_norm": {"epsilon": 1e-5, "momentum": 0.99},
-    **dict.fromkeys(("layer_norm", "group_norm", "rms_norm", "instance_norm"), {"epsilon": 1e-6}),
+    **{f"{kind}_norm": {"epsilon": 1e-6} for kind in ("layer", "group", "rms", "instance")},
 }
 _CONTAINERS: dict[str, dict[str, Steps]] = {
     "Sequential": {"layers": ()},

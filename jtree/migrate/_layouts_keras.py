@@ -88,7 +88,7 @@ KERAS = Layout(
     forms=_FORMS,
     defaults={
         "batch_norm": {"epsilon": 1e-3, "momentum": 0.99},
-        **dict.fromkeys(("layer_norm", "group_norm"), {"epsilon": 1e-3}),
+        **{kind: {"epsilon": 1e-3} for kind in ("layer_norm", "group_norm")},
         "rms_norm": {"epsilon": 1e-6},
     },
 )

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ._layer import Form, Layout, Part, Recipe, Steps, fields, window
-from ._turns import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_FRONT, VECTOR, same
+from ._turns import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_FRONT, same
 
 _AFFINE: Form = (Part("weight", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
 _LSTM = ("i", "f", "g", "o")

@@ -54,6 +54,7 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
 
     Example:
       >>> import flax.linen as nn
+      >>> from jtree import migrate
       >>> module = nn.Dense(2)
       >>> migrate.linen(module, None, jax.ShapeDtypeStruct((1, 3), jnp.float32))
       Linen(1 layers)

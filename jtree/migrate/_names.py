@@ -1,4 +1,4 @@
-"""Names of layers and arrays, step by step: one form for `layers.0.weight` and `layers_0/kernel`."""
+"""Names of layers and arrays, step by step: `layers.0.weight` and `layers_0/kernel` alike."""
 
 from __future__ import annotations
 

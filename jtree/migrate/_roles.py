@@ -72,4 +72,5 @@ def _add(x: Array, y: Array) -> Array:
     dtype = jnp.promote_types(x.dtype, y.dtype)
     if jnp.finfo(dtype).bits < 32:
         dtype = jnp.dtype(jnp.float32)
-    return np.add(np.asarray(x, dtype), np.asarray(y, dtype))
+    total: Array = np.add(np.asarray(x, dtype), np.asarray(y, dtype))
+    return total

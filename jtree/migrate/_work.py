@@ -8,19 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._diff import Mismatch
-from .._leaves import describe, equal
+from .._leaves import describe
 from .._walk import walk
 from ._arrays import Source
 from ._find import Spot, find, form_in, names_in
 from ._flattened import Flattened
 from ._layer import Form, Layer, Part, Steps
+from ._left import left_over, mismatch
 from ._model import Model
 from ._names import steps
 from ._report import Converted, Report, Setting
 from ._roles import ONES, Roles, inner, read, unheld, write
 from ._settings import differing, suspicious
 
-CONSTANTS: dict[str, Any] = {"counter": np.int32(2**30), "first": np.bool_(False)}  # Equinox's: enough batches
+CONSTANTS: dict[str, Any] = {
+    "counter": np.int32(2**30),
+    "first": np.bool_(False),
+}  # Equinox's: enough batches
 
 
 class Target(NamedTuple):
@@ -79,7 +83,9 @@ class Work:
                 groups.setdefault(layer, {})[place] = path
         for place, slots in groups.items():
             self._layer(self._target(place, slots))
-        self._left_over()
+        ignored, problems = left_over(self.source, self.used, self.tables)
+        self.ignored |= ignored
+        self.problems += problems
         self._check_flattened()
 
     def _part(self, layer: Steps | None, place: Steps) -> Part | None:
@@ -230,33 +236,6 @@ class Work:
         elif path in self.model.optional:
             self.kept.append(path)
 
-    def _left_over(self) -> None:
-        """Refuse what nothing in the model takes; a head that is the embedding is no loss."""
-        for place, entry in self.source.entries.items():
-            used = self.used.get(place, set())
-            numbers = {n for n in used if n is not None}
-            if used and (not numbers or None in used or len(numbers) == entry.array.shape[0]):
-                continue
-            if used:
-                missed = f"{describe(entry.array)}, of which only {len(numbers)} layers are taken"
-                self._problem(entry.name, "unexpected", "as many layers as the model has", missed)
-            elif (tied := self._tied(place)) is not None:
-                self.ignored[entry.name] = f"equal to {tied}"
-            else:
-                advice = f"; rename it, or add migrate.drop({entry.name!r}) to the rules"
-                found = f"{describe(entry.array)} in the source, which no layer takes"
-                self._problem(entry.name, "unexpected", "nothing", found, advice)
-
-    def _tied(self, place: Steps) -> str | None:
-        """Return the name of the embedding that an array is equal to."""
-        found = self.source.entries[place].array
-        for table in self.tables:
-            other = self.source.entries.get(table)
-            if other and table in self.used and tuple(other.array.shape) == tuple(found.shape):
-                if equal(np.asarray(other.array), np.asarray(found)):
-                    return other.name
-        return None
-
     def _check_flattened(self) -> None:
         for path, rule in self.flattened.items():
             if path not in self.told:
@@ -271,8 +250,7 @@ class Work:
             self.tried[path] = self.source.layout.separator.join((*prefix, *name))
 
     def _problem(self, path: str, sort: str, expected: str, found: str, advice: str = "") -> None:
-        text = f"{path or '(root)'}: expected {expected}, found {found}{advice}"
-        self.problems.append(Mismatch(path, sort, expected, found, text))
+        self.problems.append(mismatch(path, sort, expected, found, advice))
 
     def unused(self) -> list[str]:
         """Return the names of the arrays that nothing has taken."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import jax
 import ml_dtypes
 import numpy as np
 
@@ -116,12 +117,10 @@ def _check(layout: Layout, own: Layout, what: str) -> None:
 
 
 def _mapping(tree: Any) -> dict[str, Any]:
-    places: dict[str, Any] = {}
-    if isinstance(tree, Mapping) and not any(isinstance(x, Mapping) for x in tree.values()):
-        places = {str(name): _array(x) for name, x in tree.items()}
-    else:
-        tree = dict(tree) if isinstance(tree, Mapping) else tree
-        places = {slot.path: _array(slot.value) for slot in walk(tree, ties=()).slots}
+    """Return the arrays of a nested state, or of a mapping that JAX does not open."""
+    opened_by_jax = not jax.tree_util.all_leaves([tree])
+    nested = dict(tree) if isinstance(tree, Mapping) and not opened_by_jax else tree
+    places = {slot.path: _array(slot.value) for slot in walk(nested, ties=()).slots}
     return {name: x for name, x in places.items() if isarray(x)}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._compare import compare
@@ -18,7 +19,11 @@ from ._linen import Linen, model_of_linen
 from ._model import Model, model_of
 from ._names import Rename
 from ._report import Report
+from ._rule import Rule
 from ._work import Work
+
+NEAR = 20  # missing arrays for which near names are looked for
+logger = logging.getLogger("jtree")
 
 
 def convert(
@@ -27,7 +32,7 @@ def convert(
     /,
     *,
     layout: str = "torch",
-    rename: Rename = None,
+    rename: Rename | Sequence[Rule] = None,
     rules: Iterable[Any] = (),
 ) -> tuple[Any, Report]:
     """Return a model with the numbers of a source in another framework's layout, and a report.
@@ -50,8 +55,8 @@ def convert(
       layout: how the source stores layers: `"torch"`, `"linen"`, `"nnx"`, `"equinox"`, `"jtree"`,
         `"haiku"` or `"keras"`.
       rename: names of layers, from the source's to the model's: a dict such as
-        `{"transformer.h": "blocks"}`, where `*` stands for one step, or a function of the name of
-        an array in the source. The names of arrays below a layer stay the source's.
+        `{"transformer.h": "blocks"}`, where `*` stands for one step, a function of the name of an
+        array in the source, or rules. The names of arrays below a layer stay the source's.
       rules: rules for the source, applied before all else, and `migrate.flattened`.
 
     Returns:
@@ -73,18 +78,24 @@ def convert(
       ([[1.0, 3.0], [2.0, 4.0]], Report(1 layers from torch))
     """
     given = list(rules)
+    names: Any = rename
+    if isinstance(rename, list | tuple):
+        given, names = [*given, *rename], None
     flattened = [rule for rule in given if isinstance(rule, Flattened)]
     others = [rule for rule in given if not isinstance(rule, Flattened)]
     found = source_of(
         source,
         layout_of(layout),
-        rename,
+        names,
         lambda arrays: apply(others, arrays) if others else arrays,
     )
     target = _destination(model)
     work = Work(target, found, flattened)
     work.run()
-    return _load(target, work), work.report()
+    loaded, report = _load(target, work), work.report()
+    for warning in report.warnings:
+        logger.warning("converted, but %s", warning)
+    return loaded, report
 
 
 def _destination(model: Any) -> Model:
@@ -108,20 +119,23 @@ def _load(target: Model, work: Work) -> Any:
     def where(path: str, _: Any) -> bool:
         return path in wanted
 
-    ties = walk(target.tree)
-    compared = compare(ties, walk(work.values), where=where if wanted else None).diff
-    problems = [_explained(x, work) for x in compared.mismatches] + work.problems
+    walked = walk(target.tree)
+    compared = compare(walked, walk(work.values), where=where if wanted else None).diff
+    unused = work.unused()
+    problems = work.problems + [
+        _explained(x, work, unused if n < NEAR else []) for n, x in enumerate(compared.mismatches)
+    ]
     if problems:
         diff = Diff(tuple(sorted(problems, key=lambda x: (x.path, x.sort))), compared.config)
         raise LoadError(f"nothing was loaded: {diff.message()}", diff)
     return load_into(target.tree, work.values, where=where)
 
 
-def _explained(x: Mismatch, work: Work) -> Mismatch:
+def _explained(x: Mismatch, work: Work, unused: list[str]) -> Mismatch:
     """Say of a missing array what it was looked for as."""
     tried = work.tried.get(x.path)
     if x.sort != "missing" or tried is None:
         return x
-    near = did_you_mean(tried, work.unused())
+    near = did_you_mean(tried, unused)
     text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{near}"
     return x._replace(text=text)

@@ -76,6 +76,7 @@ class Layer:
     layout: Layout
     form: Form
     type: str = ""
+    name: str = ""  # its path, as users know it
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,15 +86,15 @@ class Layer:
         return {role for part in self.form for role in part.roles}
 
 
-def recognise(node: Any, layouts: tuple[Layout, ...]) -> Layer | None:
+def recognise(node: Any, layouts: tuple[Layout, ...], name: str = "") -> Layer | None:
     """Return what a node is: the layer of the nearest of its types that a table names."""
     for cls in type(node).__mro__[:-1]:
         for layout in layouts:
             for (module, name), recipe in layout.types.items():
                 if loaded(module, name) is cls:
                     options, settings = recipe.options(node), recipe.settings(node)
-                    kind, form = recipe.kind, recipe.form
-                    return Layer(kind, layout, form, type(node).__name__, options, settings)
+                    called = type(node).__name__, name
+                    return Layer(recipe.kind, layout, recipe.form, *called, options, settings)
     return None
 
 

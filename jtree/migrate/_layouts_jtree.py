@@ -45,6 +45,10 @@ JTREE = Layout(
     separator="/",
     forms=_FORMS,
     types={("jtree.layers", name): recipe for name, recipe in _TYPES.items()},
-    containers={("jtree.layers", "Chain"): {"layers": ()}},
+    containers={
+        ("jtree.layers", "Chain"): {"layers": ()},
+        ("jtree.layers", "Parallel"): {"layers": ()},
+        ("jtree.layers", "SkipConnection"): {"layer": ()},
+    },
     defaults={"batch_norm": {"epsilon": 1e-5, "momentum": 0.9}},
 )

@@ -76,7 +76,7 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
         path = steps("/".join(("params", *node.path)), LINEN)
         called = hasattr(type(node), context.method_name)  # not a function that linen lifts
         if called and not any(path[:n] in layers for n in range(len(path) + 1)):
-            found = recognise(node, (LINEN,))
+            found = recognise(node, (LINEN,), "/".join(node.path))
             if found is not None:
                 layers[path] = found
             elif inner := inner_steps(node, (LINEN,)):

@@ -55,7 +55,7 @@ def model_of(tree: Any, layouts: tuple[Layout, ...]) -> Model:
         place = steps(path[len(prefix) :], layouts[0])
         if kind(node).box or any(place[:n] in layers for n in range(len(place))):
             continue
-        found = recognise(node, layouts)
+        found = recognise(node, layouts, path[len(prefix) :])
         if found is not None:
             layers.setdefault(place, found)
         elif inner := inner_steps(node, layouts):

@@ -38,7 +38,7 @@ class Target(NamedTuple):
     @property
     def path(self) -> str:
         """The layer's name."""
-        return "/".join(self.place)
+        return self.layer.name
 
 
 class Work:
@@ -67,6 +67,7 @@ class Work:
         self.settings: list[Setting] = []
         self.tables: list[Steps] = []
         self.kernels: dict[Steps, tuple[str, tuple[int, ...]]] = {}
+        self.stacks: dict[Steps, Any] = {}
         self.told: set[Steps] = set()
         self.reordered: set[Steps] = set()
 
@@ -166,9 +167,11 @@ class Work:
         if spot.place is None:
             return np.asarray(entry.array)
         shape = tuple(entry.array.shape)
+        if place not in self.stacks:
+            self.stacks[place] = np.asarray(entry.array)  # read once for all layers in it
         if len(shape) != (len(shape) if rank is None else rank + 1) or spot.place >= shape[0]:
             return None
-        return np.asarray(entry.array)[spot.place]
+        return self.stacks[place][spot.place]
 
     def _ignore(self, form: Form, spot: Spot) -> None:
         for part in form:

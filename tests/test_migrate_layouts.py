@@ -393,8 +393,8 @@ def test_renaming_that_does_not_fit_is_refused() -> None:
     with pytest.raises(jtree.LoadError) as error:
         migrate.convert(model, source, rename={"layers.1": "layers.0"})
     assert str(error.value) == (
-        "nothing was loaded: layers/0/weight: expected one array, found two in the source: "
-        "layers.0.weight and layers.1.weight"
+        "nothing was loaded: layers/0/bias: expected one array, found two in the source: "
+        "layers.0.bias and layers.1.bias"
     )
     with pytest.raises(jtree.ArgumentError, match="has 1 wildcards to fill"):
         migrate.convert(model, source, rename={"layers": "layers/*"})

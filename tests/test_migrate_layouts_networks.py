@@ -39,16 +39,24 @@ def trained(model: Any, *batch: Any) -> Any:
 
 
 def sources(model: Any, folder: Path) -> list[Any]:
-    """Return a model's arrays in memory, and as they are read from files where that is known."""
+    """Return a model, and its arrays in memory and in files."""
     state = model.state_dict()
-    found = [model, {name: x.numpy() for name, x in state.items()}]
-    if hasattr(jtree, "open"):
-        torch.save(state, folder / "model.pt")
-        found.append(jtree.open(folder / "model.pt"))
-        if save := pytest.importorskip("safetensors.torch").save_file:
-            save({name: x.clone() for name, x in state.items()}, folder / "model.safetensors")
-            found.append(jtree.open(folder / "model.safetensors"))
-    return found
+    torch.save(state, folder / "model.pt")
+    found = [model, {name: x.numpy() for name, x in state.items()}, jtree.open(folder / "model.pt")]
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    save_file({name: x.clone() for name, x in state.items()}, folder / "model.safetensors")
+    return [*found, jtree.open(folder / "model.safetensors")]
+
+
+def converted(target: Any, given: list[Any], **options: Any) -> tuple[Any, Any]:
+    """Return what all sources become, which is the same, and the first one's report."""
+    (first, report), *others = [migrate.convert(target, x, **options) for x in given]
+    arrays = [x for x in jtree.walk(first).values if jtree.isnumeric(x)]
+    for other, _ in others:
+        theirs = (x for x in jtree.walk(other).values if jtree.isnumeric(x))
+        for x, y in zip(arrays, theirs, strict=True):
+            np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+    return first, report
 
 
 class TorchBlock(torch.nn.Module):
@@ -204,18 +212,18 @@ def test_a_resnet(tmp_path: Path) -> None:
     expected = model(x).detach()
     images = jnp.asarray(x.permute(0, 2, 3, 1).numpy())
     rules = [migrate.flattened("classifier/0", shape=(2 * CHANNELS, 4, 4))]
-    for source in sources(model, tmp_path):
-        found, report = migrate.convert(NnxResNet(nnx.Rngs(0)), source, rules=rules)
-        close(found(images), expected)
-        assert not report.settings
-        assert not report.warnings
-        target = migrate.linen(LinenResNet(), None, images)
-        variables, _ = migrate.convert(target, source, rules=rules)
-        close(LinenResNet().apply(variables, images), expected)
-        pair, _ = migrate.convert(eqx.nn.make_with_state(EqxResNet)(), source)
-        still = eqx.nn.inference_mode(pair[0])
-        call = jax.vmap(still, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
-        close(call(jnp.asarray(x.numpy()), pair[1])[0], expected)
+    given = sources(model, tmp_path)
+    found, report = converted(NnxResNet(nnx.Rngs(0)), given, rules=rules)
+    close(nnx.jit(lambda model, x: model(x))(found, images), expected)
+    assert not report.settings
+    assert not report.warnings
+    target = migrate.linen(LinenResNet(), None, images)
+    variables, _ = converted(target, given, rules=rules)
+    close(jax.jit(LinenResNet().apply)(variables, images), expected)
+    (found, state), _ = converted(eqx.nn.make_with_state(EqxResNet)(), given)
+    still = eqx.nn.inference_mode(found)
+    call = jax.vmap(still, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+    close(call(jnp.asarray(x.numpy()), state)[0], expected)
 
 
 class TorchLayer(torch.nn.Module):
@@ -358,16 +366,14 @@ def test_a_transformer(tmp_path: Path) -> None:
     tokens = torch.randint(VOCABULARY, (4, LENGTH))
     model = trained(TorchGPT(), tokens, tokens.roll(1, 1))
     expected = model(tokens).detach()
-    given = jnp.asarray(tokens.numpy().astype(np.int32))
-    for source in sources(model, tmp_path):
-        rename = {"h": "blocks"}
-        found, report = migrate.convert(NnxGPT(nnx.Rngs(0)), source, rename=rename)
-        close(found(given), expected)
-        assert report.ignored == {"lm_head.weight": "equal to wte.weight"}
-        assert not report.settings
-        target = migrate.linen(LinenGPT(), None, given)
-        rename = {"h.*.mlp": "blocks/*", "h": "blocks"}
-        variables, _ = migrate.convert(target, source, rename=rename)
-        close(LinenGPT().apply(variables, given), expected)
-        eqx_model, _ = migrate.convert(EqxGPT(), source)
-        close(jax.vmap(eqx_model)(given), expected)
+    numbers = jnp.asarray(tokens.numpy().astype(np.int32))
+    given = sources(model, tmp_path)
+    found, report = converted(NnxGPT(nnx.Rngs(0)), given, rename={"h": "blocks"})
+    close(nnx.jit(lambda model, x: model(x))(found, numbers), expected)
+    assert report.ignored == {"lm_head.weight": "equal to wte.weight"}
+    assert not report.settings
+    target = migrate.linen(LinenGPT(), None, numbers)
+    variables, _ = converted(target, given, rename={"h.*.mlp": "blocks/*", "h": "blocks"})
+    close(jax.jit(LinenGPT().apply)(variables, numbers), expected)
+    eqx_model, _ = converted(EqxGPT(), given)
+    close(jax.vmap(eqx_model)(numbers), expected)

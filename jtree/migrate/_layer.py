@@ -86,14 +86,14 @@ class Layer:
         return {role for part in self.form for role in part.roles}
 
 
-def recognise(node: Any, layouts: tuple[Layout, ...], name: str = "") -> Layer | None:
+def recognise(node: Any, layouts: tuple[Layout, ...], path: str = "") -> Layer | None:
     """Return what a node is: the layer of the nearest of its types that a table names."""
     for cls in type(node).__mro__[:-1]:
         for layout in layouts:
             for (module, name), recipe in layout.types.items():
                 if loaded(module, name) is cls:
                     options, settings = recipe.options(node), recipe.settings(node)
-                    called = type(node).__name__, name
+                    called = type(node).__name__, path
                     return Layer(recipe.kind, layout, recipe.form, *called, options, settings)
     return None
 

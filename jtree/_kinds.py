@@ -42,9 +42,8 @@ def _look_up(cls: type) -> Kind:
     """Return what a type of node means: the one table of frameworks."""
 
     def isa(module: str, *names: str) -> bool:
-        loaded = sys.modules.get(module)
-        found = (getattr(loaded, name, None) for name in names)
-        return any(isinstance(parent, type) and issubclass(cls, parent) for parent in found)
+        found = (loaded(module, name) for name in names)
+        return any(parent is not None and issubclass(cls, parent) for parent in found)
 
     if isa("flax.nnx", "Variable"):
         return Kind(box=True, reference=True, frozen=not isa("flax.nnx", "Param"))
@@ -55,6 +54,12 @@ def _look_up(cls: type) -> Kind:
     if isa("jtree.layers._layer", "Layer"):
         return Kind(whole=True)
     return Kind(box=isa("flax.core.meta", "AxisMetadata") or isa("jtree.layers._layer", "Function"))
+
+
+def loaded(module: str, name: str) -> type | None:
+    """Return a type of a framework by its name, or None where the framework is not loaded."""
+    found = getattr(sys.modules.get(module), name, None)
+    return found if isinstance(found, type) else None
 
 
 def entries(node: object) -> Entries | None:

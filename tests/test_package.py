@@ -41,7 +41,19 @@ LAYERS = [
     *("migrate._blocks", "migrate._derived", "migrate._source", "migrate._rule"),
     *("migrate._places", "migrate._axes", "migrate._numbers", "migrate._stack", "migrate._split"),
     *("migrate._apply", "migrate._plan", "migrate._toml"),
-    *("migrate._staged", "migrate._memory", "migrate._written", "migrate._file", "migrate"),
+    *("migrate._staged", "migrate._memory", "migrate._written", "migrate._file"),
+    *("migrate._turns", "migrate._layer", "migrate._layouts_torch", "migrate._layouts_flax"),
+    *("migrate._layouts_equinox", "migrate._layouts_jtree", "migrate._layouts_haiku"),
+    *("migrate._layouts_keras", "migrate._layouts", "migrate._names", "migrate._model"),
+    *("migrate._linen", "migrate._arrays", "migrate._find", "migrate._roles"),
+    *(
+        "migrate._flattened",
+        "migrate._report",
+        "migrate._settings",
+        "migrate._left",
+        "migrate._work",
+    ),
+    *("migrate._convert", "migrate"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}

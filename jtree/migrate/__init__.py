@@ -4,6 +4,7 @@ Places:    rename, drop, tie
 Axes:      transpose, permute, flip, reshape
 Numbers:   cast, scale, fill
 Several:   stack, unstack, split, merge
+By type:   convert, Report, linen, flattened, transposed_padding
 Applied:   apply, Migrated, plan, Plan, Rule
 Files:     read_rules, to_toml, convert_file, Converted
 """
@@ -14,8 +15,12 @@ from ._axes import flip as flip
 from ._axes import permute as permute
 from ._axes import reshape as reshape
 from ._axes import transpose as transpose
+from ._convert import convert as convert
 from ._file import Converted as Converted
 from ._file import convert_file as convert_file
+from ._flattened import flattened as flattened
+from ._flattened import transposed_padding as transposed_padding
+from ._linen import linen as linen
 from ._numbers import cast as cast
 from ._numbers import fill as fill
 from ._numbers import scale as scale
@@ -24,6 +29,7 @@ from ._places import rename as rename
 from ._places import tie as tie
 from ._plan import Plan as Plan
 from ._plan import plan as plan
+from ._report import Report as Report
 from ._rule import Rule as Rule
 from ._split import merge as merge
 from ._split import split as split

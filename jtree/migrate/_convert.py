@@ -1,0 +1,141 @@
+"""Conversion by type: each layer of the model says what it needs, and how it is stored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .._compare import compare
+from .._diff import Diff, Mismatch
+from .._errors import ArgumentTypeError, LoadError, did_you_mean
+from .._state import load_into
+from .._walk import walk
+from ._apply import apply
+from ._arrays import source_of
+from ._flattened import Flattened
+from ._layouts import MODULES, layout_of
+from ._linen import Linen, model_of_linen
+from ._model import Model, model_of
+from ._names import Rename
+from ._report import Report
+from ._rule import Rule
+from ._work import Work
+
+NEAR = 20  # missing arrays for which near names are looked for
+logger = logging.getLogger("jtree")
+
+
+def convert(
+    model: Any,
+    source: Any,
+    /,
+    *,
+    layout: str = "torch",
+    rename: Rename | Sequence[Rule] = None,
+    rules: Iterable[Any] = (),
+) -> tuple[Any, Report]:
+    """Return a model with the numbers of a source in another framework's layout, and a report.
+
+    The model is walked. The type of each layer says what it needs and how it stores it, and the
+    source's layout how that framework stores the same kind of layer. Nothing is guessed from
+    shapes: a square kernel is transposed where the types say so. An array that belongs to no known
+    layer is taken as it is.
+
+    Layers are found by name: `layers/0/kernel` is `layers.0.weight`, `layers_0` is `layers/0`, and
+    containers without a name of their own elsewhere (`layers` of a Sequential, `cell` of an RNN)
+    may be left out. A stack of layers (`nnx.vmap`, `nn.scan`, `eqx.filter_vmap`) is made from
+    layers that are numbered, and numbered layers from a stack.
+
+    Args:
+      model: an NNX or Equinox module, a model of `jtree.layers`, a pair `(model, state)` of
+        Equinox, or `migrate.linen(module, variables, *inputs)`. It may be abstract.
+      source: a mapping from names to arrays (of NumPy, JAX or PyTorch, or lazy ones), a nested
+        state, an opened checkpoint, or a model, whose settings are then compared, too.
+      layout: how the source stores layers: `"torch"`, `"linen"`, `"nnx"`, `"equinox"`, `"jtree"`,
+        `"haiku"` or `"keras"`.
+      rename: names of layers, from the source's to the model's: a dict such as
+        `{"transformer.h": "blocks"}`, where `*` stands for one step, a function of the name of an
+        array in the source, or rules. The names of arrays below a layer stay the source's.
+      rules: rules for the source, applied before all else, and `migrate.flattened`.
+
+    Returns:
+      The model, with its own dtypes, devices and shardings (for linen, the variables), and a
+      `Report`.
+
+    Raises:
+      LoadError: something is missing, left over, or does not fit. All is reported at once, nothing
+        is loaded; `.diff` holds it.
+      PathError: a name in `rename` matches nothing.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jtree import migrate
+      >>> model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+      >>> source = {"weight": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.zeros(2)}
+      >>> model, report = migrate.convert(model, source)
+      >>> model.kernel[...].tolist(), report
+      ([[1.0, 3.0], [2.0, 4.0]], Report(1 layers from torch))
+    """
+    given = list(rules)
+    names: Any = rename
+    if isinstance(rename, list | tuple):
+        given, names = [*given, *rename], None
+    flattened = [rule for rule in given if isinstance(rule, Flattened)]
+    others = [rule for rule in given if not isinstance(rule, Flattened)]
+    found = source_of(
+        source,
+        layout_of(layout),
+        names,
+        lambda arrays: apply(others, arrays) if others else arrays,
+    )
+    target = _destination(model)
+    work = Work(target, found, flattened)
+    work.run()
+    loaded, report = _load(target, work), work.report()
+    for warning in report.warnings:
+        logger.warning("converted, but %s", warning)
+    return loaded, report
+
+
+def _destination(model: Any) -> Model:
+    if isinstance(model, Linen):
+        return model_of_linen(model)
+    found = model_of(model, MODULES)
+    basic = isinstance(model, dict | list | tuple) and not found.layers
+    if basic or not found.places:
+        raise ArgumentTypeError(
+            "model: expected a model whose layers have types, found "
+            f"{type(model).__name__}; for linen give migrate.linen(module, variables, *inputs), "
+            "for Equinox with running statistics (model, state)"
+        )
+    return found
+
+
+def _load(target: Model, work: Work) -> Any:
+    """Return the model with the numbers that were found, or refuse with all that is wrong."""
+    wanted = {*target.places.values(), *work.values} - set(work.kept)
+
+    def where(path: str, _: Any) -> bool:
+        return path in wanted
+
+    walked = walk(target.tree)
+    compared = compare(walked, walk(work.values), where=where if wanted else None).diff
+    unused = work.unused()
+    problems = work.problems + [
+        _explained(x, work, unused if n < NEAR else []) for n, x in enumerate(compared.mismatches)
+    ]
+    if problems:
+        diff = Diff(tuple(sorted(problems, key=lambda x: (x.path, x.sort))), compared.config)
+        raise LoadError(f"nothing was loaded: {diff.message()}", diff)
+    return load_into(target.tree, work.values, where=where)
+
+
+def _explained(x: Mismatch, work: Work, unused: list[str]) -> Mismatch:
+    """Say of a missing array what it was looked for as."""
+    tried = work.tried.get(x.path)
+    if x.sort != "missing" or tried is None:
+        return x
+    near = did_you_mean(tried, unused)
+    text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{near}"
+    return x._replace(text=text)

@@ -12,7 +12,8 @@ import jax
 from . import _path
 from ._lazy import LazyArray, read_all
 from ._path import Where
-from ._walk import walk
+from ._ties import Ties
+from ._walk import Walk, walk
 
 
 @singledispatch
@@ -21,11 +22,19 @@ def opened(x: Any, /) -> Any:
     return x
 
 
-def both_opened(dst: Any, src: Any) -> tuple[Any, Any]:
-    """Return the trees that two models stand for; one text twice that is no path is a leaf."""
+@singledispatch
+def tied(x: Any, /) -> tuple[tuple[str, ...], ...]:
+    """Return what is tied in a tree besides references: what a checkpoint says of its own."""
+    del x
+    return ()
+
+
+def both_walked(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
+    """Walk what two models stand for; one text twice that is no path is a leaf."""
     if isinstance(dst, str) and dst == src and not os.path.exists(dst):
-        return dst, src
-    return opened(dst), opened(src)
+        return walk(dst), walk(src)
+    stated = tied(dst) if ties == "references" else ()
+    return walk(opened(dst), ties=stated or ties), walk(opened(src))
 
 
 def read_tree(tree: Any, place: Callable[[str, LazyArray], Any] | None = None) -> Any:

@@ -17,7 +17,7 @@ from ._errors import LoadError, ModelError
 from ._kinds import contain, kind, static
 from ._lazy import LazyArray, read_all
 from ._leaves import BASIC, canonical, describe, isabstract, isarray, isconcrete, istracer
-from ._opened import both_opened
+from ._opened import both_walked
 from ._path import Where
 from ._ties import Ties
 from ._vector import as_dtype
@@ -78,9 +78,7 @@ def diff(
       >>> bool(report), report.missing, report.shape
       (True, ('b',), {'w': ((2,), (3,))})
     """
-    ours, theirs = both_opened(dst, src)
-    left, right = walk(ours, ties=ties), walk(theirs)
-    return compare(left, right, keep=filter, none=none).diff
+    return compare(*both_walked(dst, src, ties), keep=filter, none=none).diff
 
 
 def loadmodel(
@@ -144,9 +142,8 @@ def load_into(
     place: Placement | None = None,
 ) -> Any:
     """Do what `loadmodel` does, at the places that `where` chooses, onto chosen devices."""
-    ours, theirs = both_opened(dst, src)
-    walked = walk(ours, ties=ties).check()
-    compared = compare(walked, walk(theirs).check(), keep=filter, none=none, where=where)
+    walked, source = both_walked(dst, src, ties)
+    compared = compare(walked.check(), source.check(), keep=filter, none=none, where=where)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
     _check_abstract(walked, compared)
@@ -212,7 +209,8 @@ def _check_abstract(walked: Walk, compared: Comparison) -> None:
         if isinstance(slot.value, jax.ShapeDtypeStruct) and (source is None or source is KEEP):
             raise LoadError(
                 f"nothing was loaded: {_path.show(slot.path)}: the destination is abstract, so it "
-                f"has no numbers to keep where the source has none: {compared.diff.message()}",
+                f"has no numbers to keep where the source has none, or is not asked for: "
+                f"{compared.diff.message()}",
                 compared.diff,
             )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -54,6 +56,10 @@ def main(
     ] = False,
 ) -> None:
     """JAX models, nested and flat: vectors, states and checkpoints."""
+    del version
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may be in any script
 
 
 @_command

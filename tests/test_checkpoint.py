@@ -25,7 +25,7 @@ import jtree
 from jtree.checkpoint import differences
 
 from .same import same
-from .zoo import ZOO, Net, Shared, abstract
+from .zoo import KEY, ZOO, Net, Shared, abstract
 
 ODD = {
     "a.b": np.ones(1),
@@ -46,6 +46,8 @@ ODD = {
     "nan": np.array([np.nan, -0.0]),
     "half": np.ones(2, np.float16),
     "\ud800": np.ones(1),
+    "texts": ["\ud800\udfff", "\U000103ff"],
+    "long": [10**4400, -(2**70)],
     "%uD800": np.zeros(1),
 }
 
@@ -336,16 +338,13 @@ def test_saving_in_the_background(tmp_path: Path) -> None:
 
 
 def test_errors_of_the_background_are_raised_by_wait(tmp_path: Path) -> None:
-    saving = jtree.save_async(tmp_path / "x", {"a": np.ones(2)})
-    other = jtree.save_async(tmp_path / "x", {"a": np.zeros(2)})
-    failed = []
-    for handle in (saving, other):
-        try:
-            handle.wait()
-        except jtree.CheckpointError as error:
-            failed.append(str(error))
-    assert failed == [f"{tmp_path / 'x'} exists already; use overwrite=True to replace it"]
+    saving = jtree.save_async(tmp_path / "x", [np.zeros(1_000_000)] * 4)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "mine").touch()
+    with pytest.raises(jtree.CheckpointError, match="x exists already; use overwrite=True"):
+        saving.wait()
     assert [x.name for x in tmp_path.iterdir()] == ["x"]
+    assert [x.name for x in (tmp_path / "x").iterdir()] == ["mine"]
 
 
 def test_a_background_save_ends_before_the_process_does(run_python: Any, tmp_path: Path) -> None:
@@ -461,6 +460,40 @@ def test_differences_of_two_checkpoints(tmp_path: Path) -> None:
         ("n", "max absolute difference 1")
     ]
     assert not differences(tmp_path / "a", tmp_path / "a", values=True)
+
+
+def test_an_opened_checkpoint_can_be_saved(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", Shared(nnx.Rngs(0)))
+    jtree.save(tmp_path / "y", jtree.inspect(tmp_path / "x"), packed=True)
+    jtree.save(tmp_path / "z", {"inner": jtree.inspect(tmp_path / "x").tree})
+    assert same(jtree.load(tmp_path / "y"), jtree.load(tmp_path / "x"))
+    assert jtree.inspect(tmp_path / "y").ties == jtree.inspect(tmp_path / "x").ties
+    assert same(jtree.load(tmp_path / "z")["inner"], jtree.load(tmp_path / "x"))
+
+
+def test_a_tied_checkpoint_takes_equal_sources_only(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", Shared(nnx.Rngs(0)))
+    kept = jtree.load(tmp_path / "x")
+    other = jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else x, kept)
+    assert not jtree.diff(tmp_path / "x", other)
+    other["enc"]["kernel"] += 1
+    assert jtree.diff(tmp_path / "x", other).ties
+
+
+def test_an_item_that_orbax_cannot_read_is_left_out(tmp_path: Path) -> None:
+    args = orbax_v0.args
+    items = {"state": args.StandardSave({"w": jnp.ones(2)}), "rng": args.JaxRandomKeySave(KEY)}
+    with orbax_v0.CheckpointManager(tmp_path) as manager:
+        manager.save(0, args=args.Composite(**items))
+        manager.wait_until_finished()
+    assert jtree.load(tmp_path / "0", where="state/**")["state"]["w"].tolist() == [1, 1]
+
+
+def test_one_array_of_many_that_are_packed(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", {f"{n}": np.full(100, n) for n in range(50)}, packed=True)
+    found = jtree.load(tmp_path / "x", where="7")["7"]
+    assert found.tolist() == [7] * 100
+    assert found.base is None  # and the others are not kept with it
 
 
 def test_a_path_comes_first(tmp_path: Path) -> None:

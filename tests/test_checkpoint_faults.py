@@ -26,6 +26,8 @@ from orbax.checkpoint import v1 as ocp
 import jtree
 from jtree.checkpoint import _files
 
+from .same import same
+
 STATE = {"a": np.arange(2000.0), "b": [np.ones((3, 5), np.float32), 0.5], "c": np.arange(7)}
 
 
@@ -398,3 +400,76 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         f"{tmp_path / 'y'}: expected jtree's checkpoint format 2, found 99; use the version of "
         "jtree that wrote it"
     )
+
+
+def test_brackets_in_a_path_are_no_glob(tmp_path: Path) -> None:
+    for path in (tmp_path / "run[1]" / "m", tmp_path / "m[!a]"):
+        for packed in (False, True):
+            jtree.save(path, STATE, packed=packed, overwrite=True)
+            assert same(jtree.load(path), STATE)
+            assert [x.name for x in path.parent.iterdir() if x.name != "run[1]"] == [path.name]
+
+
+def test_what_belongs_to_another_target_is_left_alone(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "model.best", {"best": 1})
+    (tmp_path / ".model.best.0123abcd.jtree").mkdir()
+    (tmp_path / "model.best").rename(tmp_path / ".model.best.0123abcd.jtree" / "old")
+    (tmp_path / ".model.mine.jtree").mkdir()
+    with pytest.raises(jtree.CheckpointError, match="there is nothing here"):
+        jtree.load(tmp_path / "model")
+    jtree.save(tmp_path / "model", {"x": 1})
+    jtree.save(tmp_path / "model", {"x": 2}, overwrite=True)
+    assert jtree.load(tmp_path / "model.best") == {"best": 1}
+    assert (tmp_path / ".model.mine.jtree").exists()
+
+
+def test_a_directory_that_appears_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", {"a": 1})
+    saving = jtree.save_async(tmp_path / "x", [np.zeros(1_000_000)] * 4, overwrite=True)
+    shutil.rmtree(tmp_path / "x")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thesis.tex").touch()
+    with pytest.raises(jtree.CheckpointError, match="is there and is no checkpoint"):
+        saving.wait()
+    assert [x.name for x in (tmp_path / "x").iterdir()] == ["thesis.tex"]
+    (tmp_path / "empty").mkdir()
+    jtree.save(tmp_path / "empty", {"a": 1})
+    assert jtree.load(tmp_path / "empty") == {"a": 1}
+
+
+def test_the_last_of_two_saves_in_the_background_is_the_one_that_stays(tmp_path: Path) -> None:
+    large = np.random.default_rng(0).random(2_000_000)
+    first = jtree.save_async(tmp_path / "x", {"a": large}, overwrite=True)
+    second = jtree.save_async(tmp_path / "x", {"a": np.ones(1)}, overwrite=True)
+    second.wait()
+    first.wait()
+    assert jtree.load(tmp_path / "x")["a"].shape == (1,)
+
+
+def test_a_checkpoint_that_is_overwritten_while_it_is_read(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", version(0))
+    found = jtree.inspect(tmp_path / "x")
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(
+            lambda: [jtree.save(tmp_path / "x", version(n), overwrite=True) for n in range(1, 9)]
+        )
+        while not saving.done():
+            version_of(jtree.load(tmp_path / "x"))
+        saving.result()
+    with pytest.raises(jtree.CheckpointError, match="has been overwritten since it was opened"):
+        np.asarray(found["arrays/0"])
+
+
+def test_paths_and_states_that_cannot_be(tmp_path: Path) -> None:
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(jtree.ModelError, match="nested so deeply"):
+        jtree.save(tmp_path / "x", deep)
+    with pytest.raises(jtree.ArgumentError, match="it has a NUL in it"):
+        jtree.load("a\0")
+    with pytest.raises(jtree.CheckpointError, match="cannot be reached"):
+        jtree.load("file:///x")
+    with pytest.raises(jtree.CheckpointError, match="such names are for what is unfinished"):
+        jtree.save(tmp_path / "x.orbax-checkpoint-tmp-1", {})
+    assert not list(tmp_path.iterdir())

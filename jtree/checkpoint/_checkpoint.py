@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -22,6 +24,8 @@ from ._progress import progress
 from ._reading import Opened
 
 NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
+logger = logging.getLogger("jtree")
+
 BATCH = 2**28  # bytes that are read at a time
 LOOKED_AT = 100  # arrays that are read one by one to find those that cannot be read
 
@@ -119,6 +123,10 @@ def _unpacked(x: LazyArray) -> bool:
     return not (isinstance(x.name, tuple) and x.name[0] == (PACK,))
 
 
+class OverwrittenError(CheckpointError):
+    """What is at a path is another checkpoint than the one that was opened."""
+
+
 class Read(NamedTuple):
     """An array that was read, as it is stored, and whether it is what was written."""
 
@@ -140,6 +148,7 @@ class Arrays:
         self.lazy: dict[Hashable, LazyArray] = {}
         self.paths: dict[Hashable, str] = {}
         self.end = 0  # of what is packed
+        self.mark = _orbax.mark(path)
 
     def add(self, stored: Stored) -> LazyArray:
         """Return a lazy array for what is stored."""
@@ -155,7 +164,24 @@ class Arrays:
         return self.lazy[name]
 
     def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
-        """Return arrays by name, checked."""
+        """Return arrays by name, checked; none where the checkpoint is another one by now."""
+        try:
+            found = self._read_all(wanted)
+        except CheckpointError:
+            self._check_current()
+            raise
+        self._check_current()
+        return found
+
+    def _check_current(self) -> None:
+        with contextlib.suppress(CheckpointError):
+            if _orbax.mark(self.path) == self.mark:
+                return
+        raise OverwrittenError(
+            f"{self.path} has been overwritten since it was opened; open it again"
+        )
+
+    def _read_all(self, wanted: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         found, damaged, done = {}, [], 0
         total = sum(self.lazy[name].nbytes for name in wanted)
         with progress("reading", total, shown=self.shown) as advance:
@@ -183,6 +209,9 @@ class Arrays:
         with _orbax.quiet():
             held = self._held(targets)
         arrays = [x.decode(held[x.parts]) for x in stored]
+        if 2 * sum(x.nbytes for x in stored if x.parts == (PACK,)) < self.end:
+            alone = [x.parts == (PACK,) for x in stored]  # do not keep the whole pack for a few
+            arrays = [x.copy() if own else x for x, own in zip(arrays, alone, strict=True)]
         pairs = [(array, x.crc32) for array, x in zip(arrays, stored, strict=True)]
         damaged = in_threads(lambda pair: is_damaged(*pair), pairs if self.verify else ())
         yield from map(Read, names, arrays, damaged or [False] * len(names))
@@ -228,8 +257,15 @@ class PlainArrays:
 
     def tree(self) -> Any:
         """Return the state, with lazy arrays, and every other leaf as it was saved."""
-        found = {name: self._tree(name) for name in self.flat}
-        return next(iter(found.values())) if len(found) == 1 else found
+        found: dict[str | None, Any] = {}
+        for name in self.flat:
+            try:
+                found[name] = self._tree(name)
+            except CheckpointError as error:
+                if len(self.flat) == 1:
+                    raise
+                logger.warning("%s: left out, since Orbax cannot read it: %s", name, error)
+        return next(iter(found.values())) if len(self.flat) == 1 else found
 
     def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
         """Return arrays by name."""

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._lazy import LazyArray
+from .._lazy import LazyArray, read_all
 from .._leaves import alike, describe, isnumber
 from .._walk import walk
-from ._checkpoint import Checkpoint, open_checkpoint
+from ._checkpoint import Checkpoint, batches, open_checkpoint
 from ._progress import progress as bar
 
 _CHUNK = 2**20  # numbers that are compared at a time
@@ -125,23 +125,30 @@ def _comparable(a: Any, b: Any) -> bool:
 def _numbers(pairs: Mapping[str, tuple[LazyArray, LazyArray]], shown: bool) -> Iterator[Difference]:
     total, done = sum(a.nbytes for a, _ in pairs.values()), 0
     with bar("comparing", total, shown=shown) as advance:
-        for path, pair in pairs.items():
-            largest = _largest(*map(_data, pair))
-            if any(largest):
-                found = [
-                    f"max {word} difference {x:.3g}"
-                    for word, x in zip(_WORDS, largest, strict=True)
-                ]
-                yield Difference(path, "numbers", *found)
-            advance(done := done + pair[0].nbytes)
+        paths: dict[LazyArray, list[str]] = {}
+        for path, (x, _) in pairs.items():
+            paths.setdefault(x, []).append(path)
+        for batch in batches(paths):
+            both = {path: pairs[path] for x in batch for path in paths[x]}
+            ours = read_all((x, None) for x, _ in both.values())
+            theirs = read_all((y, None) for _, y in both.values())
+            for path, (x, y) in both.items():
+                yield from _largest_of(path, _data(ours[x]), _data(theirs[y]))
+            advance(done := done + sum(x.nbytes for x in batch))
+
+
+def _largest_of(path: str, a: Any, b: Any) -> Iterator[Difference]:
+    largest = _largest(a, b)
+    if any(largest):
+        found = (f"max {word} difference {x:.3g}" for word, x in zip(_WORDS, largest, strict=True))
+        yield Difference(path, "numbers", *found)
 
 
 _WORDS = ("absolute", "relative")
 
 
-def _data(x: LazyArray) -> np.ndarray[Any, Any]:
-    numbers = x.read()
-    return np.asarray(jax.random.key_data(numbers) if isinstance(numbers, jax.Array) else numbers)
+def _data(x: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(jax.random.key_data(x) if isinstance(x, jax.Array) else x)
 
 
 def _largest(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from .. import _path
 from .._errors import CheckpointError, ChecksumError, ModelError
-from .._leaves import check_alive, describe, isconcrete, isnumber
+from .._leaves import check_alive, describe, isabstract, isconcrete, isnumber, istracer
 from .._walk import Walk, walk
 from ._checksum import Checksum, checksum, in_threads
 
@@ -256,8 +256,12 @@ def _decode(entry: Json, make: Callable[[Stored], Any]) -> Any:
 
 def _encode_basic(path: str, x: Any) -> Json:
     """Return a basic leaf as JSON: as it is, or as {type: text} where JSON has no such thing."""
+    if isinstance(x, str) and _SURROGATE.search(x):  # JSON would join two of them
+        return {"str": base64.b64encode(x.encode("utf-8", "surrogatepass")).decode()}
     if x is None or type(x) in (bool, str):
         return x
+    if isinstance(x, int) and abs(x) >= 2**64:  # Python refuses to write long ones in decimals
+        return {"int": hex(x)}
     if isinstance(x, np.generic) and isnumber(x.dtype):
         number = np.asarray(x, x.dtype.newbyteorder("="))
         return {"scalar": [number.dtype.name, base64.b64encode(number.tobytes()).decode()]}
@@ -266,7 +270,10 @@ def _encode_basic(path: str, x: Any) -> Json:
     for cls in (str, int, float, complex):
         if isinstance(x, cls) and not isinstance(x, np.generic):
             return {cls.__name__: cls.__repr__(x)} if cls is not str else cls.__str__(x)
-    raise ModelError(f"{_path.show(path)}: cannot save {describe(x)}; save arrays and basic values")
+    what = "save arrays and basic values"
+    if isabstract(x) or istracer(x):
+        what = "it has no numbers" + (" yet; save outside of jit" if istracer(x) else "")
+    raise ModelError(f"{_path.show(path)}: cannot save {describe(x)}; {what}")
 
 
 def _decode_basic(entry: Json) -> Any:
@@ -276,7 +283,11 @@ def _decode_basic(entry: Json) -> Any:
     if kind == "scalar":
         dtype, data = text
         return np.frombuffer(base64.b64decode(data), _dtype(dtype))[0]
-    return {"int": int, "float": float, "complex": complex}[kind](text)
+    if kind == "str":
+        return base64.b64decode(text).decode("utf-8", "surrogatepass")
+    if kind == "int":
+        return int(text, 0)
+    return {"float": float, "complex": complex}[kind](text)
 
 
 def _insert(arrays: dict[str, Any], parts: list[str], x: Any) -> None:

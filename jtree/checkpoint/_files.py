@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from .._errors import ArgumentTypeError, CheckpointError
+from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
 from .._leaves import describe
 
 Path: TypeAlias = Any  # etils.epath.Path: a local path, gs:// or s3://
 
 MARK = "_CHECKPOINT_METADATA"  # the file that every checkpoint of Orbax has
+UNFINISHED = ".orbax-checkpoint-tmp"  # is in the names of what Orbax has not completed
 _WORK = ".jtree"  # ends the name of a directory that a checkpoint is written in
 
 
@@ -28,13 +31,16 @@ def as_path(path: object) -> Path:
         raise ArgumentTypeError(
             f"expected a path first, found {describe(path)}; write save(path, tree), load(path)"
         )
-    found = epath.Path(path)
-    if is_local(found):
-        return epath.Path(os.path.realpath(found))
+    name = os.fsdecode(path)
+    if "\0" in name:
+        raise ArgumentError(f"{name!r} is no path: it has a NUL in it")
+    if is_local(name):
+        return epath.Path(os.path.realpath(name))
     try:
+        found = epath.Path(name)
         found.exists()
-    except ImportError as error:  # what reaches the store is a package of its own
-        raise CheckpointError(f"{found} cannot be reached: {error}") from error
+    except Exception as error:  # what reaches the store is a package of its own
+        raise CheckpointError(f"{name} cannot be reached: {error}") from error
     return found
 
 
@@ -45,10 +51,16 @@ def is_local(path: Path) -> bool:
 
 def check_free(target: Path, overwrite: bool) -> None:
     """Refuse a target that is there, unless it is a checkpoint that may be replaced."""
+    if UNFINISHED in target.name:
+        raise CheckpointError(f"{target}: such names are for what is unfinished; use another")
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not overwrite:
         raise _exists(target)
+    _check_checkpoint(target)
+
+
+def _check_checkpoint(target: Path) -> None:
     if not (target / MARK).exists():
         raise CheckpointError(
             f"{target} is there and is no checkpoint, so it is not replaced; use another path"
@@ -81,6 +93,18 @@ def _claim(target: Path, stack: contextlib.ExitStack) -> Path:
             return work
 
 
+@contextlib.contextmanager
+def without_brackets(path: Path) -> Iterator[Path]:
+    """Give a path that means the same, and has no brackets: Orbax 0.12.8 takes them for globs."""
+    if not is_local(path) or "[" not in str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        link = type(path)(directory) / "link"
+        os.symlink(path.parent, link)
+        yield link / path.name
+
+
 def sweep(target: Path) -> None:
     """Remove what processes that were killed have left beside a target."""
     if not is_local(target) or not target.parent.exists():
@@ -95,12 +119,14 @@ def install(new: Path, target: Path, *, overwrite: bool) -> None:
     """Put a complete directory in the target's place, in one step where the system has one."""
     if not overwrite or not target.exists() or not any(target.iterdir()):
         try:
-            new.rename(target)
+            os.rename(new, target) if is_local(target) else new.rename(target)
         except OSError as error:
             if target.exists() and any(target.iterdir()):
                 raise _exists(target) from error
             raise
-    elif not _exchange(new, target):
+        return
+    _check_checkpoint(target)
+    if not _exchange(new, target):
         old = new.parent / "old"
         target.rename(old)
         try:
@@ -126,9 +152,8 @@ def locate(target: Path) -> Path:
 
 
 def _workplaces(target: Path) -> list[Path]:
-    found = target.parent.iterdir()
-    start = f".{target.name}."
-    return [x for x in found if x.name.startswith(start) and x.name.endswith(_WORK)]
+    name = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(_WORK))
+    return [x for x in target.parent.iterdir() if name.fullmatch(x.name)]
 
 
 def _remove(path: Path) -> None:

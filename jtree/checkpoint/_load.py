@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -11,12 +12,12 @@ import jax
 from .. import _path
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
 from .._lazy import LazyArray, read_all
-from .._leaves import canonical, describe
-from .._opened import narrow, opened, read_tree
+from .._leaves import canonical, describe, isnumeric
+from .._opened import narrow, opened, read_tree, tied
 from .._path import Where
 from .._state import Placement, load_into
 from .._ties import Ties
-from ._checkpoint import Checkpoint, batches, open_checkpoint
+from ._checkpoint import Checkpoint, OverwrittenError, batches, open_checkpoint
 from ._equinox import by_position
 from ._files import as_path
 from ._orbax import quiet
@@ -75,12 +76,27 @@ def load(
       {'b': Array([1.], dtype=float32), 'w': Array([1, 1], dtype=bfloat16)}
       {'b': array([1.], dtype=float32)}
     """
-    found = open_checkpoint(path, verify=verify, shown=progress)
+    options: dict[str, Any] = {"strict": strict, "filter": filter, "none": none, "ties": ties}
+
+    def attempt() -> Any:
+        found = open_checkpoint(path, verify=verify, shown=progress)
+        return _read(found, into, where=where, sharding=sharding, **options)
+
+    for _ in range(RETRIES):
+        with contextlib.suppress(OverwrittenError):
+            return attempt()
+    return attempt()
+
+
+RETRIES = 5  # while somebody else overwrites the checkpoint that is being loaded
+
+
+def _read(found: Checkpoint, into: Any, *, where: Where, sharding: Any, **options: Any) -> Any:
+    """Return the state of an opened checkpoint, or a model with its numbers."""
     place = None if sharding is None else _placement(sharding)
     if into is None:
         tree = narrow(found.tree, where)
         return read_tree(tree) if place is None else read_tree(tree, _exact(place))
-    options: dict[str, Any] = {"strict": strict, "filter": filter, "none": none, "ties": ties}
     tree = by_position(found, into) if found.format == "Equinox" else found.tree
     return load_into(into, tree, where=where, place=place, **options)
 
@@ -157,6 +173,11 @@ def _placement(sharding: Any) -> Placement:
             chosen = jax.sharding.SingleDeviceSharding(chosen)
         if chosen is None:
             return None
+        if not isinstance(chosen, jax.sharding.Sharding):
+            raise ArgumentTypeError(
+                f"sharding: {_path.show(path)}: expected a jax.sharding.Sharding, a device or "
+                f"None, found {describe(chosen)}"
+            )
         try:
             chosen.shard_shape(tuple(x.shape))
         except Exception as error:  # JAX raises IndexError too
@@ -193,3 +214,14 @@ def _(path: Any) -> Any:
 @opened.register
 def _(found: Checkpoint) -> Any:
     return found.tree
+
+
+@tied.register(str)
+@tied.register(os.PathLike)
+def _(path: Any) -> Any:
+    return tied(open_checkpoint(path))
+
+
+@tied.register
+def _(found: Checkpoint) -> Any:
+    return tuple(group for group in found.ties if isnumeric(found[group[0]]))

@@ -69,13 +69,21 @@ _MOST: contextvars.ContextVar[int | None] = contextvars.ContextVar("most", defau
 _CHUNK = 2**24  # bytes of an array that are encoded at a time
 
 
-def custom_metadata(path: Path) -> Any:
-    """Return what is kept with a checkpoint besides its arrays, without asking for these."""
+def mark(path: Path) -> str:
+    """Return the text by which a checkpoint is known, and told from another at its path."""
     if not (path / MARK).exists():
         raise CheckpointError(f"{path}: {looks_like(path)}")
     try:
-        return json.loads((path / MARK).read_text())["custom_metadata"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str((path / MARK).read_text())
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def custom_metadata(path: Path) -> Any:
+    """Return what is kept with a checkpoint besides its arrays, without asking for these."""
+    try:
+        return json.loads(mark(path))["custom_metadata"]
+    except (ValueError, KeyError, TypeError) as error:
         raise unreadable(path, error) from error
 
 
@@ -104,9 +112,11 @@ def quiet() -> Iterator[None]:
     if _QUIET.get():
         yield
         return
-    token, before, logger = _QUIET.set(True), sys.unraisablehook, logging.getLogger("asyncio")
+    token, before = _QUIET.set(True), sys.unraisablehook
+    loggers = logging.getLogger("asyncio"), logging.getLogger("absl")
     sys.unraisablehook = lambda found: None if _isknown(found.exc_value) else before(found)
-    logger.addFilter(_isnew)
+    for logger in loggers:
+        logger.addFilter(_isnew)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -116,7 +126,8 @@ def quiet() -> Iterator[None]:
             _FAILED.clear()
             gc.collect()  # tasks complain when they are deleted
         sys.unraisablehook = before
-        logger.removeFilter(_isnew)
+        for logger in loggers:
+            logger.removeFilter(_isnew)
         _QUIET.reset(token)
 
 
@@ -129,7 +140,8 @@ def _isknown(error: object) -> bool:
 
 
 def _isnew(record: logging.LogRecord) -> bool:
-    return "was never retrieved" not in record.getMessage()
+    orbax = record.name == "absl" and "orbax" in record.pathname
+    return not orbax and "was never retrieved" not in record.getMessage()
 
 
 def find(path: Path) -> Found:

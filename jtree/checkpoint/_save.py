@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._errors import ArgumentTypeError, CheckpointError, JtreeError
+from .._errors import ArgumentTypeError, CheckpointError, JtreeError, ModelError
+from .._lazy import LazyArray
 from .._leaves import describe, isarray
+from .._opened import read_tree
 from .._state import state
 from .._walk import walk
 from . import _files, _orbax
-from ._checkpoint import NAME
+from ._checkpoint import NAME, Checkpoint
 from ._encoding import Ties, encode
 from ._progress import progress as bar
 
@@ -85,6 +88,7 @@ class Saving:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(finish,), name=f"saving {path}")
         self._thread.start()
+        _UNDER_WAY[path] = self
         _at_exit(self._thread.join)
 
     @property
@@ -163,7 +167,11 @@ def save_async(
       {'w': array([0, 1, 2])}
     """
     finish = _begin(path, tree, overwrite, packed, metadata, False, _own)
-    return Saving(os.fspath(path), finish)
+    return Saving(str(_files.as_path(path)), finish)
+
+
+# The last save in the background to each path: the next one to it comes after it.
+_UNDER_WAY: weakref.WeakValueDictionary[str, Saving] = weakref.WeakValueDictionary()
 
 
 def _begin(
@@ -177,16 +185,23 @@ def _begin(
 ) -> Callable[[], None]:
     """Check everything, begin to write, and return a function that waits and installs it."""
     target = _files.as_path(path)
+    if before := _UNDER_WAY.get(str(target)):
+        before._thread.join()
     _check_metadata(metadata)
     _files.check_free(target, overwrite)
-    held = jax.tree.map(own, state(tree))
-    structure, arrays = encode(held, ties=_ties(tree), packed=packed, metadata=metadata)
+    try:
+        held, ties = _state(tree)
+        held = jax.tree.map(own, held)
+        structure, arrays = encode(held, ties=ties, packed=packed, metadata=metadata)
+    except RecursionError as error:
+        raise ModelError(f"cannot save what is nested so deeply: {error}") from error
     total = sum(x.nbytes for x in jax.tree.leaves(arrays))
     stack = contextlib.ExitStack()
     with _cleaned(target, stack):
         _files.sweep(target)
         new = _new_place(target, stack)
-        response = _orbax.write(new, arrays, {NAME: structure})
+        place = stack.enter_context(_files.without_brackets(new))
+        response = _orbax.write(place, arrays, {NAME: structure})
 
     def finish() -> None:
         with _cleaned(target, stack), stack:
@@ -216,6 +231,15 @@ def _cleaned(target: _files.Path, stack: contextlib.ExitStack) -> Iterator[None]
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(f"{target} cannot be written: {reason[0][:300]}") from error
         raise
+
+
+def _state(tree: Any) -> tuple[Any, Ties]:
+    """Return a state with numbers, and what is tied in it; of a checkpoint those that it has."""
+    if isinstance(tree, Checkpoint):
+        return read_tree(tree.tree), tree.ties
+    held = state(tree)
+    lazy = any(isinstance(x, LazyArray) for x in jax.tree.leaves(held))
+    return read_tree(held) if lazy else held, _ties(tree)
 
 
 def _own(x: Any) -> Any:

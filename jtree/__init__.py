@@ -8,6 +8,7 @@ Numbers across:  state, loadmodel, diff, Diff
 Files:           save, load
 Shapes:          outputsize
 Modules:         layers, init, callbacks
+Pictures:        plot
 Errors:          JtreeError, and those that derive from it
 """
 
@@ -23,6 +24,7 @@ from ._errors import ArgumentTypeError as ArgumentTypeError
 from ._errors import CheckpointError as CheckpointError
 from ._errors import ChecksumError as ChecksumError
 from ._errors import DeletedArrayError as DeletedArrayError
+from ._errors import ExtraError as ExtraError
 from ._errors import JtreeError as JtreeError
 from ._errors import LoadError as LoadError
 from ._errors import ModelError as ModelError
@@ -51,13 +53,14 @@ if TYPE_CHECKING:
     from . import callbacks as callbacks
     from . import init as init
     from . import layers as layers
+    from . import plot as plot
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import the modules that not everybody needs when they are first asked for."""
-    if name in ("callbacks", "init", "layers"):
+    if name in ("callbacks", "init", "layers", "plot"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

@@ -23,6 +23,8 @@ LAYERS = [
     *("_diff", "_conversion", "_compare", "_state"),
     *("init", "layers._layer", "layers._dense", "layers._conv", "layers._norm", "layers._chain"),
     *("layers._mode", "layers", "_outputsize", "callbacks"),
+    *("plot._display", "plot._figure", "plot._blocks", "plot._hessian", "plot._spectrum"),
+    *("plot._landscape", "plot._parameters", "plot"),
     *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
 ]
 
@@ -35,6 +37,7 @@ PUBLIC = {
     "ChecksumError",
     "DeletedArrayError",
     "Diff",
+    "ExtraError",
     "JtreeError",
     "LoadError",
     "ModelError",
@@ -113,7 +116,8 @@ def test_only_the_checkpoints_name_orbax_and_nothing_names_a_framework() -> None
     for name in LAYERS:
         outer = {found.split(".")[0] for found in GRAPH[name]}
         assert "orbax" not in outer or name.startswith("checkpoint"), name
-        assert not outer & (FRAMEWORKS | EXTRAS), name
+        allowed = {"matplotlib"} if name.startswith("plot") else set()
+        assert not outer & (FRAMEWORKS | EXTRAS) - allowed, name
 
 
 def test_only_the_walk_recurses_over_trees() -> None:
@@ -142,12 +146,14 @@ def test_modules_that_are_imported_when_asked_for(run_python: Any) -> None:
     out = run_python(
         """
         import sys, jtree
-        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.callbacks")])
+        names = "layers", "init", "callbacks", "plot"
+        print([name for name in names if f"jtree.{name}" in sys.modules])
         print(jtree.layers.Dense.__name__, jtree.init.nfan(3), jtree.callbacks.stop.__name__)
+        print(jtree.plot.hessian.__name__, "matplotlib" in sys.modules)
         print(hasattr(jtree, "nothing"))
         """
     )
-    assert out == "[False, False, False]\nDense (1, 3) stop\nFalse\n"
+    assert out == "[]\nDense (1, 3) stop\nhessian False\nFalse\n"
 
 
 def test_every_public_name_has_an_example_that_runs() -> None:
@@ -163,6 +169,7 @@ ERRORS = {
     "PathError": KeyError,
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
+    "ExtraError": ImportError,
     "LoadError": ValueError,
     "CheckpointError": OSError,
     "ChecksumError": OSError,

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError, VectorError
 from .._layout import check_vector
+from .._leaves import describe
 from .._restructure import Restructure
 from ._figure import INK, NEGATIVE, ORDERED, POSITIVE, add_bar, check_installed, figure, tidy
 
@@ -68,7 +69,8 @@ def landscape(
 
     Raises:
       VectorError: the vector or the directions have another length.
-      ArgumentError: more than two directions, or an option that is none of those offered.
+      ArgumentError: more than two directions, a loss that is nowhere finite, or an option that is
+        none of those offered.
       ArgumentTypeError: the loss is no real scalar, or the vector is not of real numbers.
       ExtraError: matplotlib is not installed.
 
@@ -93,6 +95,10 @@ def landscape(
     _check_scalar(loss, flat, args)
     grid = _grid(span, len(scaled), points)
     values = _evaluate(loss, flat, scaled, grid, args)
+    if not np.isfinite(values).any():
+        raise ArgumentError(
+            f"the loss is not finite at any of {values.size} points around the vector"
+        )
     if len(scaled) == 1:
         taylor = _taylor(loss, flat, scaled[0], args) if quadratic else None
         return _draw_line(grid[0], values, taylor, names[0], title)
@@ -150,7 +156,9 @@ _SCALES: dict[str, Callable[[Restructure, jax.Array, jax.Array], jax.Array]] = {
 def _check_scalar(loss: Callable[..., Any], flat: jax.Array, args: tuple[Any, ...]) -> None:
     found = jax.eval_shape(loss, flat, *args)
     if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise ArgumentTypeError(f"expected a loss that returns a real scalar, found {found}")
+        raise ArgumentTypeError(
+            f"expected a loss that returns a real scalar, found {describe(found)}"
+        )
 
 
 def _grid(span: float | Sequence[float], count: int, points: int | None) -> list[np.ndarray]:
@@ -171,7 +179,7 @@ def _evaluate(
     points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
     @jax.jit
-    def along(flat: jax.Array, directions: jax.Array, points: jax.Array, args: Any) -> jax.Array:
+    def along(flat: jax.Array, directions: jax.Array, points: jax.Array, args: Any) -> Any:
         return jax.lax.map(lambda point: loss(flat + point @ directions, *args), points)
 
     found = np.asarray(along(flat, directions, jnp.asarray(points, flat.dtype), args), np.float64)
@@ -207,7 +215,7 @@ def _draw_line(
     finite = np.where(np.isfinite(values), values, np.nan)
     axes.plot(along, finite, color=POSITIVE, linewidth=2, label="loss")
     middle = len(along) // 2
-    if taylor is not None:
+    if taylor is not None and np.isfinite(taylor).all():
         _draw_parabola(axes, along, finite, taylor)
     axes.plot(along[middle], finite[middle], "o", color=INK, zorder=3)
     axes.set(xlabel=name, ylabel="loss")

@@ -210,5 +210,9 @@ def _draw_ranks(axes: Axes, nodes: np.ndarray) -> None:
     ranks, colors = np.arange(len(nodes)), np.where(nodes < 0, NEGATIVE, POSITIVE)
     order = np.argsort(-nodes)
     axes.scatter(ranks[order], np.abs(nodes)[order], s=9, c=colors[order])
-    axes.set(yscale="log", xlabel="rank", ylabel="magnitude (blue: negative)")
+    axes.set(
+        yscale="log" if nodes.any() else "linear",
+        xlabel="rank",
+        ylabel="magnitude (blue: negative)",
+    )
     tidy(axes)

@@ -199,7 +199,7 @@ def _draw_norms(axes: Axes, norms: np.ndarray, labels: list[str]) -> None:
         norm=LogNorm(lowest, most),
         interpolation="nearest",
     )
-    bar = add_bar(image, axes, "norm of the block (grey: zero, or not finite)", "%g")
+    bar = add_bar(image, axes, "norm (grey: zero, or not finite)", "%g")
     bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5) if least > most / 100 else (1,)))
     bar.minorticks_off()
     axes.set_title("Frobenius norms of the blocks", fontsize=10, color=INK)

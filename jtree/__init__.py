@@ -7,6 +7,7 @@ Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, load
 Shapes:          outputsize
+Second order:    curvature
 Modules:         layers, init, callbacks
 Pictures:        plot
 Errors:          JtreeError, and those that derive from it
@@ -51,6 +52,7 @@ from .checkpoint import save as save
 
 if TYPE_CHECKING:
     from . import callbacks as callbacks
+    from . import curvature as curvature
     from . import init as init
     from . import layers as layers
     from . import plot as plot
@@ -60,7 +62,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Import the modules that not everybody needs when they are first asked for."""
-    if name in ("callbacks", "init", "layers", "plot"):
+    if name in ("callbacks", "curvature", "init", "layers", "plot"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

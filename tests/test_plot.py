@@ -218,6 +218,19 @@ def test_weights_are_how_many_eigenvalues_a_number_stands_for() -> None:
     assert figure.get_suptitle() == "4 eigenvalues from 1 to 2"
 
 
+def test_a_spectrum_by_quadrature_stands_for_all_eigenvalues() -> None:
+    class Quadrature:
+        nodes = jnp.array([[1.0, 3.0, 99.0], [1.0, 4.0, -7.0]])  # two runs, each with one stray
+        weights = jnp.array([[0.5, 0.5, 0.0], [0.5, 0.5, 1e-12]])
+        size = 100
+
+    figure = spectrum(Quadrature())
+    assert figure.get_suptitle() == "100 eigenvalues from 1 to 4"
+    pair = spectrum(np.array([1.0, 3.0, 4.0]), np.array([50.0, 25.0, 25.0]))
+    heights = [x.axes[0].lines[1].get_ydata() for x in (figure, pair)]
+    assert np.allclose(*heights)
+
+
 def test_several_spectra_share_their_axes() -> None:
     figure = spectrum({"step 0": np.array([-3.0, 1.0]), 10: (np.array([2.0]), np.array([2.0]))})
     assert [axes.get_ylabel() for axes in figure.axes] == ["step 0", "10"]

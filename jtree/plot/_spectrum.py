@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 POINTS = 500  # of a curve, on each side of zero
 DECADES = 4  # from the largest eigenvalue down to where the axis becomes linear, at most
+NOTHING = 1e-9  # of the largest weight: what rounding leaves of a node
 FEWEST = 0.3  # eigenvalues per decade that are still shown
 
 
@@ -36,9 +37,8 @@ def spectrum(
     training, are drawn below one another on the same axes.
 
     Args:
-      eigenvalues: `(n,)`, real, in any order; or a dict of such arrays by the label of each. In
-        place of an array, a pair `(nodes, weights)` for a spectrum that is only known by
-        quadrature, such as what `jtree.curvature.spectrum` returns.
+      eigenvalues: `(n,)`, real, in any order; or what `jtree.curvature.spectrum` returns; or a
+        pair `(nodes, weights)`; or a dict of any of these by the label of each.
       weights: `(n,)`: how many eigenvalues each number stands for; by default one.
       smooth: the standard deviation of the Gaussian, in decades.
       title: by default how many eigenvalues there are, and from where to where.
@@ -92,6 +92,8 @@ class _Weighted(NamedTuple):
 
 def _weighted(given: Any) -> _Weighted:
     """Return eigenvalues from the smallest to the largest, with their weights."""
+    if hasattr(given, "nodes"):
+        given = _quadrature(given)
     nodes, weights = given if isinstance(given, tuple) else (given, None)
     nodes = np.asarray(nodes)
     if np.iscomplexobj(nodes):
@@ -109,6 +111,13 @@ def _weighted(given: Any) -> _Weighted:
         raise ArgumentError("expected finite eigenvalues, found some that are not")
     order = np.argsort(nodes)
     return _Weighted(nodes[order], weights[order])
+
+
+def _quadrature(given: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a `jtree.curvature.Spectrum` found, without nodes that stand for nothing."""
+    nodes, weights = np.asarray(given.nodes), np.asarray(given.weights)
+    seen = weights > NOTHING * weights.max()
+    return nodes[seen], weights[seen] * (given.size / weights.sum())
 
 
 class _Axis(NamedTuple):

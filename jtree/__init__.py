@@ -24,6 +24,7 @@ from ._errors import ArgumentError as ArgumentError
 from ._errors import ArgumentTypeError as ArgumentTypeError
 from ._errors import CheckpointError as CheckpointError
 from ._errors import ChecksumError as ChecksumError
+from ._errors import CurvatureError as CurvatureError
 from ._errors import DeletedArrayError as DeletedArrayError
 from ._errors import ExtraError as ExtraError
 from ._errors import JtreeError as JtreeError

@@ -205,3 +205,38 @@ def _rows(op: Operator, first: Any, count: int, chunk: Any) -> jax.Array:
     k = chunk if isinstance(chunk, int) else _CHUNK
     unit = lambda i: (jnp.arange(op.size) == i).astype(op.dtype)  # noqa: E731
     return lax.map(lambda i: linear(unit(i)), first + jnp.arange(count), batch_size=min(k, count))
+
+
+@jax.jit
+def diagonal(op: Operator) -> jax.Array:
+    """Return the diagonal, group by group of pieces, each differentiated by itself alone."""
+    parts = op._parts()
+    starts, out = _starts(parts.sizes), jnp.zeros(op.size, op.dtype)
+    for group in _groups(parts):
+        first, sizes = starts[group[0]], [parts.sizes[k] for k in group]
+
+        def write(out: jax.Array, i: Any, rows: Sequence[jax.Array], first: int = first) -> Any:
+            own = jax.vmap(jnp.take)(_wide(rows), i + jnp.arange(len(rows[0])))
+            return lax.dynamic_update_slice(out, own, (first + i,))
+
+        out = _in_chunks(out, parts.mapping(group, group), sizes, write, "auto", None, False)
+    return out
+
+
+@partial(jax.jit, donate_argnums=0)
+def scaled(matrix: jax.Array, factor: jax.Array) -> jax.Array:
+    """Return a multiple of a matrix, in its place."""
+    return matrix * factor
+
+
+@partial(jax.jit, donate_argnums=0)
+def added(total: jax.Array, matrix: jax.Array, factor: jax.Array) -> jax.Array:
+    """Return a sum with a multiple of a matrix, in the first one's place."""
+    return total + factor * matrix
+
+
+@partial(jax.jit, donate_argnums=0)
+def shifted(matrix: jax.Array, number: jax.Array) -> jax.Array:
+    """Return a matrix with a number added to its diagonal, in its place."""
+    every = jnp.arange(len(matrix))
+    return matrix.at[every, every].add(number)

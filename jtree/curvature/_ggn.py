@@ -15,7 +15,7 @@ from .._restructure import Restructure
 from . import _dense, _memory
 from ._call import Call, call, traced
 from ._differentiated import Differentiated, checked, replaced
-from ._examples import Outputs, agree, check_outputs, width
+from ._examples import Outputs, agree, check_outputs, sums, width
 from ._metric import LossMetric, Metric
 from ._operator import Linear
 from ._pieces import Cut, cut, join, split, uses
@@ -82,6 +82,24 @@ class GaussNewton(Differentiated):
             if right is not None and right:
                 return found
         return super().dense(chunk, memory=memory, sharding=sharding, progress=progress)
+
+    def _diagonal(self) -> jax.Array:
+        found, right = _diagonal_by_examples(self)
+        if isinstance(right, jax.core.Tracer):
+            return jnp.where(right, found, jnp.nan)
+        return found if right else super()._diagonal()
+
+
+@jax.jit
+def _diagonal_by_examples(op: GaussNewton) -> tuple[jax.Array, jax.Array]:
+    one, (examples, rank) = example(op), width(op)
+
+    def share(i: Any) -> jax.Array:
+        rows, weighted = one(i)
+        return (rows * weighted).sum(0)
+
+    each = 2 * rank * op.size * jnp.dtype(op.dtype).itemsize
+    return sums(share, examples, each), agree(op)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from .._errors import ArgumentError
 
@@ -77,7 +78,7 @@ def operations(traced: Any) -> int:
     found, todo = 0, list(traced.jaxpr.eqns)
     while todo:
         eqn = todo.pop()
-        for inner in jax.core.jaxprs_in_params(eqn.params):
+        for inner in jaxprs_in_params(eqn.params):
             todo += inner.eqns
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]

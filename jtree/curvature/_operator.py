@@ -106,6 +106,10 @@ class Operator(ABC):
         """Return the matrix; called where it is traced."""
         return _dense.matrix(self._parts(), self.dtype, chunk, budget, shown)
 
+    def _diagonal(self) -> jax.Array:
+        """Return the diagonal, by products."""
+        return _dense.diagonal(self)
+
     def _linear(self) -> Callable[[jax.Array], jax.Array]:
         """Return the product with a vector, linearised once; called where it is traced."""
         parts = self._parts()
@@ -201,7 +205,7 @@ class Operator(ABC):
         first = chosen(re, rows)
         return _dense.block(self, first, first if cols is None else chosen(re, cols))
 
-    def restrict(self, where: Where, /) -> Operator:
+    def restrict(self, where: Where, /) -> Operator:  # noqa: ARG002 (some have no parts)
         """Return the operator on some parameters, with the others fixed.
 
         Nothing is computed for the others: the function is differentiated by these alone.
@@ -349,6 +353,28 @@ class Combination(Operator):
         for factor, op in zip(self._factors, self.terms, strict=True):
             out = out + factor * op.mv(v)
         return out
+
+    def _diagonal(self) -> jax.Array:
+        out = jnp.full(self.size, self._number(self.damping))
+        for factor, op in zip(self._factors, self.terms, strict=True):
+            out = out + factor * op._diagonal()
+        return out
+
+    def dense(
+        self,
+        chunk: int | str | None = "auto",
+        *,
+        memory: int | None = None,
+        sharding: jax.sharding.Sharding | None = None,
+        progress: bool = True,
+    ) -> jax.Array:
+        options: Any = {"memory": memory, "sharding": sharding, "progress": progress}
+        if self._traceable and len(self.terms) > 1:
+            return super().dense(chunk, **options)
+        out = _dense.scaled(self.terms[0].dense(chunk, **options), self._factors[0])
+        for factor, op in zip(self._factors[1:], self.terms[1:], strict=True):
+            out = _dense.added(out, op.dense(chunk, **options), factor)
+        return out if _is(self.damping, 0) else _dense.shifted(out, self._number(self.damping))
 
     @property
     def _factors(self) -> list[jax.Array]:

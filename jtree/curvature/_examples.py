@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._errors import ArgumentError
-from ._call import Call
+from ._call import Call, fixed
 
 
 class Form(NamedTuple):
@@ -53,9 +53,13 @@ class Outputs(NamedTuple):
     def of(self, i: Any) -> Callable[[jax.Array], jax.Array]:
         """Return the outputs of one example alone, as `(1, D)`."""
         function, args = self.apply.parts()
-        one = jax.tree.map(
-            lambda a: lax.dynamic_slice_in_dim(a, i, 1) if getattr(a, "ndim", 0) else a, args
-        )
+        examples = self.apply.size
+
+        def own(a: Any) -> Any:
+            whole = fixed(a) or not getattr(a, "ndim", 0) or len(a) != examples
+            return a if whole else lax.dynamic_slice_in_dim(a, i, 1)
+
+        one = jax.tree.map(own, args, is_leaf=fixed)
         return lambda flat: rows(function(flat, *one))
 
 

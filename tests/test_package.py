@@ -23,18 +23,25 @@ LAYERS = [
     *("_diff", "_conversion", "_compare", "_state"),
     *("init", "layers._layer", "layers._dense", "layers._conv", "layers._norm", "layers._chain"),
     *("layers._mode", "layers", "_outputsize", "callbacks"),
+    *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
+    *(f"curvature.{name}" for name in ("_parts", "_call", "_pieces", "_progress", "_arguments")),
+    *("curvature._memory", "curvature._dense", "curvature._operator", "curvature._host"),
+    *(f"curvature.{name}" for name in ("_differentiated", "_hessian", "_examples", "_metric")),
+    *(f"curvature.{name}" for name in ("_ggn", "_fisher", "_jacobian", "_over", "_diagonal")),
+    *(f"curvature.{name}" for name in ("_eigen", "_spectrum", "_krylov", "_solve", "_newton")),
+    "curvature",
     *("plot._display", "plot._figure", "plot._blocks", "plot._hessian", "plot._spectrum"),
     *("plot._landscape", "plot._parameters", "plot"),
-    *("checkpoint._encoding", "checkpoint._orbax", "checkpoint"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
-EXTRAS = {"matplotlib", "optax", "sklearn"}
+EXTRAS = {"lineax", "matfree", "matplotlib", "optax", "sklearn"}
 PUBLIC = {
     "ArgumentError",
     "ArgumentTypeError",
     "CheckpointError",
     "ChecksumError",
+    "CurvatureError",
     "DeletedArrayError",
     "Diff",
     "ExtraError",
@@ -169,6 +176,7 @@ ERRORS = {
     "PathError": KeyError,
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
+    "CurvatureError": ArithmeticError,
     "ExtraError": ImportError,
     "LoadError": ValueError,
     "CheckpointError": OSError,

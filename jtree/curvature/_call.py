@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from .._errors import ArgumentTypeError, ModelError
 from .._leaves import Static, describe, isdata, istracer
+from .._restructure import Restructure
 
 
 @partial(
@@ -52,8 +53,14 @@ class Call:
 
     @property
     def size(self) -> int | None:
-        """The number of examples: the length of the first array with an axis."""
-        return next((len(x) for x in self.arrays if getattr(x, "ndim", 0)), None)
+        """The number of examples: the length of the first array with an axis, outside of a `re`."""
+        found = jax.tree.leaves(self.parts()[1], is_leaf=fixed)
+        return next((len(x) for x in found if not fixed(x) and getattr(x, "ndim", 0)), None)
+
+
+def fixed(x: Any) -> bool:
+    """Tell whether an argument is no data, though there are arrays in it."""
+    return isinstance(x, Restructure)
 
 
 def call(function: Any, *args: Any) -> Call:

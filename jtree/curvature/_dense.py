@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,14 @@ from jax import lax
 from .._errors import ArgumentError, ArgumentTypeError
 from .._leaves import describe, istracer
 from . import _memory, _progress
-
-if TYPE_CHECKING:
-    from ._operator import Linear, Operator, Parts
+from ._parts import Linear, Parts, Symmetric
 
 _CHUNK = 32  # products at once; 16 to 64 are alike on a CPU
 _GROUPS = 8  # how many times the operator is linearised, so that compiling stays cheap
 
 
 def dense(
-    op: Operator, chunk: int | str | None, memory: int | None, sharding: Any, progress: bool
+    op: Symmetric, chunk: int | str | None, memory: int | None, sharding: Any, progress: bool
 ) -> jax.Array:
     """Return the matrix of an operator that can be traced."""
     check_chunk(chunk)
@@ -53,7 +51,7 @@ def check_chunk(chunk: Any) -> None:
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def _matrix(op: Operator, chunk: Any, budget: int | None, shown: bool) -> jax.Array:
+def _matrix(op: Symmetric, chunk: Any, budget: int | None, shown: bool) -> jax.Array:
     return op._matrix(chunk, budget, shown)
 
 
@@ -168,17 +166,19 @@ def _groups(parts: Parts) -> list[tuple[int, ...]]:
     return [tuple(group) for group in groups]
 
 
-def block(op: Operator, rows: tuple[int, ...], cols: tuple[int, ...]) -> jax.Array:
+def block(op: Symmetric, rows: tuple[int, ...], cols: tuple[int, ...]) -> jax.Array:
     """Return the block of some pieces against others."""
     return _block(op, rows, cols)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _block(op: Operator, rows: tuple[int, ...], cols: tuple[int, ...]) -> jax.Array:
+def _block(op: Symmetric, rows: tuple[int, ...], cols: tuple[int, ...]) -> jax.Array:
     parts = op._parts()
     height, width = (sum(parts.sizes[k] for k in numbers) for numbers in (rows, cols))
-    if height > width:
-        return _block(op, cols, rows).T
+    if height > width:  # products with the fewer unit vectors
+        rows, cols, height, width, turned = cols, rows, width, height, True
+    else:
+        turned = False
     linear = parts.mapping(rows, cols)
 
     def write(out: jax.Array, i: Any, found: Sequence[jax.Array]) -> jax.Array:
@@ -186,10 +186,11 @@ def _block(op: Operator, rows: tuple[int, ...], cols: tuple[int, ...]) -> jax.Ar
 
     out = jnp.zeros((height, width), op.dtype)
     sizes = [parts.sizes[k] for k in rows]
-    return _in_chunks(out, linear, sizes, write, "auto", None, False)
+    out = _in_chunks(out, linear, sizes, write, "auto", None, False)
+    return out.T if turned else out
 
 
-def _sharded(op: Operator, sharding: Any, chunk: Any) -> jax.Array:
+def _sharded(op: Symmetric, sharding: Any, chunk: Any) -> jax.Array:
     """Return the matrix with its rows on several devices, each computing its own."""
     blocks = []
     for device, (rows, cols) in sharding.addressable_devices_indices_map(op.shape).items():
@@ -200,7 +201,7 @@ def _sharded(op: Operator, sharding: Any, chunk: Any) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _rows(op: Operator, first: Any, count: int, chunk: Any) -> jax.Array:
+def _rows(op: Symmetric, first: Any, count: int, chunk: Any) -> jax.Array:
     linear = op._linear()
     k = chunk if isinstance(chunk, int) else _CHUNK
     unit = lambda i: (jnp.arange(op.size) == i).astype(op.dtype)  # noqa: E731
@@ -208,7 +209,7 @@ def _rows(op: Operator, first: Any, count: int, chunk: Any) -> jax.Array:
 
 
 @jax.jit
-def diagonal(op: Operator) -> jax.Array:
+def diagonal(op: Symmetric) -> jax.Array:
     """Return the diagonal, group by group of pieces, each differentiated by itself alone."""
     parts = op._parts()
     starts, out = _starts(parts.sizes), jnp.zeros(op.size, op.dtype)

@@ -77,14 +77,13 @@ def diagonal(
     _check(method, ("exact", "hutchinson", "xdiag"), key)
     if method == "exact":
         return op._diagonal()
-    extra("matfree.stochtrace")
     found: jax.Array = _host.run(_estimated_diagonal, op, key, min(samples, op.size), method)
     return found
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _estimated_diagonal(op: Operator, key: Any, samples: int, method: str) -> jax.Array:
-    from matfree import stochtrace as st
+    st = extra("matfree.stochtrace")
 
     like = jnp.zeros(op.size, op.dtype)
     if method == "hutchinson":
@@ -134,14 +133,13 @@ def trace(
     _check(method, ("exact", "hutchinson", "xtrace"), key)
     if method == "exact":
         return Estimate(op._diagonal().sum(), jnp.zeros((), op.dtype))
-    extra("matfree.stochtrace")
     samples = min(samples, op.size) if method == "xtrace" else samples
     return Estimate(*_host.run(_estimated_trace, op, key, samples, method))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple[Any, Any]:
-    from matfree import stochtrace as st
+    st = extra("matfree.stochtrace")
 
     like = jnp.zeros(op.size, op.dtype)
     if method == "hutchinson":

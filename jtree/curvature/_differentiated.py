@@ -17,7 +17,8 @@ from .._path import Where
 from .._restructure import Restructure
 from ._arguments import chosen
 from ._call import automatic
-from ._operator import Linear, Operator, Parts
+from ._operator import Operator
+from ._parts import Linear, Parts
 from ._pieces import Cut, join, split
 
 

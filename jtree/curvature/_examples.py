@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from .._errors import ArgumentError
-from ._call import Call
-
-if TYPE_CHECKING:
-    from ._ggn import GaussNewton
+from ._call import Call, fixed
 
 
 class Form(NamedTuple):
@@ -56,9 +53,13 @@ class Outputs(NamedTuple):
     def of(self, i: Any) -> Callable[[jax.Array], jax.Array]:
         """Return the outputs of one example alone, as `(1, D)`."""
         function, args = self.apply.parts()
-        one = jax.tree.map(
-            lambda a: lax.dynamic_slice_in_dim(a, i, 1) if getattr(a, "ndim", 0) else a, args
-        )
+        examples = self.apply.size
+
+        def own(a: Any) -> Any:
+            whole = fixed(a) or not getattr(a, "ndim", 0) or len(a) != examples
+            return a if whole else lax.dynamic_slice_in_dim(a, i, 1)
+
+        one = jax.tree.map(own, args, is_leaf=fixed)
         return lambda flat: rows(function(flat, *one))
 
 
@@ -76,33 +77,6 @@ def check_outputs(apply: Call, flat: jax.Array) -> None:
             f"{apply.name}: expected floating outputs with the {examples} examples of x along "
             f"their first axis, found {shown or 'none'}"
         )
-
-
-def width(op: GaussNewton) -> tuple[int, int]:
-    """Return the number of examples, and the rank of an example's share of the matrix."""
-    form = op._outputs.form(op.flat)
-    outputs = sum(math.prod(shape[1:]) for shape in form.shapes)
-    return form.shapes[0][0], op.metric.rank or outputs
-
-
-def agree(op: GaussNewton) -> jax.Array:
-    """Tell whether examples are independent: one alone has the outputs and the metric it has here.
-
-    They are not under BatchNorm in training mode, nor with a loss that compares examples.
-    """
-    out, form = op._outputs(op.flat), op._outputs.form(op.flat)
-    alone = jax.vmap(lambda i: op._outputs.of(i)(op.flat)[0])(jnp.arange(len(out)))
-    probe = jax.random.normal(jax.random.key(0), out.shape, out.dtype)
-    left, right = op.metric.factors(form, out)
-    if right is None:
-        return _near(alone, out)
-    share = jnp.einsum("cnd,nce,ne->nd", left, right, probe)
-    return _near(alone, out) & _near(share, op.metric.product(form, out)(probe))
-
-
-def _near(a: jax.Array, b: jax.Array) -> jax.Array:
-    scale = jnp.finfo(a.dtype).eps ** 0.5 * (jnp.abs(a).max() + jnp.abs(b).max())
-    return (jnp.abs(a - b) <= scale).all()
 
 
 _BYTES = 2**25  # of Jacobians at once

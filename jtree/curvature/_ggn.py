@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,9 +16,9 @@ from .._restructure import Restructure
 from . import _dense, _memory
 from ._call import Call, call, traced
 from ._differentiated import Differentiated, checked, replaced
-from ._examples import Outputs, agree, check_outputs, sums, width
+from ._examples import Outputs, check_outputs, sums
 from ._metric import LossMetric, Metric
-from ._operator import Linear
+from ._parts import Linear
 from ._pieces import Cut, cut, join, split, uses
 
 
@@ -46,7 +47,7 @@ class GaussNewton(Differentiated):
         return self.apply.size
 
     def _cut(self) -> Cut:
-        return cut(self._outputs, self.flat, self.sizes)
+        return cut(self._outputs.__call__, self.flat, self.sizes)
 
     @property
     def _outputs(self) -> Outputs:
@@ -109,10 +110,10 @@ def _by_examples(op: GaussNewton, budget: int | None) -> tuple[Any, Any]:
     if not _pays(op, function, budget):
         return None, None
     rows, weighted, right = jacobians(op)
-    return _gram(rows, weighted), right
+    return rows.T @ weighted, right
 
 
-_EFFICIENCY = 4.0  # of one large matrix product, against many of a model's
+_EFFICIENCY = 1.0  # more rows than this many products cost are left to products
 
 
 def _pays(op: GaussNewton, function: Cut, budget: int | None) -> bool:
@@ -156,20 +157,31 @@ def example(op: GaussNewton) -> Callable[[Any], tuple[jax.Array, jax.Array]]:
     return one
 
 
-_BLOCKS = 8
+def width(op: GaussNewton) -> tuple[int, int]:
+    """Return the number of examples, and the rank of an example's share of the matrix."""
+    form = op._outputs.form(op.flat)
+    outputs = sum(math.prod(shape[1:]) for shape in form.shapes)
+    return form.shapes[0][0], op.metric.rank or outputs
 
 
-def _gram(rows: jax.Array, weighted: jax.Array) -> jax.Array:
-    """Return `rows.T @ weighted`, which is symmetric: by blocks of rows, and mirrored."""
-    n = rows.shape[1]
-    out = jnp.zeros((n, n), rows.dtype)
-    step = -(-n // _BLOCKS)
-    for a in range(0, n, step):
-        b = min(n, a + step)
-        block = rows[:, a:b].T @ weighted[:, a:]
-        out = jax.lax.dynamic_update_slice(out, block, (a, a))
-        out = jax.lax.dynamic_update_slice(out, block[:, b - a :].T, (b, a)) if b < n else out
-    return out
+def agree(op: GaussNewton) -> jax.Array:
+    """Tell whether examples are independent: one alone has the outputs and the metric it has here.
+
+    They are not under BatchNorm in training mode, nor with a loss that compares examples.
+    """
+    out, form = op._outputs(op.flat), op._outputs.form(op.flat)
+    alone = jax.vmap(lambda i: op._outputs.of(i)(op.flat)[0])(jnp.arange(len(out)))
+    probe = jax.random.normal(jax.random.key(0), out.shape, out.dtype)
+    left, right = op.metric.factors(form, out)
+    if right is None:
+        return _near(alone, out)
+    share = jnp.einsum("cnd,nce,ne->nd", left, right, probe)
+    return _near(alone, out) & _near(share, op.metric.product(form, out)(probe))
+
+
+def _near(a: jax.Array, b: jax.Array) -> jax.Array:
+    scale = jnp.finfo(a.dtype).eps ** 0.5 * (jnp.abs(a).max() + jnp.abs(b).max())
+    return (jnp.abs(a - b) <= scale).all()
 
 
 def ggn(
@@ -225,7 +237,7 @@ def ggn(
 @jax.jit
 def check(op: GaussNewton) -> None:
     """Refuse a model or a loss that has no Gauss-Newton matrix; `jit` remembers the good ones."""
-    whole = traced(op._outputs, op.flat)
+    whole = traced(op._outputs.__call__, op.flat)
     check_outputs(op.apply, op.flat)
     if not uses(whole):
         raise ArgumentError(

@@ -13,7 +13,7 @@ from .._errors import ArgumentError
 from .._restructure import Restructure
 from ._call import Call, call, traced
 from ._differentiated import Differentiated, checked, replaced
-from ._operator import Linear
+from ._parts import Linear
 from ._pieces import Cut, cut, split, uses
 
 

@@ -16,7 +16,8 @@ from .._restructure import Restructure
 from ._arguments import checked_vector
 from ._call import Call, call, traced
 from ._differentiated import checked
-from ._operator import Operator, Parts, whole
+from ._operator import Operator, whole
+from ._parts import Parts
 from ._pieces import uses
 
 
@@ -81,7 +82,7 @@ class Jacobian:
 
     def _linear(self) -> Callable[[jax.Array], jax.Array]:
         if not self.transposed:
-            return jax.linearize(self._forward(), self.flat)[1]  # type: ignore[no-any-return]
+            return jax.linearize(self._forward(), self.flat)[1]
         pull = jax.vjp(self._forward(), self.flat)[1]
         return lambda u: pull(u.astype(self._output_dtype))[0]
 
@@ -104,12 +105,13 @@ def _product(jacobian: Jacobian, v: jax.Array) -> jax.Array:
 @jax.jit
 def _matrix(jacobian: Jacobian) -> jax.Array:
     rows, cols = jacobian.shape
-    if rows < cols:
-        return _matrix(jacobian.T).T
+    by_rows = rows < cols
+    if by_rows:
+        jacobian, cols = jacobian.T, rows
     linear = jacobian._linear()
     unit = lambda i: (jnp.arange(cols) == i).astype(jacobian.dtype)  # noqa: E731
     found = jax.lax.map(lambda i: linear(unit(i)), jnp.arange(cols), batch_size=min(cols, 32))
-    return found.T  # type: ignore[no-any-return]
+    return found if by_rows else found.T
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["jacobian"], meta_fields=["inner"])

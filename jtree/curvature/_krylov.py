@@ -40,13 +40,20 @@ def cg(mv: Product, b: jax.Array, precondition: Product, tol: jax.Array, maxiter
     doi:10.1137/0720042.
     """
     z = precondition(b)
-    start = (jnp.zeros_like(b), b, z, jnp.vdot(b, z), jnp.array(0), jnp.array(jnp.inf, b.dtype))
+    start: tuple[Any, ...] = (
+        jnp.zeros_like(b),
+        b,
+        z,
+        jnp.vdot(b, z),
+        jnp.array(0),
+        jnp.array(jnp.inf, b.dtype),
+    )
 
-    def going(state: tuple[jax.Array, ...]) -> jax.Array:
+    def going(state: tuple[Any, ...]) -> jax.Array:
         _, r, _, _, steps, curvature = state
         return (jnp.linalg.norm(r) > tol) & (steps < maxiter) & (curvature > 0)
 
-    def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         x, r, d, rz, steps, least = state
         ad = mv(d)
         dad = jnp.vdot(d, ad)
@@ -64,7 +71,7 @@ def cg(mv: Product, b: jax.Array, precondition: Product, tol: jax.Array, maxiter
     return Found(x, jnp.linalg.norm(r), steps, curvature)
 
 
-def minres(mv: Product, b: jax.Array, _: Product, tol: jax.Array, maxiter: int) -> Found:
+def minres(mv: Product, b: jax.Array, unused: Product, tol: jax.Array, maxiter: int) -> Found:
     """Solve `A @ x = b` for a symmetric A of any signs: the residual shrinks at every step.
 
     Source: Paige and Saunders, SIAM Journal on Numerical Analysis 12, 1975, doi:10.1137/0712047.
@@ -73,7 +80,16 @@ def minres(mv: Product, b: jax.Array, _: Product, tol: jax.Array, maxiter: int) 
     first = b / jnp.where(norm > 0, norm, 1)
     none, one = jnp.zeros_like(norm), jnp.ones_like(norm)
     rotation = (one, none)
-    start = (zero, (zero, first), none, (zero, zero), rotation, rotation, norm, jnp.array(0))
+    start: tuple[Any, ...] = (
+        zero,
+        (zero, first),
+        none,
+        (zero, zero),
+        rotation,
+        rotation,
+        norm,
+        jnp.array(0),
+    )
 
     def going(state: tuple[Any, ...]) -> jax.Array:
         *_, beta, _, _, _, phi, steps = state
@@ -96,5 +112,6 @@ def minres(mv: Product, b: jax.Array, _: Product, tol: jax.Array, maxiter: int) 
         x = x + c * phi * d
         return x, (v, following), after, (d1, d), (c1, s1), (c, s), -s * phi, steps + 1
 
+    del unused  # a preconditioner of MINRES would have to be definite, and change its norm
     x, *_, phi, steps = lax.while_loop(going, step, start)
     return Found(x, jnp.abs(phi), steps, jnp.array(jnp.inf, b.dtype))

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 
 from .._errors import ArgumentError
-
-if TYPE_CHECKING:
-    from ._operator import Operator
+from ._parts import Symmetric
 
 _SHARE = 0.8  # of what is free, that is used without being told
 _ENOUGH = 2**31  # bytes beside the matrix that no product needs more of
 
 
-def left(op: Operator, memory: int | None) -> int | None:
+def left(op: Symmetric, memory: int | None) -> int | None:
     """Return the bytes that the matrix of an operator leaves, rounded down to a power of two.
 
     Rounded, so that another state of the machine seldom means compiling again.

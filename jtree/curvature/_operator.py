@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +19,8 @@ from .._path import Where
 from .._restructure import Restructure
 from . import _dense
 from ._arguments import checked_vector, chosen, extra
+from ._parts import Linear, Parts
 from ._pieces import join, split
-
-Linear = Callable[[Sequence[jax.Array]], Sequence[jax.Array]]
-
-
-class Parts(NamedTuple):
-    """An operator over the pieces of its vector.
-
-    Attributes:
-      sizes: the lengths of the pieces.
-      order: their numbers, in an order in which those further on cost less.
-      mapping: `mapping(inputs, outputs)` is a linear function from pieces numbered `inputs` to the
-        product's pieces numbered `outputs`, in which nothing is computed for other pieces.
-    """
-
-    sizes: tuple[int, ...]
-    order: tuple[int, ...]
-    mapping: Callable[[tuple[int, ...], tuple[int, ...]], Linear]
 
 
 class Operator(ABC):

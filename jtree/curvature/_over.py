@@ -16,7 +16,8 @@ from .._path import Where
 from .._restructure import Restructure
 from . import _dense, _host, _memory, _progress
 from ._arguments import checked_vector
-from ._operator import Operator, Parts, whole
+from ._operator import Operator, whole
+from ._parts import Parts
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["held", "reduction"])

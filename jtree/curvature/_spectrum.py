@@ -105,16 +105,15 @@ def spectrum(op: Operator, key: Any, /, *, samples: int = 10, steps: int = 80) -
     """
     if samples < 1 or steps < 1:
         raise ArgumentError(f"expected 1 sample and 1 step or more, found {samples} and {steps}")
-    extra("matfree.decomp")
     nodes, weights = _host.run(_quadrature, op, key, samples, min(steps, op.size))
     return Spectrum(nodes, weights, op.size)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.Array, jax.Array]:
-    from matfree import decomp
-
-    lanczos = decomp.tridiag_sym(steps, reortho="full", custom_vjp=False, materialize=False)
+    lanczos = extra("matfree.decomp").tridiag_sym(
+        steps, reortho="full", custom_vjp=False, materialize=False
+    )
     linear = op._linear()
 
     def run(start: jax.Array) -> tuple[jax.Array, jax.Array]:

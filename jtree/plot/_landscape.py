@@ -17,6 +17,7 @@ from ._figure import INK, NEGATIVE, ORDERED, POSITIVE, add_bar, check_installed,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.contour import QuadContourSet
     from matplotlib.figure import Figure
 
 Scaling = Literal["filter", "norm", "none"]
@@ -271,8 +272,23 @@ def _draw_heights(axes: Axes, grid: list[np.ndarray], values: np.ma.MaskedArray)
     norm = (LogNorm if logarithmic else Normalize)(levels[0], levels[-1])
     filled = axes.contourf(*grid, values, levels=levels, cmap=ORDERED, norm=norm)
     lines = axes.contour(*grid, values, levels=levels[::3], colors="white", linewidths=0.6)
-    axes.clabel(lines, fmt="%.3g", fontsize=8)
+    _label_lines(axes, lines)
     label = "loss, on a logarithmic scale" if logarithmic else "loss"
     bar = add_bar(filled, axes, label, "%.4g")
     bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if logarithmic else MaxNLocator(8))
     bar.minorticks_off()
+
+
+def _label_lines(axes: Axes, lines: QuadContourSet) -> None:
+    """Write losses on contour lines, none so near another, or the middle, that they overlap."""
+    from matplotlib.patheffects import withStroke
+
+    room = 0.1 * np.ptp(axes.get_xlim()), 0.05 * np.ptp(axes.get_ylim())
+    kept = [np.zeros(2)]
+    for text in axes.clabel(lines, fmt="%.3g", fontsize=8, inline=False):
+        place = np.array(text.get_position())
+        if any((np.abs(place - other) < room).all() for other in kept):
+            text.remove()
+        else:
+            kept.append(place)
+            text.set_path_effects([withStroke(linewidth=2, foreground=INK)])

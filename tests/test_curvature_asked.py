@@ -460,6 +460,16 @@ def test_a_missing_library_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
         quadratic(normal(3)).as_lineax()
 
 
+def test_a_progress_bar_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    over, full = batched()
+    true = full.dense()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    close(full.dense(chunk=2), true)
+    close(over.dense(), true)
+
+
 def test_devices_of_a_mesh(run_python: Callable[..., str]) -> None:
     out = run_python(
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import equinox as eqx
@@ -35,7 +36,7 @@ def close(a: Any, b: Any, tol: float = 1e-9) -> None:
 
 
 def network(sizes: tuple[int, ...] = (3, 5, 4, 3)) -> Any:
-    pairs = zip(sizes, sizes[1:], strict=False)
+    pairs = pairwise(sizes)
     return {
         f"layer{i}": {"b": normal(m, seed=i) / 9, "w": normal(n, m, seed=i) / n**0.5}
         for i, (n, m) in enumerate(pairs)
@@ -240,7 +241,7 @@ def test_relu_networks_have_equal_diagonal_blocks_in_each_layer() -> None:
 
 
 def test_euler_relation_of_relu_networks_without_biases() -> None:
-    flat, re = jtree.destructure([abs(normal(3, 4)), normal(4, 4, seed=1), normal(4, 2, seed=2)])
+    flat, re = jtree.destructure([abs(normal(*shape)) for shape in ((3, 4), (4, 4), (4, 1))])
 
     def f(v: jax.Array, re: Any, x: jax.Array) -> jax.Array:
         for w in re(v):

@@ -82,7 +82,7 @@ def test_diagonals_and_traces_of_a_hessian() -> None:
         m: abs(C.diagonal(op, m, key=KEY, samples=15) - jnp.diag(matrix)).max()
         for m in ("hutchinson", "xdiag")
     }
-    assert errors["xdiag"] < 0.1 < errors["hutchinson"] < 3
+    assert 3 * errors["xdiag"] < errors["hutchinson"] < 3
 
 
 def test_an_estimate_is_a_number_with_an_error() -> None:
@@ -157,7 +157,7 @@ def test_the_spectrum_is_the_true_density() -> None:
 
 def test_the_spectrum_of_what_one_step_finds() -> None:
     found = C.spectrum(operator(2 * jnp.eye(5)), KEY)
-    assert found.range == (2.0, 2.0)
+    close(found.range, (2, 2))
     close(found.cdf(jnp.array([1.9, 2.1])), [0, 1])
 
 
@@ -241,7 +241,7 @@ def test_newton_gets_through_rosenbrock() -> None:
 
 def test_newton_with_models_and_with_a_fisher() -> None:
     model = {"w": normal(4), "b": jnp.zeros(())}
-    flat, re = jtree.destructure(model)
+    _, re = jtree.destructure(model)
     apply = lambda v, x: x @ re(v)["w"] + re(v)["b"]  # noqa: E731
     loss = lambda v, x, y: ((apply(v, x) - y) ** 2).mean() / 2  # noqa: E731
     natural = lambda v, x, _: C.fisher(apply, v, x, likelihood="gaussian")  # noqa: E731
@@ -343,7 +343,7 @@ def test_parameters_combined_in_the_wrong_order_are_an_error() -> None:
         C.hessian(jax.jit(wrong), flat)
     outputs = lambda v, x: jax.vmap(eqx.combine(model, re(v)))(x)  # noqa: E731
     with pytest.raises(jtree.ArgumentError, match="outputs do not depend on the vector"):
-        C.fisher(outputs, flat, jnp.ones((2, 2), jnp.float32))
+        C.fisher(outputs, flat, jnp.ones((2, 2)))
 
 
 def test_batch_norm_in_training_mode() -> None:
@@ -368,9 +368,13 @@ def test_step_counters_and_rates_are_seen_in_the_labels() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda v: C.hessian(jnp.sum, v + 1j), jtree.VectorTypeError, "make the real and the imag"),
         (
-            lambda v: C.hessian(jnp.sum, jnp.arange(3)),
+            lambda v: C.hessian(jnp.sum, v.astype(complex)),
+            jtree.VectorTypeError,
+            "make the real and the imag",
+        ),
+        (
+            lambda _: C.hessian(jnp.sum, jnp.arange(3)),
             jtree.VectorTypeError,
             "expected a vector of",
         ),
@@ -388,7 +392,11 @@ def test_step_counters_and_rates_are_seen_in_the_labels() -> None:
         (lambda v: C.hessian(3, v), jtree.ArgumentTypeError, "expected a function, found 3"),
         (lambda v: quadratic(v) @ v[:2], jtree.VectorError, "expected a vector of 3 numbers or a"),
         (lambda v: quadratic(v) @ jnp.ones((2, 3)), jtree.VectorError, "columns: transpose it"),
-        (lambda v: quadratic(v) @ (v * 1j), jtree.VectorTypeError, "expected real numbers"),
+        (
+            lambda v: quadratic(v) @ v.astype(complex),
+            jtree.VectorTypeError,
+            "expected real numbers",
+        ),
         (lambda v: quadratic(v).mv([1.0]), jtree.VectorTypeError, "expected a vector of 3 numbers"),
         (lambda v: quadratic(v).block("w"), jtree.ArgumentError, "the operator has no labels"),
         (lambda v: quadratic(v).restrict("w"), jtree.ArgumentError, "the operator has no labels"),
@@ -420,7 +428,7 @@ def test_step_counters_and_rates_are_seen_in_the_labels() -> None:
         ),
         (lambda v: C.ggn(linear, jnp.subtract, v, X, 0.0), jtree.ArgumentError, "one real number"),
         (
-            lambda v: C.ggn(lambda v, x: v, jnp.vdot, v, X, v),
+            lambda v: C.ggn(lambda v, _: v, jnp.vdot, v, X, v),
             jtree.ArgumentError,
             "7 examples of x",
         ),
@@ -450,6 +458,16 @@ def test_a_missing_library_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "lineax", None)
     with pytest.raises(ImportError, match=r'pip install "jtree\[curvature\]"'):
         quadratic(normal(3)).as_lineax()
+
+
+def test_a_progress_bar_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    over, full = batched()
+    true = full.dense()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    close(full.dense(chunk=2), true)
+    close(over.dense(), true)
 
 
 def test_devices_of_a_mesh(run_python: Callable[..., str]) -> None:

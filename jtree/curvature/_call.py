@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from .._errors import ArgumentTypeError, ModelError
-from .._leaves import Static, describe, isdata, istracer
+from .._leaves import Static, describe, isarray, isdata, istracer
 from .._restructure import Restructure
 
 
@@ -55,7 +55,8 @@ class Call:
     def size(self) -> int | None:
         """The number of examples: the length of the first array with an axis, outside of a `re`."""
         found = jax.tree.leaves(self.parts()[1], is_leaf=fixed)
-        return next((len(x) for x in found if not fixed(x) and getattr(x, "ndim", 0)), None)
+        arrays = [x for x in found if isarray(x)]
+        return next((len(x) for x in arrays if x.ndim), None)
 
 
 def fixed(x: Any) -> bool:

@@ -135,7 +135,7 @@ def _in_chunks(
         units = [(place == jnp.arange(a, b)[None]).astype(dtype) for a, b in pairwise(starts)]
         rows = jax.vmap(linear)(units)
         if shown:
-            jax.debug.callback(_progress.advance, k / length / max(1, len(sizes)))
+            jax.debug.callback(_progress.advance, k / out.shape[0])
         return write(out, i, rows)
 
     count = math.ceil(length / k)

@@ -147,7 +147,7 @@ def _small(space: _Space) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the eigenvalues and vectors of the small matrix, and which stand for empty columns."""
     small = space.basis.T @ space.product
     values, mixed = jnp.linalg.eigh((small + small.T) / 2)
-    filled = jnp.arange(len(values)) < space.filled
+    filled = (jnp.arange(len(values)) < space.filled).astype(values.dtype)
     return values, mixed, jnp.linalg.norm(mixed * filled[:, None], axis=0) < 0.5
 
 

@@ -52,7 +52,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 
 batching.primitive_batchers[_rows_p] = _batched
-ad.primitive_transposes[_rows_p] = lambda ct, _, *, op: [_rows_p.bind(ct, op=op)]
+ad.deflinear2(_rows_p, lambda ct, _, *, op: [_rows_p.bind(ct, op=op)])
 mlir.register_lowering(_rows_p, _refuse)
 
 

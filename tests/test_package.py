@@ -28,18 +28,28 @@ LAYERS = [
     *("checkpoint._orbax", "checkpoint._progress", "checkpoint._show", "checkpoint._checkpoint"),
     *("checkpoint._save", "checkpoint._load", "checkpoint._stats", "checkpoint._differences"),
     "checkpoint",
+    *(f"curvature.{name}" for name in ("_parts", "_call", "_pieces", "_progress", "_arguments")),
+    *("curvature._memory", "curvature._dense", "curvature._operator", "curvature._host"),
+    *(f"curvature.{name}" for name in ("_differentiated", "_hessian", "_examples", "_metric")),
+    *(f"curvature.{name}" for name in ("_ggn", "_fisher", "_jacobian", "_over", "_diagonal")),
+    *(f"curvature.{name}" for name in ("_eigen", "_spectrum", "_krylov", "_solve", "_newton")),
+    "curvature",
+    *("plot._display", "plot._figure", "plot._blocks", "plot._hessian", "plot._spectrum"),
+    *("plot._landscape", "plot._parameters", "plot"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
-EXTRAS = {"matplotlib", "optax", "sklearn"}
+EXTRAS = {"lineax", "matfree", "matplotlib", "optax", "sklearn"}
 PUBLIC = {
     "ArgumentError",
     "ArgumentTypeError",
-    "CheckpointError",
     "Checkpoint",
+    "CheckpointError",
     "ChecksumError",
+    "CurvatureError",
     "DeletedArrayError",
     "Diff",
+    "ExtraError",
     "JtreeError",
     "LoadError",
     "ModelError",
@@ -122,7 +132,8 @@ def test_only_the_checkpoints_name_orbax_and_nothing_names_a_framework() -> None
     for name in LAYERS:
         outer = {found.split(".")[0] for found in GRAPH[name]}
         assert "orbax" not in outer or name.startswith("checkpoint"), name
-        assert not outer & (FRAMEWORKS | EXTRAS), name
+        allowed = {"matplotlib"} if name.startswith("plot") else set()
+        assert not outer & (FRAMEWORKS | EXTRAS) - allowed, name
 
 
 def test_only_the_walk_recurses_over_trees() -> None:
@@ -151,12 +162,14 @@ def test_modules_that_are_imported_when_asked_for(run_python: Any) -> None:
     out = run_python(
         """
         import sys, jtree
-        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.callbacks")])
+        names = "layers", "init", "callbacks", "plot"
+        print([name for name in names if f"jtree.{name}" in sys.modules])
         print(jtree.layers.Dense.__name__, jtree.init.nfan(3), jtree.callbacks.stop.__name__)
+        print(jtree.plot.hessian.__name__, "matplotlib" in sys.modules)
         print(hasattr(jtree, "nothing"))
         """
     )
-    assert out == "[False, False, False]\nDense (1, 3) stop\nFalse\n"
+    assert out == "[]\nDense (1, 3) stop\nhessian False\nFalse\n"
 
 
 def test_every_public_name_has_an_example_that_runs() -> None:
@@ -172,6 +185,8 @@ ERRORS = {
     "PathError": KeyError,
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
+    "CurvatureError": ArithmeticError,
+    "ExtraError": ImportError,
     "LoadError": ValueError,
     "CheckpointError": OSError,
     "ChecksumError": OSError,

@@ -466,7 +466,8 @@ TRAINING = """
         if manager.latest_step() is not None:
             run = jtree.load(f"{sys.argv[1]}/{manager.latest_step()}", run)
         while run["count"] < 1000:
-            run = {"w": run["w"] + run["count"].astype(np.float32), "count": np.asarray(run["count"] + 1)}
+            count = np.asarray(run["count"] + 1)
+            run = {"w": run["w"] + run["count"].astype(np.float32), "count": count}
             manager.save(int(run["count"]), args=ocp.args.PyTreeSave(jtree.state(run)))
             manager.wait_until_finished()
             print(int(run["count"]), flush=True)

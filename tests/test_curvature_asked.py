@@ -456,7 +456,7 @@ def test_a_missing_library_is_named_with_the_extra(monkeypatch: pytest.MonkeyPat
     import sys
 
     monkeypatch.setitem(sys.modules, "lineax", None)
-    with pytest.raises(ImportError, match=r'pip install "jtree\[curvature\]"'):
+    with pytest.raises(jtree.ExtraError, match=r'pip install "jtree\[curvature\]"'):
         quadratic(normal(3)).as_lineax()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._errors import VectorError, VectorTypeError
+from .._errors import ExtraError, VectorError, VectorTypeError
 from .._leaves import describe, isarray, isnumber
 from .._path import Where, select
 from .._restructure import Restructure
@@ -29,7 +29,8 @@ def checked_vector(op: Any, v: Any, size: int | None = None) -> jax.Array:
             f"expected a vector of {size} numbers or a matrix of {size} rows, "
             f"found {describe(v)}{hint}"
         )
-    return automatic(jnp.asarray(v, op.dtype))
+    found: jax.Array = automatic(jnp.asarray(v, op.dtype))
+    return found
 
 
 def chosen(re: Restructure, where: Where) -> tuple[int, ...]:
@@ -48,6 +49,6 @@ def extra(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ImportError(
+        raise ExtraError(
             f'this needs {name.split(".")[0]}; install it with: pip install "jtree[curvature]"'
         ) from error

@@ -33,11 +33,8 @@ def dense(
         return op._matrix(chunk, None, False)
     budget = _memory.left(op, memory)
     with _progress.bar("dense", progress) as shown:
-        return (
-            jax.block_until_ready(_matrix(op, chunk, budget, shown))
-            if shown
-            else _matrix(op, chunk, budget, shown)
-        )
+        found: jax.Array = _matrix(op, chunk, budget, shown)
+        return jax.block_until_ready(found) if shown else found
 
 
 def check_chunk(chunk: Any) -> None:
@@ -168,7 +165,8 @@ def _groups(parts: Parts) -> list[tuple[int, ...]]:
 
 def block(op: Symmetric, rows: tuple[int, ...], cols: tuple[int, ...]) -> jax.Array:
     """Return the block of some pieces against others."""
-    return _block(op, rows, cols)
+    found: jax.Array = _block(op, rows, cols)
+    return found
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -204,8 +202,12 @@ def _sharded(op: Symmetric, sharding: Any, chunk: Any) -> jax.Array:
 def _rows(op: Symmetric, first: Any, count: int, chunk: Any) -> jax.Array:
     linear = op._linear()
     k = chunk if isinstance(chunk, int) else _CHUNK
-    unit = lambda i: (jnp.arange(op.size) == i).astype(op.dtype)  # noqa: E731
-    return lax.map(lambda i: linear(unit(i)), first + jnp.arange(count), batch_size=min(k, count))
+
+    def row(i: jax.Array) -> jax.Array:
+        return linear((jnp.arange(op.size) == i).astype(op.dtype))
+
+    found: jax.Array = lax.map(row, first + jnp.arange(count), batch_size=min(k, count))
+    return found
 
 
 @jax.jit

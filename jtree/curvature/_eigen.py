@@ -111,6 +111,7 @@ def _search(op: Operator, k: int, which: str, key: Any, tol: float, maxiter: int
     zeros = partial(jnp.zeros, (op.size, width), op.dtype)
     space = _Space(zeros(), zeros(), jnp.array(0))
     block = _orthonormal(space.basis, jax.random.normal(key, (op.size, k), op.dtype))
+    found: Eigenpairs
     for _ in range(maxiter):
         space = _grow(space, block, op.mv(block))
         found, block, largest = _ritz(space, k, which)
@@ -234,7 +235,8 @@ def norm(op: Operator, /, ord: Literal[2, "fro"] = 2) -> jax.Array:
         raise ArgumentError(f"ord: expected 2 or 'fro', found {ord!r}")
     if ord == 2:
         return jnp.abs(eigsh(op, 1).values[0])
-    return jnp.linalg.norm(op.dense())
+    found: jax.Array = jnp.linalg.norm(op.dense())
+    return found
 
 
 def condition(op: Operator, /) -> jax.Array:

@@ -91,7 +91,10 @@ def sums(function: Callable[[Any], Any], count: int, each: int) -> Any:
       each: the bytes that one takes.
     """
     size = max(1, min(count, _BYTES // max(1, each)))
-    many = lambda i: jax.tree.map(lambda x: x.sum(0), jax.vmap(function)(i))  # noqa: E731
+
+    def many(numbers: jax.Array) -> Any:
+        return jax.tree.map(lambda x: x.sum(0), jax.vmap(function)(numbers))
+
     full = count // size * size
     first = many(jnp.arange(size))
 

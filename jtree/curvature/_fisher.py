@@ -142,13 +142,17 @@ class FisherMetric(Metric):
         if self.kind != "exact":
             return self._scores(form, out), None
         given, outputs = LIKELIHOODS[self.likelihood], form.outputs(out)
-        root = lambda u: rows(given.root(outputs, form.outputs(u)))  # noqa: E731
+
+        def root(u: jax.Array) -> jax.Array:
+            return rows(given.root(outputs, form.outputs(u)))
+
         return jax.vmap(root)(units(out)) / jnp.sqrt(len(out)).astype(out.dtype), None
 
     def _scores(self, form: Form, out: jax.Array) -> jax.Array:
         """Return gradients of the log-likelihood by the outputs, `(samples, N, D)`."""
         given = LIKELIHOODS[self.likelihood]
         score = jax.grad(lambda rows, y: given.log(form.outputs(rows), y))
+        found: jax.Array
         if self.kind == "empirical":
             found = score(out, self.y)[None]
         else:

@@ -79,6 +79,7 @@ class GaussNewton(Differentiated):
         concrete = not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(self))
         if concrete and sharding is None and chunk in ("auto", None):
             budget = _memory.left(self, memory)
+            found: jax.Array
             found, right = _by_examples(self, budget)
             if right is not None and right:
                 return found

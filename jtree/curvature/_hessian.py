@@ -45,7 +45,8 @@ class Hessian(Differentiated):
         def gradient(given: Sequence[jax.Array]) -> list[jax.Array]:
             now = replaced(pieces, inputs, given)
             part = lambda xs: function.function(replaced(now, outputs, xs))  # noqa: E731
-            return jax.grad(part)([now[k] for k in outputs])
+            found: list[jax.Array] = jax.grad(part)([now[k] for k in outputs])
+            return found
 
         _, linear = jax.linearize(gradient, [pieces[k] for k in inputs])
         return linear

@@ -27,14 +27,12 @@ def product(op: Symmetric, v: jax.Array) -> jax.Array:
     return found[0]
 
 
-@_rows_p.def_impl
-def _(rows: jax.Array, *, op: Symmetric) -> jax.Array:
+def _evaluated(rows: jax.Array, *, op: Symmetric) -> jax.Array:
     with jax.disable_jit(False):
         return op.mv(rows[0])[None] if len(rows) == 1 else op.mv(rows.T).T
 
 
-@_rows_p.def_abstract_eval
-def _(rows: Any, *, op: Symmetric) -> ShapedArray:
+def _shaped(rows: Any, *, op: Symmetric) -> ShapedArray:
     return ShapedArray(rows.shape, op.dtype)
 
 
@@ -51,6 +49,8 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
     )
 
 
+_rows_p.def_impl(_evaluated)
+_rows_p.def_abstract_eval(_shaped)
 batching.primitive_batchers[_rows_p] = _batched
 ad.deflinear2(_rows_p, lambda ct, _, *, op: [_rows_p.bind(ct, op=op)])
 mlir.register_lowering(_rows_p, _refuse)

@@ -60,7 +60,8 @@ class Jacobian:
 
     def mv(self, v: Any, /) -> jax.Array:
         """Return the product with a vector `(n,)`, or with the columns of a matrix `(n, k)`."""
-        return _product(self, checked_vector(self, v, self.shape[1]))
+        found: jax.Array = _product(self, checked_vector(self, v, self.shape[1]))
+        return found
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, Jacobian):
@@ -70,7 +71,8 @@ class Jacobian:
 
     def dense(self) -> jax.Array:
         """Return the matrix, by rows or by columns, whichever are fewer."""
-        return _matrix(self)
+        found: jax.Array = _matrix(self)
+        return found
 
     def _check_transpose(self, other: Jacobian) -> None:
         same = other.apply is self.apply and other.flat is self.flat
@@ -109,8 +111,11 @@ def _matrix(jacobian: Jacobian) -> jax.Array:
     if by_rows:
         jacobian, cols = jacobian.T, rows
     linear = jacobian._linear()
-    unit = lambda i: (jnp.arange(cols) == i).astype(jacobian.dtype)  # noqa: E731
-    found = jax.lax.map(lambda i: linear(unit(i)), jnp.arange(cols), batch_size=min(cols, 32))
+
+    def column(i: jax.Array) -> jax.Array:
+        return linear((jnp.arange(cols) == i).astype(jacobian.dtype))
+
+    found: jax.Array = jax.lax.map(column, jnp.arange(cols), batch_size=min(cols, 32))
     return found if by_rows else found.T
 
 

@@ -49,7 +49,7 @@ def cg(mv: Product, b: jax.Array, precondition: Product, tol: jax.Array, maxiter
         jnp.array(jnp.inf, b.dtype),
     )
 
-    def going(state: tuple[Any, ...]) -> jax.Array:
+    def going(state: tuple[Any, ...]) -> Any:
         _, r, _, _, steps, curvature = state
         return (jnp.linalg.norm(r) > tol) & (steps < maxiter) & (curvature > 0)
 
@@ -91,7 +91,7 @@ def minres(mv: Product, b: jax.Array, unused: Product, tol: jax.Array, maxiter: 
         jnp.array(0),
     )
 
-    def going(state: tuple[Any, ...]) -> jax.Array:
+    def going(state: tuple[Any, ...]) -> Any:
         *_, beta, _, _, _, phi, steps = state
         more = (beta > 0) | (steps == 0)
         return more & (jnp.abs(phi) > tol) & (steps < maxiter)

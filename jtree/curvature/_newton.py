@@ -66,7 +66,7 @@ def newton(
       An `optax.GradientTransformationExtraArgs`, whose state is a `NewtonState`.
 
     Raises:
-      ImportError: optax is not installed.
+      ExtraError: optax is not installed.
 
     Example:
       >>> import optax

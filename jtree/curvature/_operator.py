@@ -92,7 +92,8 @@ class Operator(ABC):
 
     def _diagonal(self) -> jax.Array:
         """Return the diagonal, by products."""
-        return _dense.diagonal(self)
+        found: jax.Array = _dense.diagonal(self)
+        return found
 
     def _linear(self) -> Callable[[jax.Array], jax.Array]:
         """Return the product with a vector, linearised once; called where it is traced."""
@@ -282,11 +283,13 @@ def _matrix_product(op: Operator, v: jax.Array) -> jax.Array:
     linear = op._linear()
     if v.shape[1] <= _AT_ONCE:
         return jax.vmap(linear, 1, 1)(v)
-    return jax.lax.map(linear, v.T, batch_size=_AT_ONCE).T
+    found: jax.Array = jax.lax.map(linear, v.T, batch_size=_AT_ONCE)
+    return found.T
 
 
 def _product(op: Operator, v: jax.Array) -> jax.Array:
-    return (_vector_product if v.ndim == 1 else _matrix_product)(op, v)
+    found: jax.Array = (_vector_product if v.ndim == 1 else _matrix_product)(op, v)
+    return found
 
 
 @partial(
@@ -333,7 +336,7 @@ class Combination(Operator):
         v = checked_vector(self, v)
         if self._traceable:
             return _product(self, v)
-        out = self._number(self.damping) * v
+        out: jax.Array = self._number(self.damping) * v
         for factor, op in zip(self._factors, self.terms, strict=True):
             out = out + factor * op.mv(v)
         return out
@@ -355,7 +358,7 @@ class Combination(Operator):
         options: Any = {"memory": memory, "sharding": sharding, "progress": progress}
         if self._traceable and len(self.terms) > 1:
             return super().dense(chunk, **options)
-        out = _dense.scaled(self.terms[0].dense(chunk, **options), self._factors[0])
+        out: jax.Array = _dense.scaled(self.terms[0].dense(chunk, **options), self._factors[0])
         for factor, op in zip(self._factors[1:], self.terms[1:], strict=True):
             out = _dense.added(out, op.dense(chunk, **options), factor)
         return out if _is(self.damping, 0) else _dense.shifted(out, self._number(self.damping))

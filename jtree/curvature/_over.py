@@ -88,7 +88,8 @@ class Over(Operator):
 
     def _sum(self, what: Callable[[Operator], Any], name: str, progress: bool = True) -> jax.Array:
         """Return the sum, or the mean over examples, of something of each batch's operator."""
-        total, count = None, 0
+        total: jax.Array | None = None
+        count = 0
         for op, size in self._operators(name, progress):
             weight = size if self.reduction == "mean" else 1
             part = what(op) * jnp.asarray(weight, self.dtype)

@@ -89,7 +89,10 @@ def _evaluate(whole: ClosedJaxpr, pieces: Pieces) -> list[Any]:
     sizes = tuple(x.size for x in pieces)
     values: dict[Any, Any] = dict(zip(whole.jaxpr.constvars, whole.consts, strict=True))
     values[whole.jaxpr.invars[0]] = _Vector(pieces)
-    read = lambda x: x.val if isinstance(x, Literal) else values[x]  # noqa: E731
+
+    def read(x: Any) -> Any:
+        return x.val if isinstance(x, Literal) else values[x]
+
     todo: list[Any] = list(reversed(whole.jaxpr.eqns))
     while todo:
         eqn = todo.pop()

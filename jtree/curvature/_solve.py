@@ -98,7 +98,7 @@ def _check_preconditioner(given: Any) -> None:
 def _iterate(
     name: str, steps: int, op: Operator, b: jax.Array, tol: Any, preconditioner: Any
 ) -> _krylov.Found:
-    def precondition(r: jax.Array) -> jax.Array:
+    def precondition(r: jax.Array) -> Any:
         if preconditioner is None:
             return r
         if callable(preconditioner):
@@ -114,7 +114,8 @@ def _iterate(
 def _failed(found: _krylov.Found, b: jax.Array, tol: Any) -> jax.Array:
     """Tell whether the true residual, which rounding keeps above the iteration's, is too large."""
     goal = jnp.maximum(100 * jnp.asarray(tol).astype(b.dtype), jnp.finfo(b.dtype).eps ** 0.5)
-    return ~(found.residual <= goal * jnp.linalg.norm(b))
+    good: jax.Array = found.residual <= goal * jnp.linalg.norm(b)
+    return ~good
 
 
 def _marked(found: _krylov.Found, b: jax.Array, tol: Any) -> jax.Array:

@@ -58,7 +58,8 @@ class Spectrum:
         sigma = width or (high - low) / 100 or 0.01 * abs(high) or 1.0
         at = jnp.asarray(at, self.nodes.dtype)[..., None, None]
         bumps = jnp.exp(-0.5 * ((at - self.nodes) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-        return (bumps * self.weights).sum(-1).mean(-1)
+        found: jax.Array = (bumps * self.weights).sum(-1).mean(-1)
+        return found
 
     def cdf(self, at: Any, /) -> jax.Array:
         """Return which share of the eigenvalues is at most this, at some points."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import ExtraError, VectorError, VectorTypeError
 from .._leaves import describe, isarray, isnumber
@@ -42,6 +43,12 @@ def chosen(re: Restructure, where: Where) -> tuple[int, ...]:
     ]
     flags = select(where, places)
     return tuple(sorted({k for k, flag in zip(by_path.values(), flags, strict=True) if flag}))
+
+
+def places(re: Restructure, where: Where) -> np.ndarray[Any, Any]:
+    """Return where in the vector the parameters are that `where` selects."""
+    starts = np.cumsum([0, *re.layout.sizes])
+    return np.concatenate([np.arange(starts[k], starts[k + 1]) for k in chosen(re, where)])
 
 
 def extra(name: str) -> Any:

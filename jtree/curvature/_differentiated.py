@@ -71,6 +71,11 @@ class Differentiated(Operator):
         numbers = inner if self.numbers is None else tuple(self.numbers[k] for k in inner)
         return replace(self, numbers=numbers, labels=_part(re, self.point, inner))  # type: ignore[type-var]
 
+    def _labelled(self, re: Restructure) -> Operator:
+        if self.labels is not None or self.flat.size != re.size:
+            return self
+        return replace(self, labels=re, sizes=re.layout.sizes)  # type: ignore[type-var]
+
     def _parts(self) -> Parts:
         function = self._cut()
         numbers = tuple(range(len(function.sizes))) if self.numbers is None else self.numbers

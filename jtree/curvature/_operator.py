@@ -18,7 +18,7 @@ from .._leaves import describe, isarray
 from .._path import Where
 from .._restructure import Restructure
 from . import _dense
-from ._arguments import checked_vector, chosen, extra
+from ._arguments import checked_vector, chosen, extra, places
 from ._parts import Linear, Parts
 from ._pieces import join, split
 
@@ -261,6 +261,10 @@ class Operator(ABC):
         paths = () if self.re is None else self.re.paths
         return [*paths] if len(paths) <= 4 else [*paths[:3], "..."]
 
+    def _labelled(self, re: Restructure) -> Operator:  # noqa: ARG002 (some have no parts)
+        """Return the operator with labels, where it has none and can have some."""
+        return self
+
     def _labels(self, method: str) -> Restructure:
         if self.re is None:
             raise ArgumentError(
@@ -315,7 +319,7 @@ class Combination(Operator):
 
     @property
     def dtype(self) -> Any:
-        return self.terms[0].dtype
+        return np.result_type(*(op.dtype for op in self.terms))
 
     @property
     def re(self) -> Restructure | None:
@@ -324,6 +328,16 @@ class Combination(Operator):
     @property
     def examples(self) -> int | None:
         return next((op.examples for op in self.terms if op.examples), None)
+
+    def block(self, rows: Where, cols: Where = None, /) -> jax.Array:
+        re = self._labels("block")
+        if self._traceable and all(_named_alike(op.re, re) for op in self.terms):
+            return super().block(rows, cols)
+        here, there = (places(re, where) for where in (rows, rows if cols is None else cols))
+        out: jax.Array = self._number(self.damping) * (here[:, None] == there).astype(self.dtype)
+        for factor, op in zip(self._factors, self.terms, strict=True):
+            out = out + factor * op.block(rows, cols).astype(self.dtype)
+        return out
 
     def restrict(self, where: Where, /) -> Combination:
         return replace(self, terms=tuple(op.restrict(where) for op in self.terms))
@@ -338,13 +352,13 @@ class Combination(Operator):
             return _product(self, v)
         out: jax.Array = self._number(self.damping) * v
         for factor, op in zip(self._factors, self.terms, strict=True):
-            out = out + factor * op.mv(v)
+            out = out + factor * op.mv(v).astype(self.dtype)
         return out
 
     def _diagonal(self) -> jax.Array:
         out = jnp.full(self.size, self._number(self.damping))
         for factor, op in zip(self._factors, self.terms, strict=True):
-            out = out + factor * op._diagonal()
+            out = out + factor * op._diagonal().astype(self.dtype)
         return out
 
     def dense(
@@ -358,9 +372,11 @@ class Combination(Operator):
         options: Any = {"memory": memory, "sharding": sharding, "progress": progress}
         if self._traceable and len(self.terms) > 1:
             return super().dense(chunk, **options)
-        out: jax.Array = _dense.scaled(self.terms[0].dense(chunk, **options), self._factors[0])
+        out: jax.Array = _dense.scaled(
+            self.terms[0].dense(chunk, **options).astype(self.dtype), self._factors[0]
+        )
         for factor, op in zip(self._factors[1:], self.terms[1:], strict=True):
-            out = _dense.added(out, op.dense(chunk, **options), factor)
+            out = _dense.added(out, op.dense(chunk, **options).astype(self.dtype), factor)
         return out if _is(self.damping, 0) else _dense.shifted(out, self._number(self.damping))
 
     @property
@@ -381,9 +397,15 @@ class Combination(Operator):
 
             def linear(given: Sequence[jax.Array]) -> list[jax.Array]:
                 own = dict(zip(inputs, given, strict=True))
-                found = [linear(given) for linear in maps]
+                found = [
+                    linear([x.astype(op.dtype) for x in given])
+                    for linear, op in zip(maps, self.terms, strict=True)
+                ]
                 sums = [
-                    reduce(_op.add, (f * x for f, x in zip(factors, xs, strict=True)))
+                    reduce(
+                        _op.add,
+                        (f * x.astype(self.dtype) for f, x in zip(factors, xs, strict=True)),
+                    )
                     for xs in zip(*found, strict=True)
                 ]
                 return [
@@ -402,6 +424,10 @@ class Combination(Operator):
 
         shown = [term(f, op) for f, op in zip(self.factors, self.terms, strict=True)]
         return " + ".join(shown + ([] if _is(self.damping, 0) else [f"{_show(self.damping)} I"]))
+
+
+def _named_alike(re: Restructure | None, other: Restructure) -> bool:
+    return re is not None and re.layout.sizes == other.layout.sizes
 
 
 def _is(x: Any, number: float) -> bool:
@@ -436,4 +462,6 @@ def combination(terms: Sequence[tuple[Any, Operator]], damping: Any = 0.0) -> Co
             damping = damping + factor * op.damping
         else:
             found.append((factor, op))
-    return Combination(tuple(op for _, op in found), tuple(f for f, _ in found), damping)
+    re = next((op.re for _, op in found if op.re is not None), None)
+    operators = tuple(op if re is None else op._labelled(re) for _, op in found)
+    return Combination(operators, tuple(f for f, _ in found), damping)

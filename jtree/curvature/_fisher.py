@@ -72,14 +72,14 @@ def _gaussian() -> Likelihood:
     """Means with unit variance, or a pair of means and logarithms of standard deviations."""
 
     def both(outputs: Any) -> tuple[jax.Array, jax.Array]:
-        if isinstance(outputs, tuple | list):
+        if isinstance(outputs, tuple):
             return outputs[0], outputs[1]
         return outputs, jnp.zeros_like(outputs)
 
     def root(outputs: Any, u: Any) -> Any:
-        if not isinstance(outputs, tuple | list):
+        if not isinstance(outputs, tuple):
             return u
-        return type(outputs)([u[0] * jnp.exp(-outputs[1]), u[1] * jnp.sqrt(2).astype(u[1].dtype)])
+        return u[0] * jnp.exp(-outputs[1]), u[1] * jnp.sqrt(2).astype(u[1].dtype)
 
     def log(outputs: Any, y: jax.Array) -> jax.Array:
         mean, log_sigma = both(outputs)
@@ -129,10 +129,10 @@ class FisherMetric(Metric):
             scores = self._scores(form, out)
             return lambda u: jnp.einsum("rnd,rne,ne->nd", scores, scores, u)
         given = LIKELIHOODS[self.likelihood]
-        outputs = form.outputs(out)
+        outputs = _plain(form, out)
 
         def product(u: jax.Array) -> jax.Array:
-            inner = given.transposed(outputs, form.outputs(u))
+            inner = given.transposed(outputs, _plain(form, u))
             return rows(given.root(outputs, inner)) / len(out)
 
         return product
@@ -141,35 +141,35 @@ class FisherMetric(Metric):
         """Return scores, or the columns of a square root."""
         if self.kind != "exact":
             return self._scores(form, out), None
-        given, outputs = LIKELIHOODS[self.likelihood], form.outputs(out)
+        given, outputs = LIKELIHOODS[self.likelihood], _plain(form, out)
 
         def root(u: jax.Array) -> jax.Array:
-            return rows(given.root(outputs, form.outputs(u)))
+            return rows(given.root(outputs, _plain(form, u)))
 
         return jax.vmap(root)(units(out)) / jnp.sqrt(len(out)).astype(out.dtype), None
 
     def _scores(self, form: Form, out: jax.Array) -> jax.Array:
         """Return gradients of the log-likelihood by the outputs, `(samples, N, D)`."""
         given = LIKELIHOODS[self.likelihood]
-        score = jax.grad(lambda rows, y: given.log(form.outputs(rows), y))
+        score = jax.grad(lambda rows, y: given.log(_plain(form, rows), y))
         found: jax.Array
         if self.kind == "empirical":
             found = score(out, self.y)[None]
         else:
             keys = jax.random.split(self.key, self.samples)
-            found = jax.vmap(lambda key: score(out, given.sample(key, form.outputs(out))))(keys)
+            found = jax.vmap(lambda key: score(out, given.sample(key, _plain(form, out))))(keys)
         return found / jnp.sqrt(len(out) * len(found)).astype(out.dtype)
 
     def check(self, form: Form, _: jax.Array, /) -> None:
         """Refuse outputs of which the likelihood has no use."""
-        pair = self.likelihood == "gaussian" and len(form.shapes) == 2
+        pair = self.likelihood == "gaussian" and len(form.shapes) == 2 and _ordered(form)
         if len(form.shapes) != 1 and not (pair and form.shapes[0] == form.shapes[1]):
             raise ArgumentError(
                 f"likelihood={self.likelihood!r}: expected one array of outputs, found arrays of "
                 f"shapes {', '.join(map(str, form.shapes))}; only 'gaussian' takes a pair, of "
-                "means and logarithms of standard deviations"
+                "means and logarithms of standard deviations, as a tuple"
             )
-        if self.likelihood == "categorical" and len(form.shapes[0]) < 2:
+        if self.likelihood == "categorical" and not _classes(form):
             raise ArgumentError(
                 f"likelihood='categorical': expected logits of shape (N, classes), found "
                 f"{form.shapes[0]}; for one logit per example use 'bernoulli'"
@@ -186,6 +186,23 @@ class FisherMetric(Metric):
                 f"y: expected shape {' or '.join(map(str, fitting))} for outputs {shape}, "
                 f"found {found}"
             )
+
+
+def _plain(form: Form, given: jax.Array) -> Any:
+    """Return outputs as an array, or as a pair, without what else the model has them in."""
+    found = jax.tree.leaves(form.outputs(given))
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _ordered(form: Form) -> bool:
+    """Tell whether outputs have an order that is the model's, as those of a dict have not."""
+    return isinstance(form.treedef.unflatten(form.shapes), tuple | list)
+
+
+def _classes(form: Form) -> bool:
+    """Tell whether outputs have an axis of two or more classes behind that of examples."""
+    shape = form.shapes[0]
+    return len(shape) > 1 and shape[-1] > 1
 
 
 def fisher(

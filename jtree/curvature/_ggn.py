@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import ArgumentError
 from .._restructure import Restructure
@@ -93,7 +94,9 @@ class GaussNewton(Differentiated):
 
 
 @jax.jit
-def _diagonal_by_examples(op: GaussNewton) -> tuple[jax.Array, jax.Array]:
+def _diagonal_by_examples(op: GaussNewton) -> tuple[Any, Any]:
+    if not _alone(op):
+        return None, None
     one, (examples, rank) = example(op), width(op)
 
     def share(i: Any) -> jax.Array:
@@ -108,10 +111,23 @@ def _diagonal_by_examples(op: GaussNewton) -> tuple[jax.Array, jax.Array]:
 def _by_examples(op: GaussNewton, budget: int | None) -> tuple[Any, Any]:
     """Return the matrix from the Jacobians of all examples, where that is less work."""
     function = op._cut()
-    if not _pays(op, function, budget):
+    if not _alone(op) or not _pays(op, function, budget):
         return None, None
     rows, weighted, right = jacobians(op)
     return rows.T @ weighted, right
+
+
+def _alone(op: GaussNewton) -> bool:
+    """Tell whether the model takes one example alone, of what seems to have one in each row.
+
+    It does not where an array among its inputs has as many rows as there are examples by chance.
+    """
+    try:
+        found = jax.eval_shape(op._outputs.of(0), op.flat)
+    except (TypeError, ValueError):
+        return False
+    outputs = sum(math.prod(shape[1:]) for shape in op._outputs.form(op.flat).shapes)
+    return tuple(found.shape) == (1, outputs)
 
 
 _EFFICIENCY = 1.0  # more rows than this many products cost are left to products
@@ -153,7 +169,10 @@ def example(op: GaussNewton) -> Callable[[Any], tuple[jax.Array, jax.Array]]:
         forward = lambda given: function.function(replaced(pieces, numbers, given))  # noqa: E731
         _, pull = jax.vjp(forward, [pieces[k] for k in numbers])
         rows = jax.vmap(lambda u: join(pull(u[None])[0]))(left[:, i])
-        return rows, rows if right is None else right[i] @ rows
+        if right is None:
+            return rows, rows
+        dtype = np.promote_types(rows.dtype, right.dtype)
+        return rows, (right[i].astype(dtype) @ rows.astype(dtype)).astype(rows.dtype)
 
     return one
 

@@ -63,6 +63,11 @@ def matrix(parts: Parts, dtype: Any, chunk: Any, budget: int | None, shown: bool
     return out
 
 
+def wide(x: jax.Array) -> jax.Array:
+    """Return half precision as single, which decompositions need at the least."""
+    return x.astype(np.promote_types(x.dtype, np.float32))
+
+
 def _starts(sizes: Sequence[int]) -> list[int]:
     return [0, *np.cumsum(sizes).tolist()]
 

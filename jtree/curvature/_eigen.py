@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import ArgumentError
+from . import _dense
 from ._operator import Operator
 
 _SMALL = 512  # up to this size the matrix itself is decomposed
@@ -86,10 +87,15 @@ def eigsh(
 
 
 def _of_matrix(op: Operator, matrix: jax.Array, k: int, which: str) -> Eigenpairs:
-    values, vectors = jnp.linalg.eigh(matrix)
+    values, vectors = jnp.linalg.eigh(_dense.wide(matrix))
     chosen = _wanted(values, k, which)
     values, vectors = values[chosen], vectors[:, chosen]
-    return Eigenpairs(values, vectors, jnp.linalg.norm(op.mv(vectors) - vectors * values, axis=0))
+    residuals = jnp.linalg.norm(_dense.wide(op.mv(vectors)) - vectors * values, axis=0)
+    return _narrow(Eigenpairs(values, vectors, residuals), op.dtype)
+
+
+def _narrow(found: Eigenpairs, dtype: Any) -> Eigenpairs:
+    return Eigenpairs(*(x.astype(dtype) for x in (found.values, found.vectors, found.residuals)))
 
 
 def _wanted(values: jax.Array, k: int, which: str) -> jax.Array:
@@ -108,18 +114,18 @@ class _Space(NamedTuple):
 
 def _search(op: Operator, k: int, which: str, key: Any, tol: float, maxiter: int) -> Eigenpairs:
     width = min(op.size, max(8 * k, k + 40))
-    zeros = partial(jnp.zeros, (op.size, width), op.dtype)
-    space = _Space(zeros(), zeros(), jnp.array(0))
-    block = _orthonormal(space.basis, jax.random.normal(key, (op.size, k), op.dtype))
+    empty = _dense.wide(jnp.zeros((op.size, width), op.dtype))
+    space = _Space(empty, empty.copy(), jnp.zeros((), int))
+    block = _orthonormal(space.basis, _dense.wide(jax.random.normal(key, (op.size, k), op.dtype)))
     found: Eigenpairs
     for _ in range(maxiter):
-        space = _grow(space, block, op.mv(block))
+        space = _grow(space, block, _dense.wide(op.mv(block)))
         found, block, largest = _ritz(space, k, which)
         if float(found.residuals.max()) <= tol * float(largest):
             break
         if int(space.filled) + k > width:
             space = _restart(space, min(3 * k, width - 2 * k), which)
-    return found
+    return _narrow(found, op.dtype)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -206,7 +212,7 @@ def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
     Source: Sylvester's law of inertia, Philosophical Magazine 4, 1852,
     doi:10.1080/14786445208647087.
     """
-    values = np.asarray(jnp.linalg.eigvalsh(op.dense()))
+    values = np.asarray(jnp.linalg.eigvalsh(_dense.wide(op.dense())))
     tol = op.size * float(jnp.finfo(op.dtype).eps) if tol is None else tol
     limit = tol * np.abs(values).max(initial=0.0)
     positive, negative = int((values > limit).sum()), int((values < -limit).sum())
@@ -256,5 +262,5 @@ def condition(op: Operator, /) -> jax.Array:
       >>> jtree.curvature.condition(op).item()
       4.0
     """
-    values = jnp.abs(jnp.linalg.eigvalsh(op.dense()))
-    return values.max() / values.min()
+    values = jnp.abs(jnp.linalg.eigvalsh(_dense.wide(op.dense())))
+    return (values.max() / values.min()).astype(op.dtype)

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from .._errors import ArgumentError, ArgumentTypeError, CurvatureError, VectorError
 from .._leaves import describe, isarray, istracer
-from . import _host, _krylov
+from . import _dense, _host, _krylov
 from ._arguments import checked_vector, extra
 from ._operator import Operator
 
@@ -74,7 +74,7 @@ was met at step 1; add damping= of more than that, use method='minres', or take 
         raise VectorError(f"b: expected a vector of {op.size} numbers, found {v.shape}")
     damped = op if isinstance(damping, int | float) and damping == 0 else op.damped(damping)
     if method == "cholesky" or (method == "auto" and op.size <= _SMALL):
-        return _by_matrix(damped, v, method)
+        return _by_matrix(damped, v, method).astype(op.dtype)
     tol = float(jnp.finfo(op.dtype).eps) ** 0.75 if tol is None else tol
     steps = min(10 * op.size, 10_000) if maxiter is None else maxiter
     _check_preconditioner(preconditioner)
@@ -141,7 +141,7 @@ def _trouble(name: str, found: _krylov.Found, b: jax.Array, tol: Any) -> str | N
 
 
 def _by_matrix(op: Operator, b: jax.Array, method: str) -> jax.Array:
-    matrix = op.dense(progress=False)
+    matrix, b = _dense.wide(op.dense(progress=False)), _dense.wide(b)
     lx = extra("lineax")
     operator = lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)
     x: jax.Array = lx.linear_solve(operator, b, lx.Cholesky(), throw=False).value

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import ArgumentError
-from . import _host
+from . import _dense, _host
 from ._arguments import extra
 from ._operator import Operator
 
@@ -115,12 +115,13 @@ def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.A
     lanczos = extra("matfree.decomp").tridiag_sym(
         steps, reortho="full", custom_vjp=False, materialize=False
     )
-    linear = op._linear()
+    product = op._linear()
+    linear = lambda v: _dense.wide(product(v.astype(op.dtype)))  # noqa: E731
 
     def run(start: jax.Array) -> tuple[jax.Array, jax.Array]:
         return _cut_off(*lanczos(linear, start).J_small)
 
-    starts = jax.random.rademacher(key, (samples, op.size), op.dtype)
+    starts = _dense.wide(jax.random.rademacher(key, (samples, op.size), op.dtype))
     values, vectors = jnp.linalg.eigh(jax.vmap(_tridiagonal)(*jax.vmap(run)(starts)))
     return values, vectors[:, 0] ** 2
 

@@ -19,7 +19,7 @@ from ._operator import Operator
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error, which is 0 where it is exact.
+    """A number with its standard error, 0 where it is exact, NaN where one sample cannot tell.
 
     It stands for its value: `float(estimate)` and `numpy.asarray(estimate)` are that.
     """
@@ -77,7 +77,8 @@ def diagonal(
     _check(method, ("exact", "hutchinson", "xdiag"), key)
     if method == "exact":
         return op._diagonal()
-    found: jax.Array = _host.run(_estimated_diagonal, op, key, min(samples, op.size), method)
+    samples = min(samples, op.size) if method == "xdiag" else samples
+    found: jax.Array = _host.run(_estimated_diagonal, op, key, samples, method)
     return found
 
 
@@ -150,8 +151,11 @@ def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple
         estimate = st.estimator_leave_one_out_mean_and_sem(
             st.leave_one_out_xtrace(), sampler=st.sampler_sphere(like, num=samples)
         )
-    found: tuple[Any, Any] = estimate(op._linear(), key)
-    return found
+    value, error = estimate(op._linear(), key)  # of a standard deviation by samples, not one less
+    if samples > 1:
+        return value, error * (samples / (samples - 1)) ** 0.5
+    exact = method == "xtrace" and op.size <= 2
+    return value, error if exact else jnp.full_like(error, jnp.nan)
 
 
 def _check(method: str, offered: tuple[str, ...], key: Any) -> None:

@@ -45,7 +45,7 @@ def cg(mv: Product, b: jax.Array, precondition: Product, tol: jax.Array, maxiter
         b,
         z,
         jnp.vdot(b, z),
-        jnp.array(0),
+        jnp.zeros((), int),
         jnp.array(jnp.inf, b.dtype),
     )
 
@@ -88,7 +88,7 @@ def minres(mv: Product, b: jax.Array, unused: Product, tol: jax.Array, maxiter: 
         rotation,
         rotation,
         norm,
-        jnp.array(0),
+        jnp.zeros((), int),
     )
 
     def going(state: tuple[Any, ...]) -> Any:

@@ -85,16 +85,21 @@ def newton(
     def init(params: Any) -> NewtonState:
         dtype = (params if re is None else re).dtype
         number = jnp.asarray(damping, dtype)
-        return NewtonState(number, jnp.ones_like(number), jnp.array(0), jnp.array(False))
+        return NewtonState(number, jnp.ones_like(number), jnp.zeros((), int), jnp.array(False))
 
     def update(
-        gradient: Any, state: NewtonState, params: Any = None, args: Any = (), **_: Any
+        gradient: Any,
+        state: NewtonState,
+        params: Any = None,
+        *behind: Any,
+        args: Any = (),
+        **_: Any,
     ) -> tuple[Any, NewtonState]:
         if params is None:
             raise ArgumentTypeError("newton: give the parameters, as in update(g, state, params)")
         flat = params if re is None else re.ravel(params)
         slope = gradient if re is None else re.ravel_grad(gradient).astype(flat.dtype)
-        args = args if isinstance(args, tuple) else (args,)
+        args = behind or (args if isinstance(args, tuple) else (args,))
         step, state = _step(loss, make(flat, *args), flat, slope, state, args, tol, maxiter)
         return (step if re is None else _tree(re, step, params)), state
 

@@ -89,11 +89,12 @@ class Over(Operator):
     def _sum(self, what: Callable[[Operator], Any], name: str, progress: bool = True) -> jax.Array:
         """Return the sum, or the mean over examples, of something of each batch's operator."""
         total: jax.Array | None = None
-        count = 0
+        count, unit = 0.0, 0
         for op, size in self._operators(name, progress):
-            weight = size if self.reduction == "mean" else 1
+            unit = unit or size  # shares of the first one's, lest half precision overflows
+            weight = size / unit if self.reduction == "mean" else 1.0
             part = what(op) * jnp.asarray(weight, self.dtype)
-            total, count = part if total is None else _add(total, part), count + size
+            total, count = part if total is None else _add(total, part), count + weight
         if total is None:
             raise ArgumentError("batches: expected one or more, found none in this pass")
         return total / jnp.asarray(count, self.dtype) if self.reduction == "mean" else total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -495,3 +495,122 @@ def test_devices_of_a_mesh(run_python: Callable[..., str]) -> None:
         JAX_PLATFORMS="cpu",
     )
     assert out == "True True\nTrue\nTrue True 8\n"
+
+
+# What was wrong once
+
+
+def test_parts_of_sums_with_operators_without_labels() -> None:
+    flat, re = jtree.destructure({"a": jnp.ones(2), "b": jnp.ones(1)})
+    labelled = C.hessian(lambda v: re(v)["a"].prod() * re(v)["b"].sum(), flat, re=re)
+    both = (labelled + quadratic(flat)).damped(0.5)
+    true = both.dense()
+    close(both.block("a"), true[:2, :2])
+    close(both.block("a", "b"), true[:2, 2:])
+    close(both.restrict("a").dense(), true[:2, :2])
+
+
+def test_parts_of_sums_with_operators_over_batches() -> None:
+    flat, re = jtree.destructure({"a": jnp.ones(2), "b": jnp.ones(1)})
+    loss = lambda v, x: ((x @ re(v)["a"]) ** 2).mean() * re(v)["b"].sum()  # noqa: E731
+    over = C.over([X[:3, :2], X[3:, :2]], lambda x: C.hessian(loss, flat, x, re=re))
+    both = (over + quadratic(flat)).damped(0.5)
+    true = both.dense()
+    close(both.block("a"), true[:2, :2])
+    close(both.block("b", "a"), true[2:, :2])
+
+
+def test_sums_of_operators_of_two_dtypes() -> None:
+    single, double = quadratic(jnp.ones(3, jnp.float32)), quadratic(jnp.ones(3))
+    for both in (single + double, double + single):
+        assert both.dtype == both.dense().dtype == (both @ normal(3)).dtype == jnp.float64
+        close(both.dense(), 4 * jnp.eye(3))
+
+
+class Pair(NamedTuple):
+    mean: Any
+    log_sigma: Any
+
+
+def test_a_gaussian_whose_pair_is_a_named_tuple() -> None:
+    at, x = jnp.array([3.0, jnp.log(2.0)]), jnp.ones((5, 1))
+    op = C.fisher(lambda v, x: Pair(v[0] * x, v[1] * x), at, x, likelihood="gaussian")
+    close(op.dense(), jnp.diag(jnp.array([0.25, 2.0])))
+    with pytest.raises(jtree.ArgumentError, match="as a tuple"):  # a dict's order is its keys'
+        C.fisher(lambda v, x: Pair(v[0] * x, v[1] * x)._asdict(), at, x, likelihood="gaussian")
+
+
+def test_logits_in_a_dict_and_logits_of_one_class() -> None:
+    logits = lambda v, x: x[:, :3] @ v.reshape(3, 2)  # noqa: E731
+    expected = C.fisher(logits, normal(6), X).dense()
+    close(C.fisher(lambda v, x: {"logits": logits(v, x)}, normal(6), X).dense(), expected)
+    with pytest.raises(jtree.ArgumentError, match="use 'bernoulli'"):
+        C.fisher(lambda v, x: linear(v, x)[:, None], normal(3), X)
+
+
+def test_inputs_with_as_many_rows_as_there_are_examples_by_chance() -> None:
+    x, mixing = normal(3, 3), normal(3, 3, seed=1)
+    apply = lambda v, given: given[0] @ given[1] @ v  # noqa: E731
+    op = C.ggn(apply, lambda o, y: ((o - y) ** 2).sum() / 2, normal(3), (x, mixing), jnp.ones(3))
+    true = (x @ mixing).T @ x @ mixing
+    close(op.dense(), true)
+    close(C.diagonal(op), jnp.diag(true))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision(dtype: str) -> None:
+    v, scale = jnp.ones(3, dtype), jnp.array([1.0, 2.0, -4.0], dtype)
+    op = C.hessian(lambda v, scale: (v * scale * v).sum() / 2, v, scale)
+    pairs = C.eigsh(op, 3)
+    assert pairs.values.dtype == pairs.vectors.dtype == op.dtype
+    close(pairs.values.astype(float), [-4, 2, 1], 0.02)
+    assert C.inertia(op) == (2, 1, 0)
+    assert (C.condition(op), C.norm(op)) == (4, 4)
+    close(C.solve(op, jnp.ones(3)).astype(float), [1, 0.5, -0.25], 0.02)
+    assert C.spectrum(op, KEY).moment(1) == pytest.approx(-1 / 3, abs=0.02)
+    apply = lambda v, x: x[:, :3] @ v.astype(x.dtype)  # noqa: E731
+    mixed = C.ggn(apply, lambda o, y: ((o - y) ** 2).mean(), v, X, TARGET)
+    assert mixed.dense().dtype == C.diagonal(mixed).dtype == v.dtype
+
+
+def test_many_examples_in_half_precision() -> None:
+    v = jnp.ones(1, jnp.float16)
+    loss = lambda v, x: (v**2).sum() + 0 * x[0]  # noqa: E731
+    batches = [jnp.ones(70_000, jnp.float16), jnp.ones(35_000, jnp.float16)]
+    assert C.over(batches, lambda x: C.hessian(loss, v, x)).dense() == 2
+
+
+def test_estimates_of_more_samples_than_parameters() -> None:
+    op = C.hessian(form, normal(3), matrix_of(1.0, 2.0, -3.0))
+    found = C.diagonal(op, "hutchinson", key=KEY, samples=20_000)
+    close(found, C.diagonal(op), 0.1)
+
+
+def test_standard_errors_are_those_of_a_sample() -> None:
+    op = C.hessian(form, normal(6), matrix_of(*np.arange(6.0)))
+    many = [C.trace(op, "hutchinson", key=k, samples=2) for k in jax.random.split(KEY, 300)]
+    variances = np.mean([float(x.error) ** 2 for x in many])
+    assert variances == pytest.approx(np.var([float(x) for x in many]), rel=0.25)
+    assert np.isnan(C.trace(op, "hutchinson", key=KEY, samples=1).error)
+
+
+def test_newton_takes_arguments_as_the_loss_does() -> None:
+    v = normal(4)
+    opt, g = C.newton(fit), jax.grad(fit)(v, X, TARGET)
+    updates, _ = opt.update(g, opt.init(v), v, X, TARGET)
+    expected, _ = opt.update(g, opt.init(v), v, args=(X, TARGET))
+    close(updates, expected)
+
+
+def test_the_state_of_newton_keeps_its_types() -> None:
+    opt, v = C.newton(lambda v: (v**2).sum()), normal(4)
+    step, state = jax.jit(opt.update), opt.init(v)
+    assert not any(x.weak_type for x in state)
+    for _ in range(3):
+        _, after = step(2 * v, state, v)
+        assert [x.aval for x in after] == [x.aval for x in state]
+        state = after
+    assert step._cache_size() == 1
+    with jax.disable_jit():
+        _, after = opt.update(2 * v, opt.init(v), v)
+    assert [x.aval for x in after] == [x.aval for x in state]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from . import curvature_rows as curvature_rows
 from .rows import ROWS, Row
 
 
@@ -43,11 +45,13 @@ def main(
 
 
 def run(case: str) -> Any:
-    """Return what a case measures, in a fresh process."""
-    module, _, name = case.rpartition(".")
-    module = f"benchmarks.{module or 'cases'}"
-    code = f"import json; from {module} import {name}; print(json.dumps({name}()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    """Return what a case measures, in a fresh process: `name`, or `module:name`."""
+    module, _, name = case.rpartition(":")
+    module = module or "cases"
+    code = f"import json; from benchmarks import {module}; print(json.dumps({module}.{name}()))"
+    alone = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"} if name.endswith("_alone") else {}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | alone)
     if done.returncode:
         raise SystemExit(f"{case} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -127,9 +127,9 @@ def _(m: Measured) -> Iterator[Row]:
         yield Row(11, f"{name}, 2,000 leaves", "jax.tree.flatten_with_path", ratio, 3)
 
 
-@row(12, "checkpoints.save_large")
+@row(12, "checkpoints:save_large")
 def _(m: Measured) -> Iterator[Row]:
-    case, work = m["checkpoints.save_large"], "save 524 MB in 200 leaves"
+    case, work = m["checkpoints:save_large"], "save 524 MB in 200 leaves"
     yield Row(12, work, "Orbax", case["ours"] / case["orbax"], 1.15)
     more = (case["ours memory"] - case["orbax memory"]) / 1e6
     yield Row(12, work, "Orbax, memory, MB more", more, 50)
@@ -138,17 +138,17 @@ def _(m: Measured) -> Iterator[Row]:
             yield Row(12, work, name, case["ours"] / case[name], None)
 
 
-@row(13, "checkpoints.load_large")
+@row(13, "checkpoints:load_large")
 def _(m: Measured) -> Iterator[Row]:
-    case, work = m["checkpoints.load_large"], "load the same"
+    case, work = m["checkpoints:load_large"], "load the same"
     for where, what in (("host", "as NumPy arrays"), ("model", "into a model")):
         ratio = case[f"ours {where}"] / case[f"orbax {where}"]
         yield Row(13, f"{work}, {what}", "Orbax", ratio, 1.15)
 
 
-@row(14, "checkpoints.packed")
+@row(14, "checkpoints:packed")
 def _(m: Measured) -> Iterator[Row]:
-    case, work = m["checkpoints.packed"], "2,000 leaves of 1 KB"
+    case, work = m["checkpoints:packed"], "2,000 leaves of 1 KB"
     yield Row(14, f"save {work}, packed", "Orbax", case["save"] / case["orbax save"], 1 / 20)
     yield Row(14, f"load {work}, packed", "Orbax", case["load"] / case["orbax load"], 1 / 20)
     ratio = case["inspect"] / case["orbax metadata"]

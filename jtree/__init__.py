@@ -7,7 +7,9 @@ Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
 Files:           save, save_async, save_as, load, open, inspect, verify, Checkpoint, Saving
 Shapes:          outputsize
+Second order:    curvature
 Modules:         layers, init, callbacks, migrate
+Pictures:        plot
 Errors:          JtreeError, and those that derive from it
 """
 
@@ -22,7 +24,9 @@ from ._errors import ArgumentError as ArgumentError
 from ._errors import ArgumentTypeError as ArgumentTypeError
 from ._errors import CheckpointError as CheckpointError
 from ._errors import ChecksumError as ChecksumError
+from ._errors import CurvatureError as CurvatureError
 from ._errors import DeletedArrayError as DeletedArrayError
+from ._errors import ExtraError as ExtraError
 from ._errors import JtreeError as JtreeError
 from ._errors import LoadError as LoadError
 from ._errors import ModelError as ModelError
@@ -57,16 +61,18 @@ from .checkpoint import verify as verify
 
 if TYPE_CHECKING:
     from . import callbacks as callbacks
+    from . import curvature as curvature
     from . import init as init
     from . import layers as layers
     from . import migrate as migrate
+    from . import plot as plot
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     """Import the modules that not everybody needs when they are first asked for."""
-    if name in ("callbacks", "init", "layers", "migrate"):
+    if name in ("callbacks", "curvature", "init", "layers", "migrate", "plot"):
         from importlib import import_module
 
         return import_module(f".{name}", __name__)

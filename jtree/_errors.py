@@ -9,6 +9,8 @@ JtreeError                      the root of them all
 ├── PathError                   KeyError and ValueError: a path or a glob that matches nothing
 ├── ArgumentError               ValueError: an option that is none of those offered
 │   └── ArgumentTypeError       TypeError: an option of the wrong type
+├── CurvatureError              ArithmeticError: an indefinite matrix, or no convergence
+├── ExtraError                  ImportError: a package of an extra is not installed
 ├── LoadError                   ValueError: the source does not fit the destination; has `.diff`
 ├── RuleError                   ValueError: a rule that does not fit the arrays it is applied to
 └── CheckpointError             OSError: missing, unreadable or in the way
@@ -56,6 +58,14 @@ class ArgumentError(JtreeError, ValueError):
 
 class ArgumentTypeError(ArgumentError, TypeError):
     """An option has the wrong type."""
+
+
+class CurvatureError(JtreeError, ArithmeticError):
+    """A matrix is not what an algorithm needs, or the algorithm did not converge."""
+
+
+class ExtraError(JtreeError, ImportError):
+    """A package that only some of jtree needs is not installed; the message says how to."""
 
 
 class LoadError(JtreeError, ValueError):

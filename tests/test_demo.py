@@ -89,6 +89,7 @@ def test_the_diff_of_a_third_network_is_shown(ran: Ran) -> None:
 
 def test_the_table_says_where_the_files_are(ran: Ran) -> None:
     assert measured(ran.text, "picture") == str(ran.out / "hessian.png")
+    assert Path(measured(ran.text, "eigenvalues")).is_file()
     assert Path(measured(ran.text, "checkpoint")).is_dir()
 
 

@@ -54,10 +54,18 @@ LAYERS = [
         "migrate._work",
     ),
     *("migrate._convert", "migrate"),
+    *(f"curvature.{name}" for name in ("_parts", "_call", "_pieces", "_progress", "_arguments")),
+    *("curvature._memory", "curvature._dense", "curvature._operator", "curvature._host"),
+    *(f"curvature.{name}" for name in ("_differentiated", "_hessian", "_examples", "_metric")),
+    *(f"curvature.{name}" for name in ("_ggn", "_fisher", "_jacobian", "_over", "_diagonal")),
+    *(f"curvature.{name}" for name in ("_eigen", "_spectrum", "_krylov", "_solve", "_newton")),
+    "curvature",
+    *("plot._display", "plot._figure", "plot._blocks", "plot._hessian", "plot._spectrum"),
+    *("plot._landscape", "plot._parameters", "plot"),
 ]
 
 FRAMEWORKS = {"flax", "equinox", "haiku", "torch", "keras"}
-EXTRAS = {"matplotlib", "optax", "sklearn", "h5py"}
+EXTRAS = {"h5py", "lineax", "matfree", "matplotlib", "optax", "sklearn"}
 FOR_ONE = {
     "checkpoint._keras": {"h5py"},
     "checkpoint._hdf5": {"h5py"},
@@ -65,11 +73,13 @@ FOR_ONE = {
 PUBLIC = {
     "ArgumentError",
     "ArgumentTypeError",
-    "CheckpointError",
     "Checkpoint",
+    "CheckpointError",
     "ChecksumError",
+    "CurvatureError",
     "DeletedArrayError",
     "Diff",
+    "ExtraError",
     "JtreeError",
     "LoadError",
     "ModelError",
@@ -155,7 +165,8 @@ def test_only_the_checkpoints_name_orbax_and_nothing_names_a_framework() -> None
     for name in LAYERS:
         outer = {found.split(".")[0] for found in GRAPH[name]}
         assert "orbax" not in outer or name.startswith("checkpoint"), name
-        assert not outer & (FRAMEWORKS | EXTRAS) or outer & EXTRAS == FOR_ONE.get(name), name
+        allowed = {"matplotlib"} if name.startswith("plot") else FOR_ONE.get(name, set())
+        assert not outer & (FRAMEWORKS | EXTRAS) - allowed, name
 
 
 def test_only_the_walk_recurses_over_trees() -> None:
@@ -184,12 +195,14 @@ def test_modules_that_are_imported_when_asked_for(run_python: Any) -> None:
     out = run_python(
         """
         import sys, jtree
-        print([name in sys.modules for name in ("jtree.layers", "jtree.init", "jtree.migrate")])
+        names = "layers", "init", "callbacks", "curvature", "migrate", "plot"
+        print([name for name in names if f"jtree.{name}" in sys.modules])
         print(jtree.layers.Dense.__name__, jtree.init.nfan(3), jtree.callbacks.stop.__name__)
+        print(jtree.plot.hessian.__name__, "matplotlib" in sys.modules)
         print(hasattr(jtree, "nothing"))
         """
     )
-    assert out == "[False, False, False]\nDense (1, 3) stop\nFalse\n"
+    assert out == "[]\nDense (1, 3) stop\nhessian False\nFalse\n"
 
 
 def test_every_public_name_has_an_example_that_runs() -> None:
@@ -205,6 +218,8 @@ ERRORS = {
     "PathError": KeyError,
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
+    "CurvatureError": ArithmeticError,
+    "ExtraError": ImportError,
     "LoadError": ValueError,
     "RuleError": ValueError,
     "CheckpointError": OSError,

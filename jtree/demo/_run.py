@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from matplotlib.figure import Figure
 from rich.table import Table
 
 import jtree
 
-from . import _digits, _picture, _train
+from . import _digits, _train
 from ._digits import Digits, Split
 from ._network import Network
 from ._report import Report
@@ -30,14 +31,14 @@ def run(out: Path, /, *, seed: int = 0, quiet: bool = False) -> None:
       quiet: print nothing but the table at the end.
     """
     out.mkdir(parents=True, exist_ok=True)
-    picture, checkpoint = out / "hessian.png", out / "checkpoint"
+    checkpoint = out / "checkpoint"
     report, digits = Report(quiet), _digits.load(seed)
     network = _learn(report, digits, seed)
     _compare_gradients(report, network, digits.train)
-    _draw_hessian(report, digits, seed, picture)
+    pictures = _draw_hessian(report, digits, seed, out)
     _save_and_load(report, network, digits.held_out, seed, checkpoint)
     _compare_networks(report, network, seed)
-    report.conclude({"picture": str(picture), "checkpoint": str(checkpoint)})
+    report.conclude(pictures | {"checkpoint": str(checkpoint)})
 
 
 def _learn(report: Report, digits: Digits, seed: int) -> Network:
@@ -93,9 +94,12 @@ def _gradients(network: Network, split: Split) -> tuple[jax.Array, jax.Array]:
     return re.ravel_grad(nested), direct
 
 
-def _draw_hessian(report: Report, digits: Digits, seed: int, picture: Path) -> None:
-    """Train a small network, and draw the Hessian over all its parameters."""
-    code = "jax.hessian(lambda flat: loss(re(flat), data))(flat)"
+def _draw_hessian(report: Report, digits: Digits, seed: int, out: Path) -> dict[str, str]:
+    """Train a small network, draw the Hessian over all its parameters, and return the files."""
+    code = (
+        "matrix = jax.hessian(lambda flat: loss(re(flat), data))(flat)\n"
+        "jtree.plot.hessian(matrix, re).savefig(path)"
+    )
     with report.step("A Hessian over all parameters", code) as step:
         split = _digits.coarse(digits.train)
         network = Network(SMALL, activation=nnx.tanh, seed=seed)
@@ -104,10 +108,19 @@ def _draw_hessian(report: Report, digits: Digits, seed: int, picture: Path) -> N
         flat, re = jtree.destructure(network)
         hessian = np.asarray(jax.jit(jax.hessian(_train.loss))(flat, re, split), np.float64)
         eigenvalues = np.linalg.eigvalsh(hessian)
-        _picture.draw(picture, hessian, eigenvalues, re)
         step.measured["Hessian of a small network"] = f"{len(re)} by {len(re)}"
         step.measured["its smallest eigenvalue"] = f"{eigenvalues[0]:.4g}"
         step.measured["its largest eigenvalue"] = f"{eigenvalues[-1]:.4g}"
+        title = f"Every second derivative of a small trained network: {len(re)} by {len(re)}"
+        return {
+            "picture": _write(jtree.plot.hessian(hessian, re, title=title), out / "hessian.png"),
+            "eigenvalues": _write(jtree.plot.spectrum(eigenvalues), out / "spectrum.png"),
+        }
+
+
+def _write(figure: Figure, path: Path) -> str:
+    figure.savefig(path, dpi=200, bbox_inches="tight", pad_inches=0.25)
+    return str(path)
 
 
 def _save_and_load(

@@ -1,0 +1,134 @@
+"""What is measured of curvature. Each function runs in a fresh process."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jtree import curvature
+from jtree.curvature import _dense
+
+from .curvature_models import LAYERS, Problem, apply, cross_entropy, loss, problem
+from .timing import median, once, peak
+
+Result = dict[str, float]
+
+
+def _hessian(at: Problem) -> Any:
+    return curvature.hessian(loss, at.flat, at.re, at.x, at.y, re=at.re)
+
+
+def _torch_hessian(at: Problem) -> Any:
+    """Return a function that computes the same with torch, or None without it."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    x, y = torch.from_numpy(np.array(at.x)), torch.from_numpy(np.array(at.y)).long()
+    flat = torch.from_numpy(np.array(at.flat))
+
+    def value(v: Any) -> Any:
+        h = x
+        for i, (b, w) in enumerate(zip(at.re.slices[::2], at.re.slices[1::2], strict=True)):
+            h = (torch.tanh(h) if i else h) @ v[w].reshape(h.shape[1], -1) + v[b]
+        return torch.nn.functional.cross_entropy(h, y)
+
+    return lambda: (torch.func.hessian(value)(flat), 0)[1]
+
+
+def _dense_hessian(size: int) -> Result:
+    at = problem(LAYERS[size])
+    op, found = _hessian(at), dict[str, float]()
+    theirs = jax.jit(jax.hessian(loss)).lower(at.flat, at.re, at.x, at.y)
+    kept: list[Any] = []
+    found["compile jax"] = once(lambda: kept.append(theirs.compile()))
+    run = kept[0]
+    ours = _dense._matrix.lower(op, "auto", None, False)
+    found["compile"] = once(lambda: kept.append(ours.compile()))
+    jax.block_until_ready(op.dense())
+    calls = [op.dense, lambda: run(at.flat, at.re, at.x, at.y)]
+    torch = _torch_hessian(at)
+    calls += [torch] if torch else []
+    found |= dict(zip(("ours", "jax", "torch"), median(*calls, repeat=3), strict=False))
+    return found
+
+
+dense_2 = partial(_dense_hessian, 2)
+dense_5 = partial(_dense_hessian, 5)
+dense_10 = partial(_dense_hessian, 10)
+
+
+def dense_memory() -> Result:
+    """Peak of a dense Hessian of 10,000 parameters above the process's start, in matrices."""
+    at = problem(LAYERS[10])
+    op = _hessian(at)
+    size = 4 * op.size**2
+    return {"first": peak(op.dense) / size, "again": peak(op.dense) / size}
+
+
+def dense_memory_jax() -> Result:
+    """The same with jax.hessian."""
+    at = problem(LAYERS[10])
+    function = jax.jit(jax.hessian(loss))
+    return {"jax": peak(lambda: function(at.flat, at.re, at.x, at.y)) / (4 * at.flat.size**2)}
+
+
+def products() -> Result:
+    """One product, one gradient, and 32 products at once."""
+    at = problem((64, 512, 512, 10))
+    op, gradient = _hessian(at), jax.jit(jax.grad(loss))
+    v, column = jnp.ones((op.size, 32)), jnp.ones(op.size)
+    one, grad, many = median(
+        lambda: op @ column,
+        lambda: gradient(at.flat, at.re, at.x, at.y),
+        lambda: op @ v,
+        repeat=11,
+    )
+    return {"one": one, "gradient": grad, "many": many}
+
+
+def products_alone() -> Result:
+    """The same in one thread; the name says so to what starts the process."""
+    return products()
+
+
+def gauss_newton() -> Result:
+    """Dense Gauss-Newton and Fisher matrices of 10,000 parameters against chunked products."""
+    at = problem(LAYERS[10])
+    x = (at.re, at.x)
+    ggn = curvature.ggn(apply, cross_entropy, at.flat, x, at.y, re=at.re)
+    options: Any = {"kind": "empirical", "re": at.re}
+    fisher = curvature.fisher(apply, at.flat, x, at.y, **options)
+
+    @jax.jit
+    def chunked(op: Any) -> jax.Array:
+        linear = op._linear()
+        unit = lambda i: (jnp.arange(op.size) == i).astype(op.dtype)  # noqa: E731
+        return jax.lax.map(lambda i: linear(unit(i)), jnp.arange(op.size), batch_size=32)
+
+    calls = [ggn.dense, lambda: chunked(ggn), fisher.dense]
+    return dict(zip(("ggn", "products", "fisher"), median(*calls, repeat=3), strict=True))
+
+
+def ggn_diagonal() -> Result:
+    """The exact diagonal of 100,000 parameters and 10 classes, and 10 gradients per example."""
+    at = problem((64, 384, 192, 10))
+    x = (at.re, at.x)
+    op = curvature.ggn(apply, cross_entropy, at.flat, x, at.y, re=at.re)
+
+    @jax.jit
+    def gradients(flat: jax.Array, re: Any, xs: jax.Array) -> jax.Array:
+        def one(x: jax.Array) -> jax.Array:
+            _, pull = jax.vjp(lambda v: apply(v, (re, x[None]))[0], flat)
+            return (jax.vmap(pull)(jnp.eye(10))[0] ** 2).sum(0)
+
+        parts = xs.reshape(-1, 8, xs.shape[1])
+        body = lambda total, part: (total + jax.vmap(one)(part).sum(0), None)  # noqa: E731
+        return jax.lax.scan(body, jnp.zeros_like(flat), parts)[0]
+
+    calls = [lambda: curvature.diagonal(op), lambda: gradients(at.flat, at.re, at.x)]
+    return dict(zip(("ours", "gradients"), median(*calls, repeat=3), strict=True))

@@ -1,0 +1,53 @@
+"""What all pictures share: a figure, and colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._errors import ExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure
+
+POSITIVE, NEGATIVE = "#b2182b", "#2166ac"  # the two ends of RdBu
+BARS = "#4477aa"
+INK, PALE, FAINT = "#333333", "#666666", "#bbbbbb"  # text, lesser text, nothing
+SIGNED, ORDERED = "RdBu_r", "viridis"
+MONO = "monospace"
+
+
+def check_installed() -> None:
+    """Refuse where matplotlib is not installed, before anything is computed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ExtraError(
+            "jtree.plot draws with matplotlib, which is not installed; run: "
+            'pip install "jtree[plot]"'
+        ) from error
+
+
+def figure(width: float, height: float, *, square: bool = False) -> Figure:
+    """Return an empty figure of a size in inches, for axes of equal scales where `square`."""
+    from ._display import Picture
+
+    return Picture(figsize=(width, height), layout="compressed" if square else "constrained")
+
+
+def tidy(axes: Axes) -> None:
+    """Leave of the frame only what numbers are read from."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=9)
+
+
+def add_bar(image: Any, axes: Axes, label: str, format: str | None = None) -> Colorbar:
+    """Draw the scale of an image's colours beside it."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=32, format=format)
+    bar.set_label(label, color=INK)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=9, colors=INK)
+    return bar

@@ -580,6 +580,16 @@ def test_many_examples_in_half_precision() -> None:
     assert C.over(batches, lambda x: C.hessian(loss, v, x)).dense() == 2
 
 
+def test_arrays_of_several_lengths_do_not_tell_the_number_of_examples() -> None:
+    def loss(v: jax.Array, key: jax.Array, x: jax.Array) -> jax.Array:
+        return ((x @ v) ** 2).mean() + 0 * jax.random.normal(key)
+
+    make = lambda x: C.hessian(loss, normal(4), jax.random.PRNGKey(0), x)  # noqa: E731
+    with pytest.raises(jtree.ArgumentError, match="give size=lambda batch"):
+        C.over([X[:3], X[3:]], make)  # the key has two numbers
+    close(C.over([X[:3], X[3:]], make, size=len).dense(), 2 * X.T @ X / 7)
+
+
 def test_estimates_of_more_samples_than_parameters() -> None:
     op = C.hessian(form, normal(3), matrix_of(1.0, 2.0, -3.0))
     found = C.diagonal(op, "hutchinson", key=KEY, samples=20_000)

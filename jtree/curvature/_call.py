@@ -58,6 +58,13 @@ class Call:
         arrays = [x for x in found if isarray(x)]
         return next((len(x) for x in arrays if x.ndim), None)
 
+    @property
+    def length(self) -> int | None:
+        """The length of all arrays with an axis, outside of a `re`; None where they differ."""
+        found = jax.tree.leaves(self.parts()[1], is_leaf=fixed)
+        lengths = {len(x) for x in found if isarray(x) and x.ndim}
+        return lengths.pop() if len(lengths) == 1 else None
+
 
 def fixed(x: Any) -> bool:
     """Tell whether an argument is no data, though there are arrays in it."""

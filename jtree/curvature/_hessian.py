@@ -34,7 +34,7 @@ class Hessian(Differentiated):
 
     @property
     def examples(self) -> int | None:
-        return self.loss.size
+        return self.loss.length
 
     def _cut(self) -> Cut:
         return cut(self.loss, self.flat, self.sizes)

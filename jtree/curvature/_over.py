@@ -124,8 +124,8 @@ def _examples(op: Operator, batch: Any, size: Callable[[Any], int] | None) -> in
     found = op.examples if size is None else size(batch)
     if not found:
         raise ArgumentError(
-            "over: a mean weighs batches by their numbers of examples, and this operator does not "
-            "know its own; give size=lambda batch: ..., or reduction='sum'"
+            "over: a mean weighs batches by their numbers of examples, and this operator cannot "
+            "tell its own from its arrays; give size=lambda batch: ..., or reduction='sum'"
         )
     return int(found)
 
@@ -150,8 +150,8 @@ def over(
         data as arguments, and it is compiled once per shape of a batch.
       reduction: `"mean"` where each operator is a mean over its examples, `"sum"` where it is a
         sum.
-      size: the number of examples in a batch; by default the length of the first array that the
-        operator was given behind its vector.
+      size: the number of examples in a batch; by default the length of the arrays that the
+        operator was given behind its vector, where they have one length.
       progress: whether long products show a progress bar, which only a terminal does.
 
     Returns:

@@ -13,7 +13,8 @@ import numpy as np
 from .._lazy import LazyArray, read_all
 from .._leaves import alike, describe, isnumber
 from .._walk import walk
-from ._checkpoint import Checkpoint, batches, open_checkpoint
+from ._arrays import batches
+from ._checkpoint import Checkpoint, open_checkpoint
 from ._progress import progress as bar
 
 _CHUNK = 2**20  # numbers that are compared at a time

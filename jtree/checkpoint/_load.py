@@ -17,7 +17,8 @@ from .._opened import narrow, opened, read_tree, tied
 from .._path import Where
 from .._state import Placement, load_into
 from .._ties import Ties
-from ._checkpoint import Checkpoint, OverwrittenError, batches, open_checkpoint
+from ._arrays import OverwrittenError, batches
+from ._checkpoint import Checkpoint, open_checkpoint
 from ._equinox import by_position
 from ._files import as_path
 from ._orbax import quiet

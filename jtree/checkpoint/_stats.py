@@ -9,7 +9,8 @@ import numpy as np
 
 from .._lazy import read_all
 from .._leaves import isnumber
-from ._checkpoint import batches, open_checkpoint
+from ._arrays import batches
+from ._checkpoint import open_checkpoint
 from ._progress import progress as bar
 
 _CHUNK = 2**20  # numbers that are looked at a time

@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class Saving:
         self._thread = threading.Thread(target=self._run, args=(finish,), name=f"saving {path}")
         self._thread.start()
         _UNDER_WAY[path] = self
-        _at_exit(self._thread.join)
+        _wait_at_exit()
 
     @property
     def done(self) -> bool:
@@ -123,15 +124,16 @@ class Saving:
         return f"Saving({self.path!r}, {'done' if self.done else 'under way'})"
 
 
-def _at_exit(function: Callable[[], None]) -> None:
-    """Call a function before the interpreter stops the threads that Orbax works with.
+@cache
+def _wait_at_exit() -> None:
+    """Have the interpreter wait for all saves before it stops the threads that Orbax works with.
 
-    `atexit` is too late: after it has ended, Orbax waits minutes for threads that cannot start.
+    `atexit` is too late: by then Orbax waits minutes for threads that cannot start.
     """
     register = getattr(threading, "_register_atexit", None)
     if register is not None:
         with contextlib.suppress(RuntimeError):  # the interpreter is stopping already
-            register(function)
+            register(lambda: [saving._thread.join() for saving in list(_UNDER_WAY.values())])
 
 
 def save_async(
@@ -170,7 +172,8 @@ def save_async(
     return Saving(str(_files.as_path(path)), finish)
 
 
-# The last save in the background to each path: the next one to it comes after it.
+# The last save in the background to each path: the next one to it comes after it. A thread that runs
+# keeps its `Saving`.
 _UNDER_WAY: weakref.WeakValueDictionary[str, Saving] = weakref.WeakValueDictionary()
 
 

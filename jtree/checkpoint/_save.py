@@ -133,7 +133,12 @@ def _wait_at_exit() -> None:
     register = getattr(threading, "_register_atexit", None)
     if register is not None:
         with contextlib.suppress(RuntimeError):  # the interpreter is stopping already
-            register(lambda: [saving._thread.join() for saving in list(_UNDER_WAY.values())])
+            register(_wait_for_all)
+
+
+def _wait_for_all() -> None:
+    for saving in list(_UNDER_WAY.values()):
+        saving._thread.join()
 
 
 def save_async(
@@ -172,8 +177,8 @@ def save_async(
     return Saving(str(_files.as_path(path)), finish)
 
 
-# The last save in the background to each path: the next one to it comes after it. A thread that runs
-# keeps its `Saving`.
+# The last save in the background to each path: the next one to it comes after it. While a thread
+# runs, it keeps its `Saving`.
 _UNDER_WAY: weakref.WeakValueDictionary[str, Saving] = weakref.WeakValueDictionary()
 
 

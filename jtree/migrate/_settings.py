@@ -20,7 +20,7 @@ def differing(path: str, here: Layer, there: Layer | None, layout: Layout) -> It
     theirs = there.settings if there is not None else layout.defaults.get(here.kind, {})
     for name, value in here.settings.items():
         other = theirs.get(name)
-        if isinstance(value, str) and not known:
+        if isinstance(value, str) and not known and value != other:
             yield Setting(path, name, value, None, known=False)
         elif name in theirs and value is not None and not _alike(value, other):
             yield Setting(path, name, value, other, known)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jtree import migrate
+from jtree import LoadError, migrate
 
 torch = pytest.importorskip("torch")
 random = np.random.default_rng(0)
@@ -109,3 +109,43 @@ def test_settings_of_transposed_convolutions(size: int, stride: int, padding: An
             found = np.asarray(model(x))
             same = found.shape == expected.shape and np.allclose(found, expected, atol=1e-5)
             assert same == (not report.settings), (pad, extra, report.settings)
+
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        axes = (1, 2, 3)
+        norm = nn.LayerNorm(epsilon=1e-5, reduction_axes=axes, feature_axes=axes, name="norm")
+        return norm(x)
+
+
+def test_norm_over_an_image() -> None:
+    """Its axes are the image's, which cannot be told from a square shape: a warning says so."""
+    x = normal(2, 4, 4, 4)
+    module = torch.nn.Module()
+    module.norm = torch.nn.LayerNorm((4, 4, 4))
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    expected = np.moveaxis(np.asarray(module.norm(torch.tensor(np.moveaxis(x, -1, 1)))), 1, -1)
+    target = migrate.linen(Normed(), None, x)
+    _, report = migrate.convert(target, module)
+    assert "migrate.transpose" in report.warnings[0]
+    rules = [migrate.transpose("norm.*", (1, 2, 0))]
+    variables, _ = migrate.convert(target, module, rules=rules)
+    close(Normed().apply(variables, x), expected)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.parametrizations.spectral_norm],
+)
+def test_parametrised_weights_are_refused_with_advice(norm: Any) -> None:
+    module = torch.nn.Sequential(norm(torch.nn.Linear(4, 4)))
+    with pytest.raises(LoadError, match="remove_parametrizations"):
+        migrate.convert(nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0))), module.state_dict())
+
+
+def test_old_weight_norm_is_refused_with_advice() -> None:
+    module = {"0.weight_g": normal(4, 1), "0.weight_v": normal(4, 4), "0.bias": normal(4)}
+    with pytest.raises(LoadError, match="remove_weight_norm"):
+        migrate.convert(nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0))), module)

@@ -149,3 +149,16 @@ def test_old_weight_norm_is_refused_with_advice() -> None:
     module = {"0.weight_g": normal(4, 1), "0.weight_v": normal(4, 4), "0.bias": normal(4)}
     with pytest.raises(LoadError, match="remove_weight_norm"):
         migrate.convert(nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0))), module)
+
+
+@pytest.mark.parametrize("prefix", ["module", "model/module"])
+def test_a_prefix_is_named(prefix: str) -> None:
+    """DataParallel and nested checkpoints put something before every name."""
+    source = {
+        f"{prefix}.net.{n}.{name}": normal(*shape)
+        for n in (0, 2)
+        for name, shape in (("weight", (4, 4)), ("bias", (4,)))
+    }
+    with pytest.raises(LoadError, match=f"add '{prefix}': '' to rename"):
+        migrate.convert(Stacked(), source)
+    migrate.convert(Stacked(), source, rename={prefix: ""})

@@ -90,8 +90,8 @@ def test_settings_that_change_numbers() -> None:
     assert "zero_attention=False" in settings(attention, zero)[0]
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 5])
-@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("padding", ["SAME", "VALID", 1])
 def test_settings_of_transposed_convolutions(size: int, stride: int, padding: Any) -> None:
     """The report names a padding or a stride exactly when the outputs differ."""

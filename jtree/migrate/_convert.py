@@ -122,8 +122,10 @@ def _load(target: Model, work: Work) -> Any:
     walked = walk(target.tree)
     compared = compare(walked, walk(work.values), where=where if wanted else None).diff
     unused = work.unused()
+    prefix = _prefix([work.tried.get(x.path, "") for x in compared.mismatches], unused)
     problems = work.problems + [
-        _explained(x, work, unused if n < NEAR else []) for n, x in enumerate(compared.mismatches)
+        _explained(x, work, unused if n < NEAR else [], prefix)
+        for n, x in enumerate(compared.mismatches)
     ]
     if problems:
         diff = Diff(tuple(sorted(problems, key=lambda x: (x.path, x.sort))), compared.config)
@@ -131,11 +133,24 @@ def _load(target: Model, work: Work) -> Any:
     return load_into(target.tree, work.values, where=where)
 
 
-def _explained(x: Mismatch, work: Work, unused: list[str]) -> Mismatch:
+def _prefix(tried: Sequence[str], unused: Iterable[str]) -> str | None:
+    """Return what the source has before most of the names that were looked for, if it is one."""
+    looked, names = [*filter(None, tried)], set(unused)
+    longer = (x for x in names if looked and x.endswith(looked[0]))
+    for prefix in sorted(x[: -len(looked[0])] for x in longer):
+        found = sum(f"{prefix}{x}" in names for x in looked)
+        if prefix[-1:] in (".", "/") and found > 1 and 2 * found > len(looked):
+            return prefix
+    return None
+
+
+def _explained(x: Mismatch, work: Work, unused: list[str], prefix: str | None) -> Mismatch:
     """Say of a missing array what it was looked for as."""
     tried = work.tried.get(x.path)
     if x.sort != "missing" or tried is None:
         return x
     near = did_you_mean(tried, unused)
+    if prefix is not None and f"{prefix}{tried}" in unused:
+        near = f"; {prefix}{tried} is there: add {prefix[:-1]!r}: '' to rename"
     text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{near}"
     return x._replace(text=text)

@@ -130,6 +130,41 @@ def window(
     return {"strides": steps, "dilation": spread, "padding": pads, "groups": groups}
 
 
+def transposed_window(
+    size: Any, pads: Any, *, stride: Any = 1, dilation: Any = 1
+) -> dict[str, Any]:
+    """Return the settings of a transposed convolution: the padding is that of the spread input."""
+    dims = len(size)
+    steps, spread = per_axis(stride, dims), per_axis(dilation, dims)
+    sizes = [d * (n - 1) + 1 for d, n in zip(spread, size, strict=True)]
+    if isinstance(pads, str) and pads.upper() in ("SAME", "VALID"):
+        pads = [_spread(pads.upper(), n, step) for n, step in zip(sizes, steps, strict=True)]
+    if not isinstance(pads, str):
+        found = (pads,) * dims if isinstance(pads, int) else pads
+        pads = tuple((x, x) if isinstance(x, int) else tuple(x) for x in found)
+    return {"strides": steps, "dilation": spread, "padding": pads}
+
+
+def _spread(name: str, size: int, step: int) -> tuple[int, int]:
+    """Return what `jax.lax.conv_transpose` pads for a name."""
+    if name == "VALID":
+        return size - 1, step - 1 + max(size - step, 0)
+    total = size + step - 2
+    before = size - 1 if step > size - 1 else -(-total // 2)
+    return before, total - before
+
+
+def behind(size: Any, padding: Any, extra: Any, dilation: Any) -> Any:
+    """Return what a transposed convolution pads, from the padding of the one it turns back."""
+    if isinstance(padding, str):
+        return padding
+    dims = len(size)
+    found = (padding,) * dims if isinstance(padding, int) else padding
+    pairs = [(x, x) if isinstance(x, int) else tuple(x) for x in found]
+    each = zip(size, pairs, per_axis(extra, dims), per_axis(dilation, dims), strict=True)
+    return tuple((d * (n - 1) - a, d * (n - 1) - b + e) for n, (a, b), e, d in each)
+
+
 def _pads(padding: Any, size: Any, dilation: tuple[int, ...], strided: bool) -> Any:
     """Return a pair for each axis, unless it depends on the input."""
     if isinstance(padding, str):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._layer import Form, Layout, Part, Recipe, fields, window
+from ._layer import Form, Layout, Part, Recipe, behind, fields, transposed_window, window
 from ._turns import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_GROUPED, WIDE_BIAS, Turn, flat, same
 
 _AFFINE: Form = (Part("weight", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
@@ -69,6 +69,16 @@ def _convolution(node: Any) -> dict[str, Any]:
     )
 
 
+def _transposed(node: Any) -> dict[str, Any]:
+    size, dilation = node.kernel_size, node.dilation
+    pads = behind(size, node.padding, node.output_padding, dilation)
+    return transposed_window(size, pads, stride=node.stride, dilation=dilation)
+
+
+def _attention(node: Any) -> dict[str, Any]:
+    return {"heads": node.num_heads, "zero_attention": False}
+
+
 def _rank(node: Any) -> dict[str, Any]:
     return {"rank": len(node.shape)}
 
@@ -78,7 +88,7 @@ _DIMS = fields(dims="num_spatial_dims", groups="groups")
 _TYPES = {
     "Linear": Recipe("dense", _FORMS["dense"]),
     "Conv": Recipe("conv", _FORMS["conv"], _DIMS, _convolution),
-    "ConvTranspose": Recipe("conv_transpose", _FORMS["conv_transpose"], _DIMS),
+    "ConvTranspose": Recipe("conv_transpose", _FORMS["conv_transpose"], _DIMS, _transposed),
     "BatchNorm": Recipe(
         "batch_norm", _FORMS["batch_norm"], settings=fields(epsilon="eps", momentum="momentum")
     ),
@@ -91,9 +101,7 @@ _TYPES = {
     "PReLU": Recipe("prelu", _FORMS["prelu"]),
     "LSTMCell": Recipe("lstm", _FORMS["lstm"]),
     "GRUCell": Recipe("gru", _FORMS["gru"]),
-    "MultiheadAttention": Recipe(
-        "attention", _FORMS["attention"], settings=fields(heads="num_heads")
-    ),
+    "MultiheadAttention": Recipe("attention", _FORMS["attention"], settings=_attention),
 }
 
 EQUINOX = Layout(

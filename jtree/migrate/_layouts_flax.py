@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._layer import Form, Layout, Part, Recipe, Steps, fields, window
+from ._layer import Form, Layout, Part, Recipe, Steps, fields, transposed_window, window
 from ._turns import CONV, MATRIX, TRANSPOSED_LAX, VECTOR, flat, same
 
 _AFFINE: Form = (Part("scale", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
@@ -95,6 +95,12 @@ def _convolution(node: Any) -> dict[str, Any]:
     )
 
 
+def _transposed(node: Any) -> dict[str, Any]:
+    return transposed_window(
+        _size(node), node.padding, stride=node.strides, dilation=node.kernel_dilation
+    )
+
+
 def _size(node: Any) -> tuple[int, ...]:
     size = node.kernel_size
     return (size,) if isinstance(size, int) else tuple(size)
@@ -124,6 +130,15 @@ def _number(x: Any) -> int:
     return 1 if isinstance(x, int) else len(x)
 
 
+def _activation(node: Any) -> dict[str, Any]:
+    """Return the name of what a simple cell applies."""
+    return {"activation": getattr(node.activation_fn, "__name__", None)}
+
+
+def _attention(node: Any) -> dict[str, Any]:
+    return {"heads": node.num_heads, "zero_attention": False}
+
+
 _EPSILON = fields(epsilon="epsilon")
 
 
@@ -131,7 +146,7 @@ def _recipes(forms: dict[str, Form]) -> dict[str, Recipe]:
     """Return what linen and NNX have in common."""
     return {
         "Conv": Recipe("conv", forms["conv"], _dims, _convolution),
-        "ConvTranspose": Recipe("conv_transpose", forms["conv_transpose"], _dims),
+        "ConvTranspose": Recipe("conv_transpose", forms["conv_transpose"], _dims, _transposed),
         "BatchNorm": Recipe(
             "batch_norm",
             forms["batch_norm"],
@@ -146,10 +161,8 @@ def _recipes(forms: dict[str, Form]) -> dict[str, Recipe]:
         "LSTMCell": Recipe("lstm", forms["lstm"]),
         "OptimizedLSTMCell": Recipe("lstm", forms["lstm"]),
         "GRUCell": Recipe("gru", forms["gru"]),
-        "SimpleCell": Recipe("rnn", forms["rnn"]),
-        "MultiHeadAttention": Recipe(
-            "attention", forms["attention"], settings=fields(heads="num_heads")
-        ),
+        "SimpleCell": Recipe("rnn", forms["rnn"], settings=_activation),
+        "MultiHeadAttention": Recipe("attention", forms["attention"], settings=_attention),
         "Linear": Recipe("dense", forms["dense"]),
         "LinearGeneral": Recipe("dense", _GENERAL, _general),
     }
@@ -163,8 +176,9 @@ def _grouped(node: Any) -> dict[str, Any]:
 _LINEN_NAMES = {"Linear": "Dense", "LinearGeneral": "DenseGeneral"}
 _LINEN_TYPES = {_LINEN_NAMES.get(name, name): x for name, x in _recipes(LINEN_FORMS).items()}
 _LINEN_TYPES["MultiHeadDotProductAttention"] = _LINEN_TYPES["MultiHeadAttention"]
-_DEFAULTS = {
+_DEFAULTS: dict[str, dict[str, Any]] = {
     "batch_norm": {"epsilon": 1e-5, "momentum": 0.99},
+    "rnn": {"activation": "tanh"},
     **{f"{kind}_norm": {"epsilon": 1e-6} for kind in ("layer", "group", "rms", "instance")},
 }
 _CONTAINERS: dict[str, dict[str, Steps]] = {

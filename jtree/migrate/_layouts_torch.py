@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ._layer import Form, Layout, Part, Recipe, Steps, fields, window
+from ._layer import Form, Layout, Part, Recipe, Steps, behind, fields, transposed_window, window
 from ._turns import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_FRONT, same
 
 _AFFINE: Form = (Part("weight", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
@@ -73,13 +73,28 @@ FORMS: dict[str, Form] = {
 
 
 def _convolution(node: Any) -> dict[str, Any]:
-    return window(
+    found = window(
         node.kernel_size,
         stride=node.stride,
         dilation=node.dilation,
         padding=node.padding,
         groups=node.groups,
     )
+    mode = node.padding_mode
+    if mode == "circular" and found["padding"] == _halves(node):
+        return found | {"padding": "CIRCULAR"}
+    return found if mode == "zeros" else found | {"padding": (mode, found["padding"])}
+
+
+def _halves(node: Any) -> Any:
+    same = window(node.kernel_size, dilation=node.dilation, padding="SAME")
+    return same["padding"]
+
+
+def _transposed(node: Any) -> dict[str, Any]:
+    size, dilation = node.kernel_size, node.dilation
+    pads = behind(size, node.padding, node.output_padding, dilation)
+    return transposed_window(size, pads, stride=node.stride, dilation=dilation)
 
 
 def _batch(node: Any) -> dict[str, Any]:
@@ -93,7 +108,7 @@ def _kind(kind: str, **options: Any) -> Recipe:
 
 _EPSILON = fields(epsilon="eps")
 _CONV = _kind("conv", settings=_convolution)
-_CONV_TRANSPOSE = _kind("conv_transpose", options=fields(groups="groups"))
+_CONV_TRANSPOSE = _kind("conv_transpose", options=fields(groups="groups"), settings=_transposed)
 _RECIPES = {
     "Linear": _kind("dense"),
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), _CONV),
@@ -109,8 +124,10 @@ _RECIPES = {
     "PReLU": _kind("prelu"),
     **dict.fromkeys(("LSTM", "LSTMCell"), _kind("lstm")),
     **dict.fromkeys(("GRU", "GRUCell"), _kind("gru")),
-    **dict.fromkeys(("RNN", "RNNCell"), _kind("rnn")),
-    "MultiheadAttention": _kind("attention", settings=fields(heads="num_heads")),
+    **dict.fromkeys(("RNN", "RNNCell"), _kind("rnn", settings=fields(activation="nonlinearity"))),
+    "MultiheadAttention": _kind(
+        "attention", settings=fields(heads="num_heads", zero_attention="add_zero_attn")
+    ),
 }
 
 _LAYERED = re.compile(r"(\w+_[ih]h|weight_hr)_l(\d+)(_reverse)?")
@@ -136,6 +153,7 @@ TORCH = Layout(
         "group_norm": {"epsilon": 1e-5},
         "instance_norm": {"epsilon": 1e-5},
         "rms_norm": {},
+        "rnn": {"activation": "tanh"},
     },
     split=_split,
     channels_first=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -12,6 +13,7 @@ from .._leaves import describe, equal
 from ._arrays import Source
 from ._layer import Steps
 
+_PARAMETRISED = re.compile(r"\.parametrizations\.|(^|\.)weight_(g|v|u|orig)$")
 Used = Mapping[Steps, set[int | None]]  # what was taken, and which layers of stacks
 
 
@@ -27,13 +29,24 @@ def left_over(
             ignored[name] = f"equal to {tied}"
         elif not numbers:
             found = f"{describe(array)} in the source, which no layer takes"
-            advice = f"; rename it, or add migrate.drop({name!r}) to the rules"
+            advice = f"; {_advice(name)}"
             refused.append(mismatch(name, "unexpected", "nothing", found, advice))
         elif None not in numbers and len(numbers) != array.shape[0]:
             found = f"{describe(array)}, of which only {len(numbers)} layers are taken"
             what = "as many layers as the model has"
             refused.append(mismatch(name, "unexpected", what, found))
     return ignored, refused
+
+
+def _advice(name: str) -> str:
+    """Return what can be done about an array that nothing takes."""
+    if _PARAMETRISED.search(name):
+        return (
+            "a weight that PyTorch computes from this (weight or spectral norm, parametrizations): "
+            "call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or "
+            "remove_weight_norm or remove_spectral_norm, before its state dict is taken"
+        )
+    return f"rename it, or add migrate.drop({name!r}) to the rules"
 
 
 def _tied(source: Source, used: Used, tables: Collection[Steps], place: Steps) -> str | None:

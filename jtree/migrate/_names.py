@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -40,7 +40,10 @@ def renamed(names: Iterable[str], layout: Layout, rename: Rename) -> dict[str, S
     if not isinstance(rename, Mapping):
         return {name: steps(_call(rename, name), layout) for name in known}
     given = {name: steps(name, layout) for name in known}
-    changes = {old: (steps(old, layout), steps(new, layout)) for old, new in rename.items()}
+    changes = {
+        old: (_known(old, layout, given.values()), steps(new.replace(".", "/"), layout))
+        for old, new in rename.items()
+    }
     ordered = sorted(changes, key=lambda old: -len(changes[old][0]))
     used, out = set[str](), {}
     for name, found in given.items():
@@ -53,6 +56,14 @@ def renamed(names: Iterable[str], layout: Layout, rename: Rename) -> dict[str, S
         near = did_you_mean(unused[0], dict.fromkeys([*known, *layers]))
         raise PathError(f"rename: {unused[0]!r} matches nothing in the source{near}")
     return out
+
+
+def _known(old: str, layout: Layout, given: Collection[Steps]) -> Steps:
+    """Return a name in the source as steps; dots between them are right in every layout."""
+    exact = steps(old, layout)
+    if any(_begins(found, exact) for found in given):
+        return exact
+    return steps(old.replace(".", "/"), layout)
 
 
 def _call(rename: object, name: str) -> str:

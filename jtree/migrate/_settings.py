@@ -20,7 +20,7 @@ def differing(path: str, here: Layer, there: Layer | None, layout: Layout) -> It
     theirs = there.settings if there is not None else layout.defaults.get(here.kind, {})
     for name, value in here.settings.items():
         other = theirs.get(name)
-        if isinstance(value, str) and not known:
+        if isinstance(value, str) and not known and value != other:
             yield Setting(path, name, value, None, known=False)
         elif name in theirs and value is not None and not _alike(value, other):
             yield Setting(path, name, value, other, known)
@@ -50,3 +50,12 @@ def suspicious(kernels: Kernels, told: Collection[Steps]) -> Iterator[str]:
                 "that were flattened, which frameworks do in different orders; if so add "
                 f'migrate.flattened("{name}", shape=({n}, height, width)) to the rules'
             )
+
+
+def several_axes(path: str, shape: tuple[int, ...]) -> str:
+    """Return a warning for a norm over several axes, which frameworks have in different orders."""
+    return (
+        f"{path}: its scale {shape} has several axes, taken in the source's order; if they are "
+        "those of an image, whose channels are first in one framework and last in the other, "
+        "add migrate.transpose for its scale and its bias to the rules"
+    )

@@ -19,7 +19,7 @@ from ._model import Model
 from ._names import steps
 from ._report import Converted, Report, Setting
 from ._roles import ONES, Roles, inner, read, unheld, write
-from ._settings import differing, suspicious
+from ._settings import differing, several_axes, suspicious
 
 CONSTANTS: dict[str, Any] = {
     "counter": np.int32(2**30),
@@ -70,6 +70,7 @@ class Work:
         self.stacks: dict[Steps, Any] = {}
         self.told: set[Steps] = set()
         self.reordered: set[Steps] = set()
+        self.ordered: list[str] = []
 
     def run(self) -> None:
         """Convert every layer and every other array of the model."""
@@ -215,6 +216,10 @@ class Work:
         kernel = roles.get("kernel", roles.get("table"))
         if kernel is not None and kernel.ndim >= 2:
             self.kernels[target.place] = (target.layer.kind, kernel.shape)
+        first = target.layer.layout.channels_first, self.source.layout.channels_first
+        scale = roles.get("scale")
+        if first[0] != first[1] and scale is not None and scale.ndim > 1:
+            self.ordered.append(several_axes(target.path, tuple(scale.shape)))
         if target.layer.kind == "embedding":
             form = form_in(self.source.layout, target.layer, None)
             self.tables += [(*spot.prefix, *inner(part)) for part in form]
@@ -278,7 +283,10 @@ class Work:
             layers=tuple(self.layers),
             copied=self.copied,
             settings=tuple(self.settings),
-            warnings=tuple(suspicious(self.kernels, self.told)) if differ else (),
+            warnings=(
+                *(suspicious(self.kernels, self.told) if differ else ()),
+                *dict.fromkeys(self.ordered),
+            ),
             ignored=self.ignored,
             kept=tuple(self.kept),
         )

@@ -131,6 +131,31 @@ def test_a_killed_save_leaves_the_old_checkpoint_or_the_new(
     assert sorted(x.name for x in tmp_path.iterdir()) == ["model", "timed0", "timed1", "timed2"]
 
 
+def test_the_target_is_a_checkpoint_at_every_step_of_an_overwrite(
+    tmp_path: Path, run_python: Any
+) -> None:
+    """A random kill seldom hits the moment of the swap; so look before every change of a file."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    if not _files._exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system has no exchange in one step")
+    out = run_python(
+        f"""
+        import os, sys, jtree, numpy as np
+        target = {str(tmp_path)!r} + "/model"
+        jtree.save(target, {{"a": np.zeros(3)}})
+        seen = []
+        def look(event, _):
+            if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"):
+                seen.append(os.path.exists(target + "/_CHECKPOINT_METADATA"))
+        sys.addaudithook(look)
+        jtree.save(target, {{"a": np.ones(3)}}, overwrite=True)
+        print(len(seen) > 5, all(seen), jtree.load(target)["a"])
+        """
+    )
+    assert out == "True True [1. 1. 1.]\n"
+
+
 def test_the_overwritten_checkpoint_is_found_where_a_kill_between_two_renames_leaves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

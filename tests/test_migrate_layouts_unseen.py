@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -13,25 +12,10 @@ from flax import nnx
 
 from jtree import LoadError, migrate
 
+from .test_migrate_layouts_torch import _seed as _seed
+from .test_migrate_layouts_torch import close, normal
+
 torch = pytest.importorskip("torch")
-random = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
-
-
-def normal(*shape: int) -> Any:
-    return random.normal(size=shape).astype(np.float32)
-
-
-def close(found: Any, expected: Any) -> None:
-    expected = np.asarray(expected)
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-5 * scale)
 
 
 class Linen(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import count
@@ -30,7 +31,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Rule:
+class Rule(ABC):
     """A rule of a migration.
 
     Attributes:
@@ -39,9 +40,9 @@ class Rule:
 
     optional: bool = field(default=False, kw_only=True)
 
+    @abstractmethod
     def steps(self, arrays: Arrays, /) -> Iterator[Step]:
         """Yield what the rule does to these arrays; raise RuleError where it does not fit."""
-        raise NotImplementedError
 
     def nothing(self, glob: str, paths: Iterable[str]) -> RuleError:
         """Return the error for a pattern that matches nothing."""
@@ -72,9 +73,9 @@ class EachRule(Rule):
     def __post_init__(self) -> None:
         _set(self, "where", texts(self, "where", self.where))
 
+    @abstractmethod
     def change(self, path: str, x: Node, /) -> Node | None:
         """Return the new array, or None where it stays as it is."""
-        raise NotImplementedError
 
     def steps(self, arrays: Arrays, /) -> Iterator[Step]:
         """Yield one step for each array that is chosen."""

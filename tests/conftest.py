@@ -30,3 +30,12 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def seeded_torch() -> Iterator[None]:
+    """Skip where PyTorch is missing; seed it, and record no gradients."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield

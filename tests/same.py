@@ -10,6 +10,8 @@ import numpy as np
 
 import jtree
 
+_RANDOM = np.random.default_rng(0)
+
 
 def same_leaf(a: Any, b: Any) -> bool:
     if isinstance(a, jax.ShapeDtypeStruct):
@@ -43,3 +45,15 @@ def same(a: Any, b: Any) -> bool:
 
 def close(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-6) -> None:
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
+
+
+def close_to_scale(found: Any, expected: Any) -> None:
+    """Assert that outputs agree to 1e-5 of themselves, and of the largest one near zero."""
+    scale = float(np.abs(np.asarray(expected)).max())
+    close(found, expected, atol=1e-5 * scale)
+
+
+def normal(*shape: int, seed: int | None = None) -> Any:
+    """Return standard normal float32 numbers: new ones at every call, unless it names a seed."""
+    source = _RANDOM if seed is None else np.random.default_rng(seed)
+    return source.normal(size=shape).astype(np.float32)

@@ -16,11 +16,9 @@ from flax import nnx
 import jtree
 from jtree import migrate
 
+from .same import normal as numbers
+
 KEY = jax.random.key(0)
-
-
-def numbers(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def randomised(tree: Any) -> Any:

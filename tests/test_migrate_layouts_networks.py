@@ -16,15 +16,13 @@ from flax import nnx
 import jtree
 from jtree import migrate
 
+from .same import close_to_scale as close
+
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
 KEY = jax.random.key(0)
 CHANNELS, CLASSES = 8, 5
 SIZE, VOCABULARY, HEADS, DEPTH, LENGTH = 16, 11, 2, 3, 7
-
-
-def close(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-5, atol=1e-5)
 
 
 def trained(model: Any, *batch: Any) -> Any:

@@ -15,6 +15,9 @@ from flax import nnx
 import jtree
 from jtree import migrate
 
+from .same import close_to_scale as close
+from .same import normal
+
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 
@@ -22,14 +25,6 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 def _standard_promotion() -> Any:
     with jax.numpy_dtype_promotion("standard"):
         yield
-
-
-def normal(*shape: int, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def close(found: Any, expected: Any) -> None:
-    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-5, atol=1e-5)
 
 
 RNGS = nnx.Rngs(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -17,26 +17,12 @@ from flax import nnx
 import jtree
 from jtree import migrate
 
+from .same import close_to_scale as close
+from .same import normal
+
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("seeded_torch")
 KEY = jax.random.key(0)
-random = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> Iterator[None]:
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
-
-
-def normal(*shape: int) -> Any:
-    return random.normal(size=shape).astype(np.float32)
-
-
-def close(found: Any, expected: Any) -> None:
-    expected = np.asarray(expected)
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-5 * scale)
 
 
 def first(x: Any) -> Any:

@@ -12,10 +12,11 @@ from flax import nnx
 
 from jtree import LoadError, migrate
 
-from .test_migrate_layouts_torch import _seed as _seed
-from .test_migrate_layouts_torch import close, normal
+from .same import close_to_scale as close
+from .same import normal
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("seeded_torch")
 
 
 class Linen(nn.Module):

@@ -40,6 +40,7 @@ def _(m: Measured) -> Iterator[Row]:
         case = m[_case(name)]
         work = f"Hessian-vector product, 300,000 parameters, {where}"
         yield Row(32, work, "one gradient", case["one"] / case["gradient"], 2)
+        yield Row(32, work, "jax.jvp of jax.grad", case["one"] / case["theirs"], 1)
         yield Row(32, f"{work}, each of 32", "one", case["many"] / 32 / case["one"], 0.7)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
@@ -17,6 +18,7 @@ from flax import nnx
 
 import jtree
 from jtree import curvature
+from jtree.curvature import _linearised
 
 KEY = jax.random.key(0)
 
@@ -322,6 +324,29 @@ def test_products_compile_once_for_one_function() -> None:
         op = curvature.hessian(f, scale * v, scale * X)
         close(op.damped(0.0).terms[0] @ v, op @ v)
     assert len(traces) == count
+
+
+def test_the_first_product_linearises_for_all_others() -> None:
+    runs: list[int] = []
+
+    def f(v: jax.Array, x: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda: runs.append(1))
+        return ((x @ v) ** 4).sum()
+
+    v = normal(3)
+    op = curvature.hessian(f, v, X).damped(1.0)
+    once = jax.jit(op.mv)(v)  # leaves nothing of its tracing behind
+    jax.effects_barrier()
+    runs.clear()
+    found = [op @ v, op @ v, (op @ jnp.stack([v, v], 1))[:, 1]]
+    jax.effects_barrier()
+    assert len(runs) == 1
+    for product in found:
+        close(product, once)
+    kept = len(_linearised._KEPT)
+    del op
+    gc.collect()
+    assert len(_linearised._KEPT) == kept - 1
 
 
 def test_operators_are_arguments_of_jit() -> None:

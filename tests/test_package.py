@@ -62,6 +62,7 @@ LAYERS = [
     ),
     *("migrate._convert", "migrate"),
     *(f"curvature.{name}" for name in ("_parts", "_call", "_pieces", "_progress", "_arguments")),
+    "curvature._linearised",
     *("curvature._memory", "curvature._dense", "curvature._operator", "curvature._host"),
     *(f"curvature.{name}" for name in ("_differentiated", "_hessian", "_examples", "_metric")),
     *(f"curvature.{name}" for name in ("_ggn", "_fisher", "_jacobian", "_over", "_diagonal")),

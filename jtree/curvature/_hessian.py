@@ -11,8 +11,10 @@ import jax
 
 from .._errors import ArgumentError
 from .._restructure import Restructure
+from ._arguments import checked_vector
 from ._call import Call, call, traced
 from ._differentiated import Differentiated, checked, replaced
+from ._linearised import once
 from ._parts import Linear
 from ._pieces import Cut, cut, split, uses
 
@@ -134,4 +136,6 @@ def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> jax.Array
 
     Source: see `hessian`.
     """
-    return hessian(loss, flat, *args).mv(v)
+    op = hessian(loss, flat, *args)
+    found: jax.Array = once(op, checked_vector(op, v))
+    return found

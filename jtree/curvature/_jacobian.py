@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from .._restructure import Restructure
 from ._arguments import checked_vector
 from ._call import Call, call, traced
 from ._differentiated import checked
+from ._linearised import product
 from ._operator import Operator, whole
 from ._parts import Parts
 from ._pieces import uses
@@ -53,15 +54,14 @@ class Jacobian:
     def dtype(self) -> Any:
         return self.flat.dtype
 
-    @property
+    @cached_property
     def T(self) -> Jacobian:  # noqa: N802 (what arrays call it)
         """The transpose."""
         return replace(self, transposed=not self.transposed)
 
     def mv(self, v: Any, /) -> jax.Array:
         """Return the product with a vector `(n,)`, or with the columns of a matrix `(n, k)`."""
-        found: jax.Array = _product(self, checked_vector(self, v, self.shape[1]))
-        return found
+        return product(self, checked_vector(self, v, self.shape[1]))
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, Jacobian):
@@ -96,12 +96,6 @@ class Jacobian:
         rows, cols = self.shape
         turned = ".T" if self.transposed else ""
         return f"Jacobian({self.apply.name}, {rows} x {cols}, {self.dtype.name}){turned}"
-
-
-@jax.jit
-def _product(jacobian: Jacobian, v: jax.Array) -> jax.Array:
-    linear = jacobian._linear()
-    return linear(v) if v.ndim == 1 else jax.vmap(linear, 1, 1)(v)
 
 
 @jax.jit

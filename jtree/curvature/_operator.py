@@ -19,6 +19,7 @@ from .._path import Where
 from .._restructure import Restructure
 from . import _dense
 from ._arguments import checked_vector, chosen, extra, places
+from ._linearised import product
 from ._parts import Linear, Parts
 from ._pieces import join, split
 
@@ -29,9 +30,10 @@ class Operator(ABC):
     Every operator is a frozen, registered dataclass: it passes through `jit` as an argument, its
     arrays as data, and is compiled once for a function and the shapes of its arguments.
 
-    `op @ v` is the product with a vector `(n,)`, or with the columns of a matrix `(n, k)`, which
-    share one linearisation. `op + other`, `2 * op`, `-op` and `op - other` are operators again. An
-    operator is a function too, as `matfree` and `jax.scipy.sparse.linalg` want one: `op(v)`.
+    `op @ v` is the product with a vector `(n,)`, or with the columns of a matrix `(n, k)`. The
+    first one linearises, and the operator keeps what the next ones need. `op + other`, `2 * op`,
+    `-op` and `op - other` are operators again. An operator is a function too, as `matfree` and
+    `jax.scipy.sparse.linalg` want one: `op(v)`.
 
     Attributes:
       shape: `(n, n)`.
@@ -115,7 +117,7 @@ class Operator(ABC):
           VectorError: another length or rank.
           VectorTypeError: no array, or complex numbers.
         """
-        return _product(self, checked_vector(self, v))
+        return product(self, checked_vector(self, v))
 
     def __matmul__(self, v: Any) -> jax.Array:
         return self.mv(v) if isarray(v) else NotImplemented
@@ -274,28 +276,6 @@ class Operator(ABC):
         return self.re
 
 
-@jax.jit
-def _vector_product(op: Operator, v: jax.Array) -> jax.Array:
-    return op._linear()(v)
-
-
-_AT_ONCE = 64  # more columns than these are taken in turns, for the sake of memory
-
-
-@jax.jit
-def _matrix_product(op: Operator, v: jax.Array) -> jax.Array:
-    linear = op._linear()
-    if v.shape[1] <= _AT_ONCE:
-        return jax.vmap(linear, 1, 1)(v)
-    found: jax.Array = jax.lax.map(linear, v.T, batch_size=_AT_ONCE)
-    return found.T
-
-
-def _product(op: Operator, v: jax.Array) -> jax.Array:
-    found: jax.Array = (_vector_product if v.ndim == 1 else _matrix_product)(op, v)
-    return found
-
-
 @partial(
     jax.tree_util.register_dataclass, data_fields=["terms", "factors", "damping"], meta_fields=[]
 )
@@ -349,7 +329,7 @@ class Combination(Operator):
     def mv(self, v: Any, /) -> jax.Array:
         v = checked_vector(self, v)
         if self._traceable:
-            return _product(self, v)
+            return product(self, v)
         out: jax.Array = self._number(self.damping) * v
         for factor, op in zip(self._factors, self.terms, strict=True):
             out = out + factor * op.mv(v).astype(self.dtype)

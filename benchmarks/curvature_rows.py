@@ -57,3 +57,13 @@ def _(m: Measured) -> Iterator[Row]:
 def _(m: Measured) -> Iterator[Row]:
     case, work = m[_case("ggn_diagonal")], "exact GGN diagonal, 100,000 parameters, 10 classes"
     yield Row(34, work, "10 gradients per example", case["ours"] / case["gradients"], 3)
+
+
+@row(35, "curvature_libraries:libraries")
+def _(m: Measured) -> Iterator[Row]:
+    times = m["curvature_libraries:libraries"]
+    for name in times:
+        work, _, library = name.partition(" / ")
+        if library != "jtree":
+            ours = times[f"{work} / jtree"]
+            yield Row(35, f"{work}, 10,000 parameters", library, ours / times[name], 1)

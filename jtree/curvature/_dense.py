@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,18 @@ _CHUNK = 32  # products at once; 16 to 64 are alike on a CPU
 _GROUPS = 8  # how many times the operator is linearised, so that compiling stays cheap
 
 
-def dense(
-    op: Symmetric, chunk: int | str | None, memory: int | None, sharding: Any, progress: bool
-) -> jax.Array:
+class Options(NamedTuple):
+    """What `Operator.dense` is asked."""
+
+    chunk: int | str | None
+    memory: int | None
+    sharding: jax.sharding.Sharding | None
+    progress: bool
+
+
+def dense(op: Symmetric, options: Options) -> jax.Array:
     """Return the matrix of an operator that can be traced."""
-    check_chunk(chunk)
+    chunk, memory, sharding, progress = options
     if sharding is not None:
         return _sharded(op, sharding, chunk)
     if any(map(istracer, jax.tree.leaves(op))):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import ArgumentError
+from .._leaves import istracer
 from .._restructure import Restructure
 from . import _dense, _memory
 from ._call import Call, call, traced
@@ -68,23 +69,15 @@ class GaussNewton(Differentiated):
     def _about(self) -> str:
         return f"{self.metric.name}, {self.apply.name}"
 
-    def dense(
-        self,
-        chunk: int | str | None = "auto",
-        *,
-        memory: int | None = None,
-        sharding: jax.sharding.Sharding | None = None,
-        progress: bool = True,
-    ) -> jax.Array:
-        _dense.check_chunk(chunk)
-        concrete = not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(self))
-        if concrete and sharding is None and chunk in ("auto", None):
-            budget = _memory.left(self, memory)
+    def _whole(self, options: _dense.Options) -> jax.Array:
+        concrete = not any(map(istracer, jax.tree.leaves(self)))
+        if concrete and options.sharding is None and options.chunk in ("auto", None):
+            budget = _memory.left(self, options.memory)
             found: jax.Array
             found, right = _by_examples(self, budget)
             if right is not None and right:
                 return found
-        return super().dense(chunk, memory=memory, sharding=sharding, progress=progress)
+        return super()._whole(options)
 
     def _diagonal(self) -> jax.Array:
         found, right = _diagonal_by_examples(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
@@ -11,18 +11,9 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import Partial
 
 from .._leaves import istracer
+from ._parts import Linearisable
 
 _AT_ONCE = 64  # more columns than these are taken in turns, for the sake of memory
-
-
-class Linearisable(Protocol):
-    """What is known by its products, and passes through `jit`."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-    @property
-    def dtype(self) -> Any: ...
-    def _linear(self) -> Callable[[jax.Array], jax.Array]: ...
 
 
 _KEPT: WeakKeyDictionary[Linearisable, Partial] = WeakKeyDictionary()

@@ -117,7 +117,10 @@ class Operator(ABC):
           VectorError: another length or rank.
           VectorTypeError: no array, or complex numbers.
         """
-        return product(self, checked_vector(self, v))
+        return self._product(checked_vector(self, v))
+
+    def _product(self, v: jax.Array) -> jax.Array:
+        return product(self, v)
 
     def __matmul__(self, v: Any) -> jax.Array:
         return self.mv(v) if isarray(v) else NotImplemented
@@ -172,7 +175,12 @@ class Operator(ABC):
         Raises:
           ArgumentError: the matrix needs more memory than there is.
         """
-        return _dense.dense(self, chunk, memory, sharding, progress)
+        _dense.check_chunk(chunk)
+        return self._whole(_dense.Options(chunk, memory, sharding, progress))
+
+    def _whole(self, options: _dense.Options) -> jax.Array:
+        """Return the matrix, as `dense` is asked for it."""
+        return _dense.dense(self, options)
 
     def block(self, rows: Where, cols: Where = None, /) -> jax.Array:
         """Return the block of some parameters against others, and compute nothing else.
@@ -326,13 +334,12 @@ class Combination(Operator):
     def _traceable(self) -> bool:
         return all(op._traceable for op in self.terms)
 
-    def mv(self, v: Any, /) -> jax.Array:
-        v = checked_vector(self, v)
+    def _product(self, v: jax.Array) -> jax.Array:
         if self._traceable:
-            return product(self, v)
+            return super()._product(v)
         out: jax.Array = self._number(self.damping) * v
         for factor, op in zip(self._factors, self.terms, strict=True):
-            out = out + factor * op.mv(v).astype(self.dtype)
+            out = out + factor * op._product(v.astype(op.dtype)).astype(self.dtype)
         return out
 
     def _diagonal(self) -> jax.Array:
@@ -341,22 +348,14 @@ class Combination(Operator):
             out = out + factor * op._diagonal().astype(self.dtype)
         return out
 
-    def dense(
-        self,
-        chunk: int | str | None = "auto",
-        *,
-        memory: int | None = None,
-        sharding: jax.sharding.Sharding | None = None,
-        progress: bool = True,
-    ) -> jax.Array:
-        options: Any = {"memory": memory, "sharding": sharding, "progress": progress}
+    def _whole(self, options: _dense.Options) -> jax.Array:
         if self._traceable and len(self.terms) > 1:
-            return super().dense(chunk, **options)
+            return super()._whole(options)
         out: jax.Array = _dense.scaled(
-            self.terms[0].dense(chunk, **options).astype(self.dtype), self._factors[0]
+            self.terms[0]._whole(options).astype(self.dtype), self._factors[0]
         )
         for factor, op in zip(self._factors[1:], self.terms[1:], strict=True):
-            out = _dense.added(out, op.dense(chunk, **options).astype(self.dtype), factor)
+            out = _dense.added(out, op._whole(options).astype(self.dtype), factor)
         return out if _is(self.damping, 0) else _dense.shifted(out, self._number(self.damping))
 
     @property

@@ -15,7 +15,7 @@ from .._leaves import Static, describe, istracer
 from .._path import Where
 from .._restructure import Restructure
 from . import _dense, _host, _memory, _progress
-from ._arguments import checked_vector
+from ._linearised import once
 from ._operator import Operator, whole
 from ._parts import Parts
 
@@ -49,24 +49,15 @@ class Over(Operator):
     def _traceable(self) -> bool:
         return False
 
-    def mv(self, v: Any, /) -> jax.Array:
-        v = checked_vector(self, v)
+    def _product(self, v: jax.Array) -> jax.Array:
         if istracer(v):
             return _host.product(self, v) if v.ndim == 1 else jax.vmap(self.mv, 1, 1)(v)
-        return self._sum(lambda op: op.mv(v), "product")
+        return self._sum(lambda op: once(op, v) if op._traceable else op.mv(v), "product")
 
-    def dense(
-        self,
-        chunk: int | str | None = "auto",
-        *,
-        memory: int | None = None,
-        sharding: jax.sharding.Sharding | None = None,
-        progress: bool = True,
-    ) -> jax.Array:
-        _dense.check_chunk(chunk)
-        _memory.left(self, memory)
-        one = partial(_matrix_of, chunk=chunk, memory=memory, sharding=sharding)
-        return self._sum(one, "dense", progress)
+    def _whole(self, options: _dense.Options) -> jax.Array:
+        _memory.left(self, options.memory)
+        quiet = options._replace(progress=False)
+        return self._sum(lambda op: op._whole(quiet), "dense", options.progress)
 
     def block(self, rows: Where, cols: Where = None, /) -> jax.Array:
         return self._sum(lambda op: op.block(rows, cols), "block")
@@ -114,10 +105,6 @@ class Over(Operator):
 @partial(jax.jit, donate_argnums=0)
 def _add(total: jax.Array, part: jax.Array) -> jax.Array:
     return total + part
-
-
-def _matrix_of(op: Operator, **options: Any) -> jax.Array:
-    return op.dense(**options, progress=False)
 
 
 def _examples(op: Operator, batch: Any, size: Callable[[Any], int] | None) -> int:

@@ -158,8 +158,8 @@ def convert(
 
     Exit code 1 if what was written is wrong; DST is then not there.
     """
-    from .checkpoint import inspect
-    from .migrate import Plan, _file, _memory, convert_file, read_rules
+    from .checkpoint import _memory, inspect
+    from .migrate import Plan, _file, convert_file, read_rules
 
     options: Any = {"rules": read_rules(rules) if rules else (), "where": where, "cast": cast}
     if dry_run:

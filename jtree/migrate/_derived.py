@@ -10,6 +10,7 @@ import numpy as np
 
 from .._lazy import LazyArray, read_all
 from .._leaves import canonical
+from ..checkpoint._arrays import cost
 from ._blocks import Array, Held, Node, boxes, leaf, whole
 
 
@@ -60,7 +61,7 @@ def _batches(xs: Iterable[LazyArray], most: int) -> Iterator[list[LazyArray]]:
     batch: list[LazyArray] = []
     size = 0
     for x in xs:
-        needed = sum(y.nbytes for y in set(node(x).leaves()))
+        needed = sum(map(cost, set(node(x).leaves())))
         if batch and size + needed > most:
             yield batch
             batch, size = [], 0

@@ -15,12 +15,13 @@ from .._leaves import describe
 from .._path import Where
 from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint._progress import progress as bar
+from ..checkpoint._staged import PIECE
 from ._apply import Migrated, apply
 from ._derived import pieces
 from ._numbers import cast as cast_rule
 from ._plan import Plan
 from ._rule import Rule
-from ._staged import PIECE, Staged, locked, workplace
+from ._staged import Journal, locked, workplace
 from ._toml import to_toml
 from ._written import check_paths, chosen_format, iskey, left_out, remove, write, wrong_in
 
@@ -118,7 +119,7 @@ def convert_file(
     if place.exists() and not _isdone(work, key):
         raise CheckpointError(f"{place} exists already; remove it, or use another path")
     with locked(work, place):
-        staged = Staged(work, dict.fromkeys(x for x in found.values() if not iskey(x)))
+        staged = Journal(work, dict.fromkeys(x for x in found.values() if not iskey(x)))
         staged.resume(key)
         resumed, wrong = len(staged.checksums), {}
         if not place.exists():
@@ -151,7 +152,7 @@ def _local(target: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(target))
 
 
-def _stage(staged: Staged, shown: bool) -> None:
+def _stage(staged: Journal, shown: bool) -> None:
     """Compute the arrays that are not finished yet, one after another."""
     done = sum(staged.arrays[n].nbytes for n in staged.checksums)
     missing = staged.missing()

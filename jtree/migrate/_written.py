@@ -18,13 +18,12 @@ from .._errors import ArgumentError, CheckpointError, RuleError
 from .._lazy import LazyArray
 from .._leaves import describe
 from .._walk import walk
-from ..checkpoint import _orbax, _write, save, save_as
+from ..checkpoint import _write, save, save_as
 from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint._progress import progress as bar
+from ..checkpoint._staged import PIECE, Staged
 from ._apply import Migrated
 from ._derived import pieces
-from ._memory import unmapped
-from ._staged import PIECE, Staged
 
 FORMATS: Final = ("orbax", "safetensors", "npz")
 
@@ -67,17 +66,14 @@ def write(
     new: Path, opened: Checkpoint, found: Migrated, staged: Staged, format: str, shown: bool
 ) -> None:
     """Write staged arrays as a checkpoint."""
+    lazy = dict(zip(staged.arrays, staged.lazy(), strict=True))
+    arrays = {path: lazy.get(x, x) for path, x in found.items()}  # keys are not staged
+    metadata = _metadata(opened, format)
     if format != "orbax":
-        arrays = dict(zip(staged.arrays, staged.lazy(), strict=True))
-        tree = {path: arrays[x] for path, x in found.items()}
-        save_as(new, tree, format=format, metadata=_metadata(opened, format))  # type: ignore[arg-type]
+        save_as(new, arrays, format=format, metadata=metadata)  # type: ignore[arg-type]
         return
-    mapped, memory = staged.mapped()
-    held = dict(zip(staged.arrays, mapped, strict=True))
-    largest = max((x.nbytes for x in staged.arrays), default=0)
-    values = {path: x.read() if iskey(x) else held[x] for path, x in found.items()}
-    with _orbax.bounded(largest), unmapped(memory):
-        save(new, _tree(opened, values), metadata=_metadata(opened, format), progress=shown)
+    tree = Checkpoint(str(new), "staged", _tree(opened, arrays), metadata, found.ties, staged)
+    save(new, tree, metadata=metadata, progress=shown)
 
 
 def wrong_in(new: Path, found: Migrated, staged: Staged, shown: bool) -> dict[str, str]:

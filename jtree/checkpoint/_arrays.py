@@ -41,6 +41,11 @@ def cost(x: LazyArray) -> int:
     return 0 if _ispacked(x) else x.nbytes
 
 
+def together(arrays: Iterable[LazyArray]) -> int:
+    """Return how many bytes to read at a time: Orbax takes long to begin, and longer for many."""
+    return 2**25 if any(getattr(x.source, "slow", False) for x in arrays) else 2**24
+
+
 def _ispacked(x: LazyArray) -> bool:
     return isinstance(x.name, tuple) and x.name[0] == (PACK,)
 
@@ -61,6 +66,7 @@ class Arrays:
     """The arrays that jtree wrote, by their names, which are (parts, offset)."""
 
     checksums = True
+    slow = True
 
     def __init__(self, path: _files.Path, *, verify: bool, shown: bool) -> None:
         self.path = path

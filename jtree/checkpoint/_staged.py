@@ -17,11 +17,11 @@ import numpy as np
 from .._lazy import LazyArray, read_all
 from .._walk import walk
 from . import _files
-from ._arrays import batches
+from ._arrays import batches, together
 from ._memory import unmapped
 from ._progress import progress as bar
 
-PIECE: Final = 2**24  # bytes that are computed, written or checked at a time
+PIECE: Final = 2**24  # bytes that are computed or written at a time
 _ALIGN: Final = 4096  # bytes: where a file can be mapped into memory
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -139,7 +139,7 @@ def _fill(staged: Staged, shown: bool) -> None:
     numbers = {x: n for n, x in enumerate(staged.arrays)}
     done = 0
     with bar("reading", sum(x.nbytes for x in numbers), shown=shown) as advance:
-        for batch in batches(numbers, PIECE):
+        for batch in batches(numbers, together(numbers)):
             found = read_all((x, None) for x in batch)
             for x in batch:
                 staged.write(numbers[x], [np.ascontiguousarray(found.pop(x))])

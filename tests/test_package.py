@@ -26,7 +26,13 @@ LAYERS = [
     *("layers._mode", "layers", "_outputsize", "callbacks"),
     *("checkpoint._checksum", "checkpoint._encoding", "checkpoint._files", "checkpoint._looks"),
     *("checkpoint._orbax", "checkpoint._progress", "checkpoint._show", "checkpoint._reading"),
-    *("checkpoint._zip", "checkpoint._safetensors", "checkpoint._numpy", "checkpoint._msgpack"),
+    *(
+        "checkpoint._zip",
+        "checkpoint._safetensors",
+        "checkpoint._shards",
+        "checkpoint._numpy",
+        "checkpoint._msgpack",
+    ),
     *(
         "checkpoint._pickle",
         "checkpoint._torch_names",

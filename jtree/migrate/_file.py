@@ -15,6 +15,7 @@ from .._leaves import describe
 from .._path import Where
 from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint._progress import progress as bar
+from ..checkpoint._shards import ENDINGS, INDEX
 from ..checkpoint._staged import PIECE
 from ._apply import Migrated, apply
 from ._derived import pieces
@@ -173,7 +174,8 @@ def _key(opened: Checkpoint, found: Migrated) -> str:
 def _files(path: Path) -> list[tuple[str, int, int]]:
     """Return the files of a checkpoint, with their sizes and when they were changed."""
     others = list(path.rglob("*")) if path.is_dir() else []
-    others += path.parent.glob("*.safetensors") if path.suffix == ".json" else []  # shards
+    for end in ENDINGS if path.name.endswith(INDEX) else ():
+        others += path.parent.glob(f"*{end}")
     files = {x: x.stat() for x in (path, *sorted(others)) if x.is_file()}
     return [(str(x), stat.st_size, stat.st_mtime_ns) for x, stat in files.items()]
 

@@ -112,10 +112,15 @@ def _checksums(batch: list[LazyArray]) -> dict[LazyArray, Any]:
     """Return the checksum of each array, or text that says why it cannot be read."""
     try:
         return {x: checksum(array) for x, array in read_all((x, None) for x in batch).items()}
+    except CheckpointError:
+        return {x: _checksum(x) for x in batch}
+
+
+def _checksum(x: LazyArray) -> Any:
+    try:
+        return checksum(x.read())
     except CheckpointError as error:
-        if len(batch) == 1:
-            return {batch[0]: str(error)}
-        return {x: found for one in batch for x, found in _checksums([one]).items()}
+        return str(error)
 
 
 def _metadata(opened: Checkpoint, format: str) -> dict[str, Any] | None:

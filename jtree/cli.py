@@ -196,7 +196,9 @@ def _print(found: Any) -> None:
         typer.echo(json.dumps(found, indent=2))
     else:
         console = Console()
-        console.print(found, width=None if console.is_terminal else 160)
+        if not console.is_terminal:
+            console.width = 160
+        console.print(found)
 
 
 def _print_table(titles: Any, rows: Any) -> None:

@@ -30,7 +30,7 @@ def unmapped(memory: mmap.mmap) -> Iterator[None]:
     ended = threading.Event()
 
     def work() -> None:
-        while not ended.wait(0.02):
+        while not ended.wait(0.005):
             advise(mmap.MADV_DONTNEED)
 
     thread = threading.Thread(target=work, name="pages", daemon=True)

@@ -43,6 +43,7 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Any, *, mapped: bool 
     ocp = _ocp()
     context = ocp.Context()
     context.asynchronous.create_directories_asynchronously = False
+    context.array_options.saving.storage_options.chunk_byte_size = _CHUNK
     if mapped:
         _bound(context, [x.nbytes for x in jax.tree.leaves(arrays)])
     with _ONE, context:
@@ -55,14 +56,14 @@ def _bound(context: Any, sizes: list[int]) -> None:
     context.memory.deepcopy_host_arrays = False
     context.memory.write_concurrent_bytes = most
     context.memory.transfer_concurrent_bytes = most
-    saving = context.array_options.saving
-    saving.storage_options.chunk_byte_size = _CHUNK
     if sum(sizes) > _SMALL:
-        saving.use_ocdbt = False  # it keeps much of what is written, compressed, until the end
+        context.array_options.saving.use_ocdbt = (
+            False  # it keeps much of what is written, compressed, until the end
+        )
         logging.getLogger("absl").addFilter(_isneeded)
 
 
-_CHUNK = 2**24  # bytes of an array that are encoded at a time
+_CHUNK = 2**24  # bytes of an array that are encoded, and when it is read decoded, at a time
 _SMALL = 2**26  # bytes of a checkpoint that a few files hold
 
 

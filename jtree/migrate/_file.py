@@ -16,6 +16,7 @@ from .._path import Where
 from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint._progress import progress as bar
 from ..checkpoint._shards import ENDINGS, INDEX
+from ..checkpoint._show import counted
 from ..checkpoint._staged import PIECE
 from ._apply import Migrated, apply
 from ._derived import pieces
@@ -54,10 +55,11 @@ class Converted(NamedTuple):
         return self._asdict() | {"plan": self.plan.to_json(), "left_out": list(self.left_out)}
 
     def __str__(self) -> str:
-        lines = [f"{self.path}: {len(self.plan.rows):,} arrays, {self.plan.nbytes:,} bytes, "]
+        made = counted(len(self.plan.rows), "array"), counted(self.plan.nbytes, "byte")
+        lines = [f"{self.path}: {', '.join(made)}, "]
         lines[0] += f"{self.format}, verified" if not self.wrong else "not written"
         if self.resumed:
-            lines.append(f"{self.resumed:,} arrays had been finished before")
+            lines.append(f"{counted(self.resumed, 'array')} finished before")
         if self.plan.untouched and self.plan.rules:
             lines.append(f"untouched by any rule: {_path.shorten(self.plan.untouched)}")
         if self.plan.dropped:

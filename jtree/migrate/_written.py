@@ -44,15 +44,15 @@ def iskey(x: LazyArray) -> bool:
 
 def check_paths(found: Migrated, format: str) -> None:
     """Refuse what cannot be in one tree, or in a format."""
-    for path, x in found.items():
+    for path in found:
         for above in _path.above(path) if format == "orbax" else ():
-            if above in found:
+            if above in found and above != path:
                 raise RuleError(
                     f"{_path.show(above)} is an array, and {path} is below it: they cannot be in "
                     "one tree; rename one of them"
                 )
-        if format != "orbax":
-            _write.check_dtype(path, x, _write.DTYPES[format], format)
+    if format != "orbax":
+        _write.check(format, found)
 
 
 def left_out(opened: Checkpoint, found: Migrated, format: str) -> tuple[str, ...]:

@@ -336,7 +336,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
     "no name": (
         lambda p: jtree.save_as(p / "x.safetensors", np.ones(2)),
         jtree.ModelError,
-        "(root): safetensors needs another name; put it in a dict",
+        "(root): safetensors needs another name; rename it, or put it in a dict",
     ),
     "two arrays": (
         lambda p: jtree.save_as(p / "x.npy", {"a": np.ones(1), "b": np.ones(1)}),

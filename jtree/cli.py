@@ -158,8 +158,8 @@ def convert(
 
     Exit code 1 if what was written is wrong; DST is then not there.
     """
-    from .checkpoint import inspect
-    from .migrate import Plan, _file, _memory, convert_file, read_rules
+    from .checkpoint import _memory, inspect
+    from .migrate import Plan, _file, convert_file, read_rules
 
     options: Any = {"rules": read_rules(rules) if rules else (), "where": where, "cast": cast}
     if dry_run:
@@ -196,7 +196,9 @@ def _print(found: Any) -> None:
         typer.echo(json.dumps(found, indent=2))
     else:
         console = Console()
-        console.print(found, width=None if console.is_terminal else 160)
+        if not console.is_terminal:
+            console.width = 160
+        console.print(found)
 
 
 def _print_table(titles: Any, rows: Any) -> None:

@@ -56,7 +56,7 @@ def test_show_prints_the_tree(run: Any) -> None:
 def test_show_chooses_and_counts(run: Any) -> None:
     _, out = run("show", "a", "--where", "deep/**")
     assert "float64[2]" in out
-    assert "1 arrays, 2 numbers, 16 bytes" in out
+    assert "1 array, 2 numbers, 16 bytes" in out
     _, out = run("show", "shared", "--depth", "1")
     assert re.search(r"enc +2 arrays +48", out)
     code, out = run("show", "a", "--where", "dep")

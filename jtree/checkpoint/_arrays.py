@@ -22,22 +22,32 @@ BATCH = 2**28  # bytes that are read at a time
 LOOKED_AT = 100  # arrays that are read one by one to find those that cannot be read
 
 
-def batches(arrays: Iterable[LazyArray]) -> Iterator[list[LazyArray]]:
+def batches(arrays: Iterable[LazyArray], most: int = BATCH) -> Iterator[list[LazyArray]]:
     """Yield arrays some at a time: those that are packed first, since one read brings them all."""
     batch: list[LazyArray] = []
     size = 0
-    for x in sorted(arrays, key=_unpacked):
-        if batch and size + x.nbytes > BATCH:
+    for x in sorted(arrays, key=lambda x: not _ispacked(x)):
+        if batch and size + cost(x) > most:
             yield batch
             batch, size = [], 0
         batch.append(x)
-        size += x.nbytes
+        size += cost(x)
     if batch:
         yield batch
 
 
-def _unpacked(x: LazyArray) -> bool:
-    return not (isinstance(x.name, tuple) and x.name[0] == (PACK,))
+def cost(x: LazyArray) -> int:
+    """Return the bytes that it takes to read an array, besides others: of a packed one, none."""
+    return 0 if _ispacked(x) else x.nbytes
+
+
+def together(arrays: Iterable[LazyArray]) -> int:
+    """Return how many bytes to read at a time: Orbax takes long to begin, and longer for many."""
+    return 2**25 if any(getattr(x.source, "slow", False) for x in arrays) else 2**24
+
+
+def _ispacked(x: LazyArray) -> bool:
+    return isinstance(x.name, tuple) and x.name[0] == (PACK,)
 
 
 class OverwrittenError(CheckpointError):
@@ -56,6 +66,7 @@ class Arrays:
     """The arrays that jtree wrote, by their names, which are (parts, offset)."""
 
     checksums = True
+    slow = True
 
     def __init__(self, path: _files.Path, *, verify: bool, shown: bool) -> None:
         self.path = path

@@ -12,8 +12,9 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -65,7 +66,13 @@ class Stored(NamedTuple):
 
 
 def encode(
-    state: Any, /, *, ties: Ties = (), packed: bool = False, metadata: Json = None
+    state: Any,
+    /,
+    *,
+    ties: Ties = (),
+    packed: bool = False,
+    metadata: Json = None,
+    checksums: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Json, dict[str, Any]]:
     """Return the structure of a state as JSON, and its arrays as nested dicts.
 
@@ -76,6 +83,7 @@ def encode(
       ties: paths of places that hold one array, which is stored once.
       packed: True stores all arrays of up to a mebibyte as one.
       metadata: JSON of the user's.
+      checksums: those that are known already, by path.
 
     >>> structure, arrays = encode({"w": np.ones(2), "rates": (0.1, None)})
     >>> arrays
@@ -87,7 +95,7 @@ def encode(
     walked = walk(state, ties=())
     _check_keys(walked)
     arrays: dict[str, Any] = {}
-    leaves = iter(_encode_leaves(walked, arrays, ties, packed))
+    leaves = iter(_encode_leaves(walked, arrays, ties, packed, checksums))
     tree = walked.fold(lambda _: next(leaves), _encode_node)
     text = json.dumps({"tree": tree, "ties": ties}, separators=(",", ":"))
     structure = {"format": FORMAT, "structure": text, "metadata": metadata or {}}
@@ -139,7 +147,7 @@ def _check_keys(walked: Walk) -> None:
 
 
 def _encode_leaves(
-    walked: Walk, arrays: dict[str, Any], ties: Ties, packed: bool
+    walked: Walk, arrays: dict[str, Any], ties: Ties, packed: bool, checksums: Mapping[str, int]
 ) -> Iterable[Json]:
     """Return what JSON says of every leaf, and put the arrays where they are stored."""
     first = {path: group[0] for group in ties for path in group}
@@ -152,9 +160,11 @@ def _encode_leaves(
             parts = [_part(_path.text(key)) for key in keys] or [ROOT]
             entries[slot.path], x = _encode_array(slot.path, slot.value)
             held[slot.path] = parts, np.asarray(x) if packed and _size(x) <= SMALL else x
-    sums = in_threads(checksum, [x for _, x in held.values()])
-    for (path, (parts, _)), crc32 in zip(held.items(), sums, strict=True):
-        entries[path] |= {"crc32": crc32, "array": parts}
+    unknown = [path for path in held if path not in checksums]
+    sums = in_threads(checksum, [held[path][1] for path in unknown])
+    known = {**checksums, **dict(zip(unknown, sums, strict=True))}
+    for path, (parts, _) in held.items():
+        entries[path] |= {"crc32": known[path], "array": parts}
     _store(entries, held, arrays, packed)
     return [entries[first.get(slot.path, slot.path)] for slot in walked.slots]
 
@@ -181,7 +191,7 @@ def _store(
             _insert(arrays, parts, x)
         else:
             entries[path]["bytes"] = True
-            _insert(arrays, parts, np.frombuffer(np.asarray(x).tobytes() or b"\0", np.uint8))
+            _insert(arrays, parts, _bytes(np.asarray(x)) if _size(x) else np.zeros(1, np.uint8))
     if pack:
         arrays[PACK] = np.zeros(max(end, 1), np.uint8)
         for at, host in pack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pathlib
 import re
 import shutil
 import sys
@@ -80,6 +81,17 @@ def workplace(target: Path) -> Iterator[Path]:
             yield work
         finally:
             _remove(work)
+
+
+@contextlib.contextmanager
+def scratch(target: Path) -> Iterator[pathlib.Path]:
+    """Make a local directory for what is needed in between: beside a local target."""
+    if is_local(target):
+        with workplace(target) as work:
+            yield pathlib.Path(work)
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            yield pathlib.Path(directory)
 
 
 def _claim(target: Path, stack: contextlib.ExitStack) -> Path:

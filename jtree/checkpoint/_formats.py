@@ -10,7 +10,8 @@ from ._looks import looks_like
 from ._msgpack import open_msgpack
 from ._numpy import MAGIC, open_npy, open_npz
 from ._reading import Opened, explained
-from ._safetensors import open_safetensors, open_shards
+from ._safetensors import open_safetensors
+from ._shards import has_shards, open_shards
 from ._torch import open_torch
 from ._zip import Archive
 
@@ -24,27 +25,38 @@ _MSGPACK = {*range(0x80, 0x90), *range(0xC7, 0xCA), *range(0xD4, 0xD9), 0xDE, 0x
 def open_file(path: Path, *, verify: bool) -> Opened | None:
     """Return what is in a file, or a directory of shards; None where it is Orbax's to say."""
     with explained(path, "it cannot be read"):
-        if not path.exists() or (path.is_dir() and not _has_shards(path)):
+        if not path.exists() or (path.is_dir() and not _is_of_shards(path)):
             return None
         found = _reader(path)
     if found is None:
         return None
     kind, reader = found
-    with explained(path, f"this {kind} file cannot be read"):
+    what = "these shards" if reader is _open_shards else f"this {kind} file"
+    with explained(path, f"{what} cannot be read"):
         return reader(path, verify=verify)
 
 
-def _has_shards(path: Path) -> bool:
-    if (path / MARK).exists():
-        return False
-    ends = (".safetensors", ".safetensors.index.json")
-    return any(x.name.endswith(ends) for x in path.iterdir())
+def _is_of_shards(path: Path) -> bool:
+    return not (path / MARK).exists() and has_shards(path)
+
+
+def _open_shards(path: Path, *, verify: bool) -> Opened:
+    """Return what is in shards, each of which may be of safetensors or of PyTorch."""
+
+    def open_one(shard: Path) -> Opened:
+        with explained(shard, "this shard cannot be read"):
+            kind, reader = _reader(shard) or ("", None)
+            if reader not in (open_safetensors, open_torch):
+                raise ValueError(looks_like(shard) if reader is None else f"it is of {kind}")
+            return reader(shard, verify=verify)
+
+    return open_shards(path, open_one)
 
 
 def _reader(path: Path) -> tuple[str, Reader] | None:
     """Return the name of a format and what reads it; None where no reader knows it."""
     if path.is_dir():
-        return "safetensors", open_shards
+        return "shards", _open_shards
     with path.open("rb") as file:
         start = file.read(_START)
     size = int(path.stat().length)
@@ -58,7 +70,7 @@ def _reader(path: Path) -> tuple[str, Reader] | None:
     if start[8:9] == b"{" and (8 + length <= size or length < 2**40):
         return "safetensors", open_safetensors
     if start.lstrip()[:1] == b"{" and b'"weight_map"' in _all(path, size):
-        return "safetensors", open_shards
+        return "shards", _open_shards
     pickled = start[:1] == b"\x80" and start[1:2] in {b"\2", b"\3", b"\4", b"\5"}
     if start and start[0] in _MSGPACK and not (pickled and size > 1):
         return "msgpack", open_msgpack

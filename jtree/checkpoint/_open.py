@@ -10,9 +10,9 @@ from ._checkpoint import Checkpoint, open_checkpoint
 def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
     """Return what is in a checkpoint or a file of another library, as a mapping to lazy arrays.
 
-    The format is found by content, not by name: Orbax and jtree's own; safetensors, one file or
-    shards; PyTorch; msgpack of Flax; npz and npy; Keras and HDF5; Equinox, whose arrays have no
-    names. No code in a file is ever run.
+    The format is found by content, not by name: Orbax and jtree's own; safetensors and PyTorch, one
+    file or shards; msgpack of Flax; npz and npy; Keras and HDF5; Equinox, which has no names. No
+    code in a file is ever run.
 
     Args:
       path: a file or a directory.

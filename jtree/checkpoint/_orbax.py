@@ -35,38 +35,40 @@ class Found(NamedTuple):
     metadata: Any
 
 
-def write(path: Path, arrays: Mapping[str, Any], metadata: Any) -> Any:
-    """Begin to write nested dicts of arrays; `result()` of what is returned waits for the end."""
+def write(path: Path, arrays: Mapping[str, Any], metadata: Any, *, mapped: bool = False) -> Any:
+    """Begin to write nested dicts of arrays; `result()` of what is returned waits for the end.
+
+    Where arrays are in memory that a file is mapped to, hardly any other memory is taken.
+    """
     ocp = _ocp()
     context = ocp.Context()
     context.asynchronous.create_directories_asynchronously = False
-    most = _MOST.get()
-    if most is not None:
-        context.memory.write_concurrent_bytes = most
-        context.memory.transfer_concurrent_bytes = most
-        saving = context.array_options.saving
-        saving.storage_options.chunk_byte_size = _CHUNK
-        saving.use_ocdbt = most <= _CHUNK  # it keeps whole arrays, compressed, until it commits
+    context.array_options.saving.storage_options.chunk_byte_size = _CHUNK
+    if mapped:
+        _bound(context, [x.nbytes for x in jax.tree.leaves(arrays)])
     with _ONE, context:
         return ocp.save_async(path, arrays, custom_metadata=metadata)
 
 
-@contextlib.contextmanager
-def bounded(nbytes: int) -> Iterator[None]:
-    """Write with little more memory than what is written already takes.
+def _bound(context: Any, sizes: list[int]) -> None:
+    """Have Orbax 0.12.8 copy nothing, and work on as many bytes at a time as one array has."""
+    most = max(_CHUNK, *sizes) + 1  # it refuses an array that has more
+    context.memory.deepcopy_host_arrays = False
+    context.memory.write_concurrent_bytes = most
+    context.memory.transfer_concurrent_bytes = most
+    if sum(sizes) > _SMALL:
+        context.array_options.saving.use_ocdbt = (
+            False  # it keeps much of what is written, compressed, until the end
+        )
+        logging.getLogger("absl").addFilter(_isneeded)
 
-    Orbax 0.12.8 copies what are no arrays of JAX, however many, and of these as many bytes at a
-    time as it is allowed to; it refuses an array that has more.
-    """
-    token = _MOST.set(max(nbytes + 1, _CHUNK))
-    try:
-        yield
-    finally:
-        _MOST.reset(token)
+
+_CHUNK = 2**24  # bytes of an array that are encoded, and when it is read decoded, at a time
+_SMALL = 2**26  # bytes of a checkpoint that a few files hold
 
 
-_MOST: contextvars.ContextVar[int | None] = contextvars.ContextVar("most", default=None)
-_CHUNK = 2**24  # bytes of an array that are encoded at a time
+def _isneeded(record: logging.LogRecord) -> bool:
+    return "Skipping merge of OCDBT" not in record.getMessage()  # there is nothing to merge
 
 
 def mark(path: Path) -> str:

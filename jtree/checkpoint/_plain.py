@@ -19,6 +19,8 @@ logger = logging.getLogger("jtree")
 class PlainArrays:
     """The arrays of a checkpoint that Orbax wrote by itself, by (item, number of the leaf)."""
 
+    slow = True
+
     def __init__(self, path: _files.Path, items: dict[str | None, Any]) -> None:
         self.path = path
         self.flat = {name: jax.tree.flatten(tree, is_leaf=_isarray) for name, tree in items.items()}

@@ -1,4 +1,4 @@
-"""safetensors: a header in JSON, then the numbers of every array. One file, or several shards.
+"""safetensors: a header in JSON, then the numbers of every array.
 
 Source: https://huggingface.co/docs/safetensors, "Format".
 """
@@ -12,10 +12,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from .._errors import CheckpointError
 from .._lazy import LazyArray
 from ._files import Path
-from ._reading import Entries, File, Opened, explained, nbytes, parse_json
+from ._reading import Entries, File, Opened, nbytes, parse_json
 
 FORMAT = "safetensors"
 MOST_HEADER = 100_000_000  # bytes, of the specification
@@ -48,29 +47,6 @@ def open_safetensors(path: Path, **_: Any) -> Opened:
         raise ValueError(f"{METADATA} is no dict of text")
     tree = dict(_arrays(source, header, start))
     return Opened(FORMAT, tree, metadata, source)
-
-
-def open_shards(path: Path, **_: Any) -> Opened:
-    """Return what is in a directory of shards, or in those that an index names."""
-    directory = path if path.is_dir() else path.parent
-    index = _index(path)
-    if index is None:
-        names = sorted(x.name for x in path.iterdir() if x.name.endswith(".safetensors"))
-        weights, metadata = None, dict[str, Any]()
-    else:
-        weights, metadata = _weights(index)
-        names = sorted(set(weights.values()))
-    tree: dict[str, LazyArray] = {}
-    for name in names:
-        shard = _shard(directory / name)
-        if twice := tree.keys() & shard.tree.keys():
-            raise ValueError(f"{min(twice)!r} is in {name} and in another shard")
-        metadata = metadata | shard.metadata
-        tree |= shard.tree
-    if weights is not None and (differ := tree.keys() ^ weights.keys()):
-        where = "in the index only" if min(differ) in weights else "in no index"
-        raise ValueError(f"the index and the shards do not agree: {min(differ)!r} is {where}")
-    return Opened(FORMAT, tree, metadata, next(iter(tree.values())).source if tree else None)
 
 
 def read_header(file: File) -> tuple[dict[str, Any], int]:
@@ -183,34 +159,3 @@ def _refuse(kind: str) -> Any:
         )
 
     return read
-
-
-def _index(path: Path) -> File | None:
-    """Return the index of shards: the file itself, or the one in a directory."""
-    if not path.is_dir():
-        return File(path)
-    found = sorted(x.name for x in path.iterdir() if x.name.endswith(".safetensors.index.json"))
-    if len(found) > 1:
-        raise ValueError(f"there are several: open one of {', '.join(found)}")
-    return File(path / found[0]) if found else None
-
-
-def _weights(index: File) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the file that each array is in, and the metadata."""
-    found = parse_json(index.read(0, index.size), index.size)
-    weights = found.get("weight_map") if isinstance(found, dict) else None
-    if not isinstance(weights, dict):
-        raise ValueError('its index has no "weight_map"')
-    for name, file in weights.items():
-        plain = isinstance(file, str) and file and not set(file) & set("/\\:\0")
-        if not plain or file.startswith("."):
-            raise ValueError(f"{name:.80}: {file!r:.80} is no name of a file beside the index")
-    metadata = found.get("metadata", {})
-    return weights, metadata if isinstance(metadata, dict) else {}
-
-
-def _shard(path: Path) -> Opened:
-    if not path.exists():
-        raise CheckpointError(f"{path}: this shard is missing; copy it beside the others")
-    with explained(path, FORMAT):
-        return open_safetensors(path)

@@ -17,15 +17,14 @@ import jax
 import numpy as np
 
 from .._errors import ArgumentTypeError, CheckpointError, JtreeError, ModelError
-from .._lazy import LazyArray
 from .._leaves import describe, isarray
-from .._opened import read_tree
 from .._state import state
 from .._walk import walk
 from . import _files, _orbax
 from ._checkpoint import NAME, Checkpoint
 from ._encoding import Ties, encode
 from ._progress import progress as bar
+from ._staged import in_file
 
 logger = logging.getLogger("jtree")
 
@@ -197,22 +196,22 @@ def _begin(
         before._thread.join()
     _check_metadata(metadata)
     _files.check_free(target, overwrite)
-    try:
-        held, ties = _state(tree)
-        held = jax.tree.map(own, held)
-        structure, arrays = encode(held, ties=ties, packed=packed, metadata=metadata)
-    except RecursionError as error:
-        raise ModelError(f"cannot save what is nested so deeply: {error}") from error
-    total = sum(x.nbytes for x in jax.tree.leaves(arrays))
-    stack = contextlib.ExitStack()
-    with _cleaned(target, stack):
+    with contextlib.ExitStack() as stack, _named(target):
         _files.sweep(target)
+        whole, ties = _state(tree)
+        held = stack.enter_context(in_file(jax.tree.map(own, whole), target, shown=shown))
+        sums = held.checksums
+        structure, arrays = encode(
+            held.state, ties=ties, packed=packed, metadata=metadata, checksums=sums
+        )
         new = _new_place(target, stack)
         place = stack.enter_context(_files.without_brackets(new))
-        response = _orbax.write(place, arrays, {NAME: structure})
+        response = _orbax.write(place, arrays, {NAME: structure}, mapped=bool(sums))
+        kept = stack.pop_all()
+    total = sum(x.nbytes for x in jax.tree.leaves(arrays))
 
     def finish() -> None:
-        with _cleaned(target, stack), stack:
+        with _named(target), kept:
             with bar("writing", total, shown=shown, measure=lambda: _size(new.parent)):
                 response.result()
             if new != target:
@@ -229,25 +228,24 @@ def _new_place(target: _files.Path, stack: contextlib.ExitStack) -> _files.Path:
 
 
 @contextlib.contextmanager
-def _cleaned(target: _files.Path, stack: contextlib.ExitStack) -> Iterator[None]:
-    """Leave nothing behind where something fails, and say it in one way."""
+def _named(target: _files.Path) -> Iterator[None]:
+    """Say in one way what fails."""
     try:
         yield
-    except BaseException as error:
-        stack.close()
-        if isinstance(error, Exception) and not isinstance(error, JtreeError):
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise CheckpointError(f"{target} cannot be written: {reason[0][:300]}") from error
+    except JtreeError:
         raise
+    except RecursionError as error:
+        raise ModelError(f"cannot save what is nested so deeply: {error}") from error
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{target} cannot be written: {reason[0][:300]}") from error
 
 
 def _state(tree: Any) -> tuple[Any, Ties]:
-    """Return a state with numbers, and what is tied in it; of a checkpoint those that it has."""
+    """Return a state, and what is tied in it; of a checkpoint those that it has."""
     if isinstance(tree, Checkpoint):
-        return read_tree(tree.tree), tree.ties
-    held = state(tree)
-    lazy = any(isinstance(x, LazyArray) for x in jax.tree.leaves(held))
-    return read_tree(held) if lazy else held, _ties(tree)
+        return tree.tree, tree.ties
+    return state(tree), _ties(tree)
 
 
 def _own(x: Any) -> Any:

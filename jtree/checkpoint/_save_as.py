@@ -11,9 +11,10 @@ from typing import Any, Literal, TypeAlias
 from .. import _path
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError, JtreeError
 from .._leaves import BASIC, isarray
-from .._opened import opened, read_tree
+from .._opened import opened
 from .._walk import Walk, walk
 from . import _files, _write
+from ._checkpoint import Checkpoint, open_checkpoint
 from ._save import save
 
 Format: TypeAlias = Literal["orbax", "safetensors", "npz", "npy", "msgpack"]
@@ -40,7 +41,8 @@ def save_as(
       names them.
     - msgpack holds what `jtree.state` returns; sequences become dicts, as Flax has it.
     - What is tied is stored at each of its places, so that any library finds it there.
-    - orbax is `jtree.save`, which holds everything; a checkpoint to be copied is read as a whole.
+    - orbax is `jtree.save`, which holds everything, and keeps what is tied. What is in files
+      goes through another one beside `path`, which takes as much space as its arrays for as long.
 
     Args:
       path: a file that does not exist yet.
@@ -64,15 +66,22 @@ def save_as(
     """
     target = _files.as_path(path)
     chosen = _chosen(target, format)
-    held = opened(tree)
     if chosen == "orbax":
-        save(path, read_tree(held), overwrite=overwrite, metadata=metadata)
+        save(path, _source(tree), overwrite=overwrite, metadata=metadata)
         return
+    held = opened(tree)
     _check_metadata(chosen, metadata)
     walked = walk(held).check()
     write = _writer(chosen, walked, held, metadata or {})
     with _new_file(target, overwrite) as file:
         write(file)
+
+
+def _source(tree: Any) -> Any:
+    """Return what `save` saves with its ties: an opened checkpoint, or the tree."""
+    if isinstance(tree, str | os.PathLike):
+        return open_checkpoint(tree, shown=False)
+    return tree if isinstance(tree, Checkpoint) else opened(tree)
 
 
 def _chosen(target: Any, format: str | None) -> str:

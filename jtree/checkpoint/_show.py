@@ -110,7 +110,7 @@ def _leaf(path: str, steps: list[str], group: list[Any]) -> Line:
     whole, x = group[0]
     arrays = {id(y): y for _, y in group if isinstance(y, LazyArray)}
     nbytes = sum(y.nbytes for y in arrays.values()) if arrays else None
-    what = describe(x) if whole and len(group) == 1 else f"{len(arrays)} arrays"
+    what = describe(x) if whole and len(group) == 1 else counted(len(arrays), "array")
     return Line(path, len(steps) - 1, _path.show(steps[-1]), what, nbytes)
 
 
@@ -131,8 +131,19 @@ def _notes(found: Any) -> Iterator[Any]:
 def _total(slots: Mapping[str, Any], hidden: int) -> str:
     arrays = {id(x): x for x in slots.values() if isinstance(x, LazyArray)}.values()
     numbers = sum(x.size for x in arrays)
-    others = f"; {hidden:,} other leaves" if hidden else ""
-    return f"{len(arrays):,} arrays, {numbers:,} numbers, {_nbytes(slots):,} bytes{others}"
+    others = f"; {counted(hidden, 'other leaf', 'other leaves')}" if hidden else ""
+    return ", ".join(
+        (
+            counted(len(arrays), "array"),
+            counted(numbers, "number"),
+            f"{counted(_nbytes(slots), 'byte')}{others}",
+        )
+    )
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number of things: `1 array`, `2,000 arrays`."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def _nbytes(slots: Mapping[str, Any]) -> int:

@@ -30,10 +30,7 @@ _PART = 2**30  # bytes of an array above which flax writes it in parts
 
 def write_safetensors(file: File, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     """Write arrays by name as safetensors."""
-    for path, x in arrays.items():
-        check_dtype(path, x, NAMES, "safetensors")
-        if path in ("", METADATA):
-            raise ModelError(f"{show(path)}: safetensors needs another name; put it in a dict")
+    check("safetensors", arrays)
     header, order = encode_header(arrays, metadata)
     file.write(header)
     for path in order:
@@ -42,14 +39,7 @@ def write_safetensors(file: File, arrays: Mapping[str, Any], metadata: Mapping[s
 
 def write_npz(file: File, arrays: Mapping[str, Any], _: Any) -> None:
     """Write arrays by name as an archive of NumPy."""
-    for path, x in arrays.items():
-        check_dtype(path, x, _NUMPY, "npz")
-        try:
-            check_name(f"{path}.npy")
-        except ValueError as error:
-            raise ModelError(f"{show(path)}: {error}; rename it") from error
-        if not path:
-            raise ModelError("(root): one array alone has no name in npz; use format='npy'")
+    check("npz", arrays)
     with zipfile.ZipFile(file, "w") as archive:
         for path, x in arrays.items():
             info = zipfile.ZipInfo(f"{path}.npy")
@@ -78,6 +68,26 @@ def write_msgpack(file: File, tree: Any) -> None:
             file.write(piece)
         else:
             file.writelines(_array(piece))
+
+
+def check(format: str, arrays: Mapping[str, Any]) -> None:
+    """Refuse numbers and names that a format with names cannot hold, before any are read."""
+    for path, x in arrays.items():
+        check_dtype(path, x, DTYPES[format], format)
+        if format == "safetensors" and path in ("", METADATA):
+            raise ModelError(
+                f"{show(path)}: safetensors needs another name; rename it, or put it in a dict"
+            )
+        if format == "npz" and not path:
+            raise ModelError(
+                "(root): one array alone has no name in npz; rename it, or use format='npy'"
+            )
+        if format != "npz":
+            continue
+        try:
+            check_name(f"{path}.npy")
+        except ValueError as error:
+            raise ModelError(f"{show(path)}: {error}; rename it") from error
 
 
 def check_dtype(path: str, x: Any, known: Any, format: str) -> None:

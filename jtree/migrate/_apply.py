@@ -69,6 +69,9 @@ class Migrated(Mapping[str, LazyArray]):
         found = copy(self)
         pairs = zip(self.entries.items(), chosen, strict=True)
         found.entries = {path: entry for (path, entry), keep in pairs if keep}
+        leaves = [*self.items(), *self.other.items()]
+        kept = zip(self.other, _path.select(where, leaves)[len(self) :], strict=True)
+        found.other = {path: self.other[path] for path, keep in kept if keep}
         return found
 
     def __getitem__(self, path: str) -> LazyArray:

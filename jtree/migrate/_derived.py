@@ -10,6 +10,7 @@ import numpy as np
 
 from .._lazy import LazyArray, read_all
 from .._leaves import canonical
+from ..checkpoint._arrays import cost, together
 from ._blocks import Array, Held, Node, boxes, leaf, whole
 
 
@@ -40,10 +41,9 @@ def node(x: LazyArray) -> Node:
 def pieces(xs: Iterable[LazyArray], most: int, /) -> Iterator[Iterator[Array]]:
     """Yield for each array its numbers, in C order, in pieces of at most so many bytes.
 
-    Arrays are read together as long as they have no more bytes than that. No more memory is needed
-    than for what is read, and a piece.
+    Small arrays are read together. No more memory is needed than for what is read, and a piece.
     """
-    for batch in _batches(xs, most):
+    for batch in _batches(list(xs)):
         nodes = [node(x) for x in batch]
         held = _read(*nodes)
         for x in nodes:
@@ -56,11 +56,12 @@ def _pieces(x: Node, held: Held, most: int) -> Iterator[Array]:
         yield np.ascontiguousarray(x.block(box, held))
 
 
-def _batches(xs: Iterable[LazyArray], most: int) -> Iterator[list[LazyArray]]:
+def _batches(xs: list[LazyArray]) -> Iterator[list[LazyArray]]:
+    most = together(y for x in xs for y in node(x).leaves())
     batch: list[LazyArray] = []
     size = 0
     for x in xs:
-        needed = sum(y.nbytes for y in set(node(x).leaves()))
+        needed = sum(map(cost, set(node(x).leaves())))
         if batch and size + needed > most:
             yield batch
             batch, size = [], 0

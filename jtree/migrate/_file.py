@@ -15,12 +15,15 @@ from .._leaves import describe
 from .._path import Where
 from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint._progress import progress as bar
+from ..checkpoint._shards import ENDINGS, INDEX
+from ..checkpoint._show import counted
+from ..checkpoint._staged import PIECE
 from ._apply import Migrated, apply
 from ._derived import pieces
 from ._numbers import cast as cast_rule
 from ._plan import Plan
 from ._rule import Rule
-from ._staged import PIECE, Staged, locked, workplace
+from ._staged import Journal, locked, workplace
 from ._toml import to_toml
 from ._written import check_paths, chosen_format, iskey, left_out, remove, write, wrong_in
 
@@ -52,10 +55,11 @@ class Converted(NamedTuple):
         return self._asdict() | {"plan": self.plan.to_json(), "left_out": list(self.left_out)}
 
     def __str__(self) -> str:
-        lines = [f"{self.path}: {len(self.plan.rows):,} arrays, {self.plan.nbytes:,} bytes, "]
+        made = counted(len(self.plan.rows), "array"), counted(self.plan.nbytes, "byte")
+        lines = [f"{self.path}: {', '.join(made)}, "]
         lines[0] += f"{self.format}, verified" if not self.wrong else "not written"
         if self.resumed:
-            lines.append(f"{self.resumed:,} arrays had been finished before")
+            lines.append(f"{counted(self.resumed, 'array')} finished before")
         if self.plan.untouched and self.plan.rules:
             lines.append(f"untouched by any rule: {_path.shorten(self.plan.untouched)}")
         if self.plan.dropped:
@@ -118,7 +122,7 @@ def convert_file(
     if place.exists() and not _isdone(work, key):
         raise CheckpointError(f"{place} exists already; remove it, or use another path")
     with locked(work, place):
-        staged = Staged(work, dict.fromkeys(x for x in found.values() if not iskey(x)))
+        staged = Journal(work, dict.fromkeys(x for x in found.values() if not iskey(x)))
         staged.resume(key)
         resumed, wrong = len(staged.checksums), {}
         if not place.exists():
@@ -151,7 +155,7 @@ def _local(target: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(target))
 
 
-def _stage(staged: Staged, shown: bool) -> None:
+def _stage(staged: Journal, shown: bool) -> None:
     """Compute the arrays that are not finished yet, one after another."""
     done = sum(staged.arrays[n].nbytes for n in staged.checksums)
     missing = staged.missing()
@@ -172,7 +176,8 @@ def _key(opened: Checkpoint, found: Migrated) -> str:
 def _files(path: Path) -> list[tuple[str, int, int]]:
     """Return the files of a checkpoint, with their sizes and when they were changed."""
     others = list(path.rglob("*")) if path.is_dir() else []
-    others += path.parent.glob("*.safetensors") if path.suffix == ".json" else []  # shards
+    for end in ENDINGS if path.name.endswith(INDEX) else ():
+        others += path.parent.glob(f"*{end}")
     files = {x: x.stat() for x in (path, *sorted(others)) if x.is_file()}
     return [(str(x), stat.st_size, stat.st_mtime_ns) for x, stat in files.items()]
 

@@ -8,37 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import shutil
 import sys
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
-
-import jax
-import numpy as np
+from typing import Any
 
 from .._errors import CheckpointError
 from .._lazy import LazyArray
-from ._blocks import Array
-
-PIECE: Final = 2**24  # bytes that are computed, written or checked at a time
-_ALIGN: Final = 4096  # bytes: where a file can be mapped into memory
+from ..checkpoint._staged import PIECE, Array, Staged
 
 
-class Staged:
-    """Finished arrays by number, in one file, and what is known of those to come."""
+class Journal(Staged):
+    """Staged arrays, and a list of those that are finished, which outlives the process.
+
+    Nothing is forced to disk: what a machine that went down has lost has another checksum.
+    """
 
     def __init__(self, directory: Path, arrays: Iterable[LazyArray]) -> None:
-        self.arrays = list(arrays)
-        self.data = directory / "data"
+        super().__init__(directory / "data", arrays)
         self.journal = directory / "journal"
-        sizes = [-(-max(x.nbytes, 1) // _ALIGN) * _ALIGN for x in self.arrays]
-        self.starts = list(accumulate(sizes, initial=0))
-        self.checksums: dict[int, int] = {}
 
     def resume(self, key: str) -> None:
         """Find what an earlier process has finished; begin anew where it made something else."""
@@ -51,9 +42,7 @@ class Staged:
         with self.journal.open("w") as file:
             file.write(json.dumps({"key": key}) + "\n")
             file.writelines(_line(n, crc32) for n, crc32 in self.checksums.items())
-            _flush(file)
-        with self.data.open("ab") as file:
-            file.truncate(self.starts[-1])
+        self.allocate()
 
     def missing(self) -> list[int]:
         """Return the numbers of the arrays that are still to be written."""
@@ -61,44 +50,9 @@ class Staged:
 
     def write(self, number: int, pieces: Iterable[Array]) -> None:
         """Write an array, and note that it is finished."""
-        crc32 = 0
-        with self.data.open("r+b") as file:
-            file.seek(self.starts[number])
-            for piece in pieces:
-                data = piece.reshape(-1).view(np.uint8).data if piece.size else b""
-                crc32 = zlib.crc32(data, crc32)
-                file.write(data)
-            _flush(file)
+        super().write(number, pieces)
         with self.journal.open("a") as file:
-            file.write(_line(number, crc32))
-            _flush(file)
-        self.checksums[number] = crc32
-
-    def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
-        """Return arrays by number, each in memory of its own."""
-        return {number: self._read(number) for number in wanted}  # type: ignore[arg-type]
-
-    def lazy(self) -> list[LazyArray]:
-        """Return the arrays, to be read from here."""
-        return [LazyArray(self, n, x.shape, x.dtype) for n, x in enumerate(self.arrays)]
-
-    def mapped(self) -> tuple[list[Any], mmap.mmap]:
-        """Return the arrays, as JAX has them, in the memory that their file is mapped to."""
-        with self.data.open("rb") as file:
-            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        whole, cpu = np.frombuffer(memory, np.uint8), jax.devices("cpu")[0]
-        found: list[Any] = []
-        with jax.enable_x64(True):  # or JAX would have int64 as int32
-            for start, x in zip(self.starts, self.arrays, strict=False):
-                view = whole[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
-                found.append(jax.device_put(view, cpu, may_alias=True))
-        return found, memory
-
-    def _read(self, number: int) -> Array:
-        x = self.arrays[number]
-        flat = np.fromfile(self.data, np.uint8, x.nbytes, offset=self.starts[number])
-        found: Array = flat.view(x.dtype).reshape(x.shape)
-        return found
+            file.write(_line(number, self.checksums[number]))
 
     def _checksum(self, number: int) -> int:
         crc32, left = 0, self.arrays[number].nbytes
@@ -152,8 +106,3 @@ def _lines(file: Path) -> Iterator[Any]:
 
 def _line(number: int, crc32: int) -> str:
     return json.dumps({"number": number, "crc32": crc32}) + "\n"
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,16 +14,16 @@ import jax.numpy as jnp
 
 from .. import _path
 from .._errors import ArgumentError, CheckpointError, RuleError
-from .._lazy import LazyArray
+from .._lazy import LazyArray, read_all
 from .._leaves import describe
 from .._walk import walk
-from ..checkpoint import _orbax, _write, save, save_as
+from ..checkpoint import _write, save, save_as
+from ..checkpoint._arrays import batches, together
 from ..checkpoint._checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint._checksum import checksum
 from ..checkpoint._progress import progress as bar
+from ..checkpoint._staged import Staged
 from ._apply import Migrated
-from ._derived import pieces
-from ._memory import unmapped
-from ._staged import PIECE, Staged
 
 FORMATS: Final = ("orbax", "safetensors", "npz")
 
@@ -45,15 +44,15 @@ def iskey(x: LazyArray) -> bool:
 
 def check_paths(found: Migrated, format: str) -> None:
     """Refuse what cannot be in one tree, or in a format."""
-    for path, x in found.items():
+    for path in found:
         for above in _path.above(path) if format == "orbax" else ():
-            if above in found:
+            if above in found and above != path:
                 raise RuleError(
                     f"{_path.show(above)} is an array, and {path} is below it: they cannot be in "
                     "one tree; rename one of them"
                 )
-        if format != "orbax":
-            _write.check_dtype(path, x, _write.DTYPES[format], format)
+    if format != "orbax":
+        _write.check(format, found)
 
 
 def left_out(opened: Checkpoint, found: Migrated, format: str) -> tuple[str, ...]:
@@ -67,17 +66,14 @@ def write(
     new: Path, opened: Checkpoint, found: Migrated, staged: Staged, format: str, shown: bool
 ) -> None:
     """Write staged arrays as a checkpoint."""
+    lazy = dict(zip(staged.arrays, staged.lazy(), strict=True))
+    arrays = {path: lazy.get(x, x) for path, x in found.items()}  # keys are not staged
+    metadata = _metadata(opened, format)
     if format != "orbax":
-        arrays = dict(zip(staged.arrays, staged.lazy(), strict=True))
-        tree = {path: arrays[x] for path, x in found.items()}
-        save_as(new, tree, format=format, metadata=_metadata(opened, format))  # type: ignore[arg-type]
+        save_as(new, arrays, format=format, metadata=metadata)  # type: ignore[arg-type]
         return
-    mapped, memory = staged.mapped()
-    held = dict(zip(staged.arrays, mapped, strict=True))
-    largest = max((x.nbytes for x in staged.arrays), default=0)
-    values = {path: x.read() if iskey(x) else held[x] for path, x in found.items()}
-    with _orbax.bounded(largest), unmapped(memory):
-        save(new, _tree(opened, values), metadata=_metadata(opened, format), progress=shown)
+    tree = Checkpoint(str(new), "staged", _tree(opened, arrays), metadata, found.ties, staged)
+    save(new, tree, metadata=metadata, progress=shown)
 
 
 def wrong_in(new: Path, found: Migrated, staged: Staged, shown: bool) -> dict[str, str]:
@@ -86,32 +82,45 @@ def wrong_in(new: Path, found: Migrated, staged: Staged, shown: bool) -> dict[st
         written = open_checkpoint(new, shown=False)
     except CheckpointError as error:
         return {"": str(error)}
-    checksums = {x: staged.checksums.get(n) for n, x in enumerate(staged.arrays)}
-    wrong: dict[str, str] = {}
+    wrong = {path: text for path, x in found.items() if (text := _differs(written.get(path), x))}
+    checksums = {x: staged.checksums[n] for n, x in enumerate(staged.arrays)}
+    paths: dict[LazyArray, list[str]] = {}
+    for path, x in found.items():
+        if path not in wrong and x in checksums:  # keys have none
+            paths.setdefault(written[path], []).append(path)
     done = 0
-    with bar("verifying", sum(x.nbytes for x in found.values()), shown=shown) as advance:
-        for path, x in found.items():
-            reason = _wrong(written.get(path), x, checksums.get(x))
-            wrong |= {path: reason} if reason else {}
-            advance(done := done + x.nbytes)
+    with bar("verifying", sum(x.nbytes for x in paths), shown=shown) as advance:
+        for batch in batches(paths, together(paths)):
+            for x, crc32 in _checksums(batch).items():
+                others = {path: crc32 for path in paths[x] if crc32 != checksums[found[path]]}
+                wrong |= {path: _MADE if isinstance(y, int) else y for path, y in others.items()}
+            advance(done := done + sum(x.nbytes for x in batch))
     extra = written.keys() - found.keys()
     return wrong | dict.fromkeys(sorted(extra), "expected nothing, found an array")
 
 
-def _wrong(written: LazyArray | None, x: LazyArray, checksum: int | None) -> str | None:
-    if written is None or describe(written) != describe(x):
-        return (
-            f"expected {describe(x)}, found {'nothing' if written is None else describe(written)}"
-        )
-    if checksum is None:  # keys
+_MADE = "expected the numbers that were made, found others"
+
+
+def _differs(written: LazyArray | None, x: LazyArray) -> str | None:
+    if written is not None and describe(written) == describe(x):
         return None
-    crc32 = 0
+    return f"expected {describe(x)}, found {'nothing' if written is None else describe(written)}"
+
+
+def _checksums(batch: list[LazyArray]) -> dict[LazyArray, Any]:
+    """Return the checksum of each array, or text that says why it cannot be read."""
     try:
-        for piece in next(pieces([written], PIECE)):
-            crc32 = zlib.crc32(piece.reshape(-1).view("u1").data if piece.size else b"", crc32)
+        return {x: checksum(array) for x, array in read_all((x, None) for x in batch).items()}
+    except CheckpointError:
+        return {x: _checksum(x) for x in batch}
+
+
+def _checksum(x: LazyArray) -> Any:
+    try:
+        return checksum(x.read())
     except CheckpointError as error:
         return str(error)
-    return None if crc32 == checksum else "expected the numbers that were made, found others"
 
 
 def _metadata(opened: Checkpoint, format: str) -> dict[str, Any] | None:

@@ -42,6 +42,7 @@ class Recipe(NamedTuple):
     form: Form
     options: Read = lambda _: {}
     settings: Read = lambda _: {}
+    accepts: Callable[[Any], bool] = lambda _: True  # whether a node of the type is of the kind
 
 
 class Layout(NamedTuple):
@@ -91,7 +92,7 @@ def recognise(node: Any, layouts: tuple[Layout, ...], path: str = "") -> Layer |
     for cls in type(node).__mro__[:-1]:
         for layout in layouts:
             for (module, name), recipe in layout.types.items():
-                if loaded(module, name) is cls:
+                if loaded(module, name) is cls and recipe.accepts(node):
                     options, settings = recipe.options(node), recipe.settings(node)
                     called = type(node).__name__, path
                     return Layer(recipe.kind, layout, recipe.form, *called, options, settings)

@@ -97,6 +97,10 @@ def _transposed(node: Any) -> dict[str, Any]:
     return transposed_window(size, pads, stride=node.stride, dilation=dilation)
 
 
+def _instance(node: Any) -> dict[str, Any]:
+    return {"epsilon": node.eps, "groups": node.num_features}
+
+
 def _batch(node: Any) -> dict[str, Any]:
     momentum = node.momentum
     return {"epsilon": node.eps, "momentum": None if momentum is None else 1 - momentum}
@@ -119,6 +123,10 @@ _RECIPES = {
     ),
     "LayerNorm": _kind("layer_norm", settings=_EPSILON),
     "GroupNorm": _kind("group_norm", settings=fields(epsilon="eps", groups="num_groups")),
+    **dict.fromkeys(
+        ("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"),
+        _kind("instance_norm", settings=_instance),
+    ),
     "RMSNorm": _kind("rms_norm", settings=_EPSILON),
     "Embedding": _kind("embedding"),
     "PReLU": _kind("prelu"),

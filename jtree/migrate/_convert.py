@@ -13,14 +13,13 @@ from .._state import load_into
 from .._walk import walk
 from ._apply import apply
 from ._arrays import source_of
-from ._flattened import Flattened
 from ._layouts import MODULES, layout_of
 from ._linen import Linen, model_of_linen
 from ._model import Model, model_of
 from ._names import Rename
 from ._report import Report
 from ._rule import Rule
-from ._work import Work
+from ._work import Told, Work
 
 NEAR = 20  # missing arrays for which near names are looked for
 logger = logging.getLogger("jtree")
@@ -57,7 +56,8 @@ def convert(
       rename: names of layers, from the source's to the model's: a dict such as
         `{"transformer.h": "blocks"}`, where `*` stands for one step, a function of the name of an
         array in the source, or rules. The names of arrays below a layer stay the source's.
-      rules: rules for the source, applied before all else, and `migrate.flattened`.
+      rules: rules for the source, applied before all else, and what is said of the model's layers:
+        `migrate.flattened`, `migrate.unflattened`, `migrate.neutral`.
 
     Returns:
       The model, with its own dtypes, devices and shardings (for linen, the variables), and a
@@ -81,8 +81,8 @@ def convert(
     names: Any = rename
     if isinstance(rename, list | tuple):
         given, names = [*given, *rename], None
-    flattened = [rule for rule in given if isinstance(rule, Flattened)]
-    others = [rule for rule in given if not isinstance(rule, Flattened)]
+    told = [rule for rule in given if isinstance(rule, Told)]
+    others = [rule for rule in given if not isinstance(rule, Told)]
     found = source_of(
         source,
         layout_of(layout),
@@ -90,7 +90,7 @@ def convert(
         lambda arrays: apply(others, arrays) if others else arrays,
     )
     target = _destination(model)
-    work = Work(target, found, flattened)
+    work = Work(target, found, told)
     work.run()
     loaded, report = _load(target, work), work.report()
     for warning in report.warnings:
@@ -121,14 +121,14 @@ def _load(target: Model, work: Work) -> Any:
 
     walked = walk(target.tree)
     compared = compare(walked, walk(work.values), where=where if wanted else None).diff
+    mismatches = [x for x in compared.mismatches if x.path not in work.refused]
     unused = work.unused()
-    prefix = _prefix([work.tried.get(x.path, "") for x in compared.mismatches], unused)
+    prefix = _prefix([work.tried.get(x.path, "") for x in mismatches], unused)
     problems = work.problems + [
-        _explained(x, work, unused if n < NEAR else [], prefix)
-        for n, x in enumerate(compared.mismatches)
+        _explained(x, work, unused if n < NEAR else [], prefix) for n, x in enumerate(mismatches)
     ]
     if problems:
-        diff = Diff(tuple(sorted(problems, key=lambda x: (x.path, x.sort))), compared.config)
+        diff = Diff(tuple(sorted(problems, key=work.order)), compared.config)
         raise LoadError(f"nothing was loaded: {diff.message()}", diff)
     return load_into(target.tree, work.values, where=where)
 
@@ -149,7 +149,7 @@ def _explained(x: Mismatch, work: Work, unused: list[str], prefix: str | None) -
     tried = work.tried.get(x.path)
     if x.sort != "missing" or tried is None:
         return x
-    near = did_you_mean(tried, unused)
+    near = did_you_mean(tried, unused) + work.advice(x.path)
     if prefix is not None and f"{prefix}{tried}" in unused:
         near = f"; {prefix}{tried} is there: add {prefix[:-1]!r}: '' to rename"
     text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{near}"

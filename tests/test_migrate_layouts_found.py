@@ -93,16 +93,18 @@ def test_stacks_that_may_be_numbered_in_two_ways_are_refused() -> None:
     assert str(caught.value) == (
         "nothing was loaded: 2 mismatches\n"
         "  stages/0: expected one way to number it in the source, found stages.0.0 to stages.1.0 "
-        "or stages.0.0 to stages.0.1; say which with migrate.stack in the rules\n"
+        "or stages.0.0 to stages.0.1; say which with rules such as "
+        "migrate.stack('stages.0.#.*', 'stages.0.*')\n"
         "  stages/1: expected one way to number it in the source, found stages.0.1 to stages.1.1 "
-        "or stages.1.0 to stages.1.1; say which with migrate.stack in the rules"
+        "or stages.1.0 to stages.1.1; say which with rules such as "
+        "migrate.stack('stages.1.#.*', 'stages.1.*')"
     )
-    rules = [migrate.stack(f"stages.*.#.{x}", f"stages.*.{x}") for x in ("weight", "bias")]
+    rules = [migrate.stack(f"stages.{n}.#.*", f"stages.{n}.*") for n in range(2)]
     found, _ = migrate.convert(model, source, rules=rules)
     expected = [source[f"stages.1.{j}.weight"].T for j in range(2)]
     np.testing.assert_array_equal(found.stages[1].kernel[...], expected)
     rows = nnx.List([nnx.List([linear(), linear()]) for _ in range(2)])
-    message = "found layer 1 of stages/0 or layer 0 of stages/1; say which with migrate.unstack"
+    message = "found layer 1 of stages/0 or layer 0 of stages/1; say which with rules such as "
     with pytest.raises(LoadError, match=message):
         migrate.convert(Holder(stages=rows), found, layout="nnx")
     rule = migrate.unstack("stages/*/*", "stages/*/#/*")

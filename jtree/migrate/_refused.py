@@ -17,21 +17,30 @@ from ._roles import ONES, Roles
 def ambiguous(path: str, ways: Sequence[Sequence[Spot]], separator: str) -> Mismatch:
     """Refuse a layer whose number may be at several steps of its name."""
     names = [[separator.join(spot.prefix) for spot in way] for way in ways]
+    rest = f"{separator}{'*' if separator == '.' else '**'}"
     instack = ways[0][0].place is not None
     if instack:
         found = [
             f"layer {way[0].place} of {name[0]}" for way, name in zip(ways, names, strict=True)
         ]
+        rule = f"unstack('{names[-1][0]}{rest}', '{names[-1][0]}{separator}#{rest}')"
     else:
         found = [f"{name[0]} to {name[-1]}" for name in names]
-    rule = "unstack" if instack else "stack"
+        first, second = (spot.prefix for spot in ways[-1][:2])
+        above = separator.join(first[: _differ(first, second)])
+        rule = f"stack('{above}{separator}#{rest}', '{above}{rest}')"
     return mismatch(
         path,
         "kind",
         "one way to number it in the source",
         " or ".join(found),
-        f"; say which with migrate.{rule} in the rules",
+        f"; say which with rules such as migrate.{rule}",
     )
+
+
+def _differ(first: Steps, second: Steps) -> int:
+    """Return the first step at which two names differ."""
+    return next(n for n, (x, y) in enumerate(zip(first, second, strict=True)) if x != y)
 
 
 def wrong_kind(own: Layer, layer: Layer) -> Mismatch:

@@ -102,13 +102,14 @@ def _with_names(form: Form, layer: Layer) -> Form:
         if len(steps := inner(part)) == 2 and len(part.roles) == 1
         for role in part.roles
     }
-    parts = {part.name: part for part in form}
+    known = {part.name for part in form}
+    more = []
     for part in form:
         alone = len(part.roles) == 1 and len(inner(part)) == 2
         if alone and part.roles[0] in names:
             name = f"{names[part.roles[0]]}/{inner(part)[1]}"
-            parts.setdefault(name, part._replace(name=name))
-    return tuple(parts.values())
+            more += [part._replace(name=name)] if name not in known else []
+    return (*form, *more)
 
 
 def names_in(source: Layout, kind: str, names: Sequence[Steps]) -> list[Steps]:

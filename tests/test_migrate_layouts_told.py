@@ -180,6 +180,25 @@ def test_a_module_with_an_array_of_its_own_says_nothing_of_renamed_layers() -> N
     assert not report.settings
 
 
+def test_what_changes_outputs_without_being_a_weight_of_the_layer() -> None:
+    """A token of zeros is attended to; rows of an embedding may be shortened when looked up."""
+    attention = torch.nn.MultiheadAttention(4, 2, add_bias_kv=True)
+    torch.nn.init.zeros_(attention.bias_k)
+    model = nnx.MultiHeadAttention(2, 4, decode=False, rngs=nnx.Rngs(0))
+    with pytest.raises(LoadError, match=r"expected no bias k in MultiHead.*4\], in bias_k; give"):
+        migrate.convert(model, attention)
+    table = nnx.Embed(5, 4, rngs=nnx.Rngs(0))
+    _, report = migrate.convert(table, torch.nn.Embedding(5, 4, max_norm=0.5))
+    assert [x.text for x in report.settings] == [
+        "(root): max_norm=False in the model, 0.5 in the source"
+    ]
+    _, report = migrate.convert(table, torch.nn.Embedding(5, 4))
+    assert not report.settings
+    conv = nnx.Conv(2, 2, (1, 1), strides=2, padding="SAME", rngs=nnx.Rngs(0))
+    _, report = migrate.convert(conv, torch.nn.Conv2d(2, 2, 1, stride=2))
+    assert not report.settings  # a window of one pads nothing
+
+
 def test_instance_norm_as_itself_and_as_group_norm() -> None:
     layer, x = torch.nn.InstanceNorm2d(4, affine=True, eps=1e-3), normal(2, 4, 5, 6)
     torch.nn.init.normal_(layer.weight)

@@ -61,6 +61,8 @@ LAYERS = [
         "migrate._suspicious",
         "migrate._left",
         "migrate._refused",
+        "migrate._told",
+        "migrate._findings",
         "migrate._work",
     ),
     *("migrate._convert", "migrate"),

@@ -19,7 +19,8 @@ from ._model import Model, model_of
 from ._names import Rename
 from ._report import Report
 from ._rule import Rule
-from ._work import Told, Work
+from ._told import Rules
+from ._work import Work
 
 NEAR = 20  # missing arrays for which near names are looked for
 logger = logging.getLogger("jtree")
@@ -81,8 +82,8 @@ def convert(
     names: Any = rename
     if isinstance(rename, list | tuple):
         given, names = [*given, *rename], None
-    told = [rule for rule in given if isinstance(rule, Told)]
-    others = [rule for rule in given if not isinstance(rule, Told)]
+    told = [rule for rule in given if isinstance(rule, Rules)]
+    others = [rule for rule in given if not isinstance(rule, Rules)]
     found = source_of(
         source,
         layout_of(layout),
@@ -114,7 +115,7 @@ def _destination(model: Any) -> Model:
 
 def _load(target: Model, work: Work) -> Any:
     """Return the model with the numbers that were found, or refuse with all that is wrong."""
-    wanted = {*target.places.values(), *work.values} - set(work.kept)
+    wanted = {*target.places.values(), *work.values} - set(work.done.kept)
 
     def where(path: str, _: Any) -> bool:
         return path in wanted
@@ -125,10 +126,10 @@ def _load(target: Model, work: Work) -> Any:
     unused = work.unused()
     prefix = _prefix([work.tried.get(x.path, "") for x in mismatches], unused)
     problems = work.problems + [
-        _explained(x, work, unused if n < NEAR else [], prefix) for n, x in enumerate(mismatches)
+        _explained(x, work, unused, prefix, n < NEAR) for n, x in enumerate(mismatches)
     ]
     if problems:
-        diff = Diff(tuple(sorted(problems, key=work.order)), compared.config)
+        diff = Diff(work.sorted(problems), compared.config)
         raise LoadError(f"nothing was loaded: {diff.message()}", diff)
     return load_into(target.tree, work.values, where=where)
 
@@ -144,13 +145,16 @@ def _prefix(tried: Sequence[str], unused: Iterable[str]) -> str | None:
     return None
 
 
-def _explained(x: Mismatch, work: Work, unused: list[str], prefix: str | None) -> Mismatch:
+def _explained(
+    x: Mismatch, work: Work, unused: list[str], prefix: str | None, near: bool
+) -> Mismatch:
     """Say of a missing array what it was looked for as."""
     tried = work.tried.get(x.path)
     if x.sort != "missing" or tried is None:
         return x
-    near = did_you_mean(tried, unused) + work.advice(x.path)
+    what = did_you_mean(tried, unused) if near else ""
+    what += work.advice(x.path, left=bool(unused))
     if prefix is not None and f"{prefix}{tried}" in unused:
-        near = f"; {prefix}{tried} is there: add {prefix[:-1]!r}: '' to rename"
-    text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{near}"
+        what = f"; {prefix}{tried} is there: add {prefix[:-1]!r}: '' to rename"
+    text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{what}"
     return x._replace(text=text)

@@ -114,6 +114,11 @@ def fields(**names: str) -> Read:
     return lambda node: {ours: getattr(node, theirs, None) for ours, theirs in names.items()}
 
 
+def unbounded(_: Any) -> dict[str, Any]:
+    """Return the settings of embeddings whose rows may be of any length, as outside of PyTorch."""
+    return {"max_norm": False}
+
+
 def per_axis(x: Any, dims: int) -> tuple[int, ...]:
     """Return one number for each axis of a window."""
     if x is None:
@@ -170,7 +175,7 @@ def _pads(padding: Any, size: Any, dilation: tuple[int, ...], strided: bool) -> 
     """Return a pair for each axis, unless it depends on the input."""
     if isinstance(padding, str):
         name = padding.upper()
-        if name == "VALID":
+        if name == "VALID" or (name in ("SAME", "CAUSAL") and all(n == 1 for n in size)):
             return ((0, 0),) * len(size)
         if name != "SAME" or strided:
             return name

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._layer import Form, Layout, Part, Recipe, Steps, fields, transposed_window, window
+from ._layer import (
+    Form,
+    Layout,
+    Part,
+    Recipe,
+    Steps,
+    fields,
+    transposed_window,
+    unbounded,
+    window,
+)
 from ._turns import CONV, EINSUM, MATRIX, TRANSPOSED_LAX, VECTOR, flat, same
 
 _AFFINE: Form = (Part("scale", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
@@ -178,7 +188,7 @@ def _recipes(forms: dict[str, Form]) -> dict[str, Recipe]:
         "GroupNorm": Recipe("group_norm", forms["group_norm"], settings=_grouped),
         "InstanceNorm": Recipe("instance_norm", forms["instance_norm"], settings=_EPSILON),
         "RMSNorm": Recipe("rms_norm", forms["rms_norm"], _rank, _EPSILON),
-        "Embed": Recipe("embedding", forms["embedding"]),
+        "Embed": Recipe("embedding", forms["embedding"], settings=unbounded),
         "PReLU": Recipe("prelu", forms["prelu"]),
         "LSTMCell": Recipe("lstm", forms["lstm"]),
         "OptimizedLSTMCell": Recipe("lstm", forms["lstm"]),

@@ -128,7 +128,7 @@ _RECIPES = {
         _kind("instance_norm", settings=_instance),
     ),
     "RMSNorm": _kind("rms_norm", settings=_EPSILON),
-    "Embedding": _kind("embedding"),
+    "Embedding": _kind("embedding", settings=lambda node: {"max_norm": node.max_norm or False}),
     "PReLU": _kind("prelu"),
     **dict.fromkeys(("LSTM", "LSTMCell"), _kind("lstm")),
     **dict.fromkeys(("GRU", "GRUCell"), _kind("gru")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .. import _path
@@ -82,9 +82,3 @@ def advice(path: str, part: Part) -> str:
             f"migrate.neutral({path!r}) to the rules"
         )
     return f"; for {word(number)} add migrate.neutral({path!r}) to the rules"
-
-
-def unused(rules: Sequence[Neutral], used: Iterable[str]) -> list[str]:
-    """Return the globs that nothing was filled for."""
-    found = set(used)
-    return [glob for rule in rules for glob in rule.where if glob not in found]

@@ -11,7 +11,7 @@ from ._find import Spot, doubled
 from ._flattened import Flattened
 from ._layer import Form, Layer, Steps
 from ._left import mismatch
-from ._roles import ONES, Roles
+from ._roles import ONES, TOKENS, Roles
 
 
 def ambiguous(path: str, ways: Sequence[Sequence[Spot]], separator: str) -> Mismatch:
@@ -64,8 +64,9 @@ def twice(path: str, form: Form, held: Mapping[Steps, str]) -> Iterator[Mismatch
 def unplaced(layer: Layer, role: str, x: Any, names: Iterable[str]) -> Mismatch:
     """Refuse numbers that a layer has no place for."""
     number = "one" if role in ONES else "zero"
+    why = "" if role in TOKENS else f" not all {number},"
     what = f"no {role.replace('_', ' ')} in {layer.type}"
-    found = f"{describe(x)}, not all {number}, in {' and '.join(names)}"
+    found = f"{describe(x)},{why} in {' and '.join(names)}"
     advice = _ADVICE.get(role, "give the layer this parameter, or drop it with a rule")
     return mismatch(layer.name, "kind", what, found, f"; {advice}")
 

@@ -11,7 +11,13 @@ from ._layer import Layer, Layout
 from ._report import Setting, short
 
 # What layers have mostly, which is not worth a note, and what the shapes of kernels tell.
-_USUAL = {("strides", 1), ("dilation", 1), ("padding", 0), ("zero_attention", False)}
+_USUAL = {
+    ("strides", 1),
+    ("dilation", 1),
+    ("padding", 0),
+    ("zero_attention", False),
+    ("max_norm", False),
+}
 _IN_WEIGHTS = (("conv", "groups"),)
 
 

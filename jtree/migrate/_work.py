@@ -11,25 +11,20 @@ from .._diff import Mismatch
 from .._walk import walk
 from ._arrays import Source
 from ._find import Spot, find, form_in, names_in
-from ._flattened import Flattened
+from ._findings import Findings
 from ._layer import Form, Layer, Part, Steps
-from ._left import left_over, mismatch
+from ._left import left_over
 from ._model import Model
-from ._names import steps
-from ._neutral import Neutral, advice, allowed, neutral_number, unused, word
-from ._refused import ambiguous, no_image, twice, unplaced, wrong_kind
-from ._report import Converted, Report, Setting
+from ._neutral import advice, word
+from ._refused import ambiguous, twice, unplaced, wrong_kind
+from ._report import Report
 from ._roles import Roles, inner, read, unheld, write
-from ._settings import differing, untold
-from ._suspicious import Seen, suspicious
+from ._told import Rules, Told
 
 CONSTANTS: dict[str, Any] = {
     "counter": np.int32(2**30),
     "first": np.bool_(False),
 }  # Equinox's: enough batches
-
-
-Told = Flattened | Neutral
 
 
 class Target(NamedTuple):
@@ -52,17 +47,15 @@ class Work:
     Attributes:
       values: the new numbers, by the paths of slots.
       tried: what a slot was looked for as, by its path.
-      kept: slots that stay as they are.
       refused: slots of which it is said already why there is nothing for them.
       problems: what is wrong, apart from what `compare` finds in the values.
     """
 
-    def __init__(self, model: Model, source: Source, rules: Sequence[Told]) -> None:
+    def __init__(self, model: Model, source: Source, rules: Sequence[Rules]) -> None:
         self.model = model
         self.source = source
-        images = [rule for rule in rules if isinstance(rule, Flattened)]
-        self.images = [(steps(rule.path, source.layout), rule) for rule in images]
-        self.neutral = [rule for rule in rules if isinstance(rule, Neutral)]
+        self.told = Told(rules, source.layout)
+        self.done = Findings(source)
         self.known = {
             name
             for places in (model.layers, (place[:-1] for place in model.places))
@@ -72,19 +65,9 @@ class Work:
         self.slots = {slot.path: slot.value for slot in walk(model.tree).slots}
         self.values: dict[str, Any] = {}
         self.tried: dict[str, str] = {}
-        self.kept: list[str] = []
         self.problems: list[Mismatch] = []
         self.used: dict[Steps, set[int | None]] = {}
-        self.ignored: dict[str, str] = {}
-        self.layers: list[Converted] = []
-        self.copied: dict[str, str] = {}
-        self.settings: list[Setting] = []
-        self.tables: list[Steps] = []
-        self.seen = Seen()
         self.stacks: dict[Steps, Any] = {}
-        self.told: set[tuple[Steps, int]] = set()
-        self.used_rules: set[Told | str] = set()
-        self.notes: dict[Steps, dict[str, None]] = {}
         self.refused: set[str] = set()
         self.fillable: dict[str, tuple[Part, bool]] = {}
 
@@ -101,10 +84,9 @@ class Work:
                 groups.setdefault(layer, {})[place] = path
         for place, slots in groups.items():
             self._layer(self._target(place, slots))
-        ignored, problems = left_over(self.source, self.used, self.tables)
-        self.ignored |= ignored
-        self.problems += problems
-        self._check_rules()
+        ignored, problems = left_over(self.source, self.used, self.done.tables)
+        self.done.ignored |= ignored
+        self.problems += [*problems, *self.told.problems, *self.told.unneeded()]
 
     def _part(self, layer: Steps | None, place: Steps) -> Part | None:
         if layer is None:
@@ -142,7 +124,7 @@ class Work:
         for path in target.parts:
             blocks = [found[path] for found in done if path in found]
             if blocks and len(blocks) == len(spots):
-                self.values[path] = blocks[0] if target.number is None else _stack(blocks)
+                self.values[path] = blocks[0] if target.number is None else np.stack(blocks)
         short = [
             spot for spot, found in zip(spots, done, strict=True) if len(found) < len(target.parts)
         ]
@@ -150,7 +132,7 @@ class Work:
             self._note_tried(target, form, short[0].prefix)
         self._fill(target, found=bool(spots))
         if spots or any(path in self.values for path in target.parts):
-            self._report(target, form, spots, own)
+            self.done.add(target.layer, form, spots, own, target.number)
 
     def _find(
         self, path: str, names: Sequence[Steps], below: Sequence[Steps], number: int | None
@@ -177,15 +159,14 @@ class Work:
     def _fill(self, target: Target, *, found: bool) -> None:
         """Take neutral numbers for what the source has not, where a rule allows it."""
         for path, part in target.parts.items():
-            number, globs = neutral_number(part), allowed(self.neutral, path)
-            if path in self.values or number is None:
+            if path in self.values:
                 continue
-            if not globs:
+            number, slot = self.told.number(path, part), self.slots[path]
+            if number is None:
                 self.fillable[path] = (part, found)
-                continue
-            self.used_rules |= set(globs)
-            self.values[path] = np.full(self.slots[path].shape, number, self.slots[path].dtype)
-            self._note(target, f"{part.name}: {word(number)}, by migrate.neutral")
+            else:
+                self.values[path] = np.full(slot.shape, number, slot.dtype)
+                self.done.note(target.layer, f"{part.name}: {word(number)}, by migrate.neutral")
 
     def _one(
         self, target: Target, form: Form, spot: Spot, own: Layer | None
@@ -200,16 +181,15 @@ class Work:
         self._check_doubled(target, form, spot)
         roles = read(form, lambda name: self._fetch(spot, name, ranks.get(name)), options)
         self._ignore(form, spot)
-        roles = self._flatten(target, spot, roles)
+        names = (*self.model.names(target.place), spot.prefix)
+        roles, notes = self.told.image(target.place, names, target.layer, roles)
+        for note in notes:
+            self.done.note(target.layer, note)
         held = {role for part in target.parts.values() for role in part.roles}
         if "mean" in roles:
             roles |= {name: x for name, x in CONSTANTS.items() if name in held}
         self._check_held(target, form, spot, roles, held)
-        first = self.source.layout.channels_first
-        differ = target.layer.layout.channels_first != first
-        self.seen.add(target.place, target.layer, roles, differ=differ)
-        if target.layer.kind == "embedding":
-            self.tables += [(*spot.prefix, *inner(part)) for part in form]
+        self.done.see(target.place, target.layer, roles, form, spot)
         found = {}
         for path, part in target.parts.items():
             shape = self.slots[path].shape[0 if target.number is None else 1 :]
@@ -239,22 +219,7 @@ class Work:
             entry = self.source.get((*spot.prefix, *inner(part)))
             if not part.roles and entry is not None:
                 self.used.setdefault(entry.place, set()).add(spot.place)
-                self.ignored[entry.name] = "counts batches"
-
-    def _flatten(self, target: Target, spot: Spot, roles: Roles) -> Roles:
-        """Permute the features of a layer that are a flattened image."""
-        for path, rule in self.images:
-            if path not in (*self.model.names(target.place), spot.prefix) or not roles:
-                continue
-            self.used_rules.add(rule)
-            self.told.add((target.place, rule.side))
-            if not rule.fits(target.layer.kind, roles):
-                self.problems.append(no_image(target.layer, rule, roles))
-            elif self.source.layout.channels_first != target.layer.layout.channels_first:
-                first = self.source.layout.channels_first
-                roles = rule.permuted(roles, channels_first=first)
-                self._note(target, rule.note)
-        return roles
+                self.done.ignored[entry.name] = "counts batches"
 
     def _check_doubled(self, target: Target, form: Form, spot: Spot) -> None:
         """Refuse a layer that is there twice, in two ways to store it."""
@@ -288,20 +253,13 @@ class Work:
         tried = (*(short or names[-1:])[0], place[-1])
         self.tried.setdefault(path, self.source.layout.separator.join(tried))
         if found and all(x is not None for x in found):
-            self.values[path] = found[0] if len(spots) == 1 and number is None else _stack(found)
+            self.values[path] = found[0] if len(spots) == 1 and number is None else np.stack(found)
             taken = [self.source.get((*spot.prefix, place[-1])) for spot in spots]
-            self.copied[path] = ", ".join(dict.fromkeys(entry.name for entry in taken if entry))
+            self.done.copied[path] = ", ".join(
+                dict.fromkeys(entry.name for entry in taken if entry)
+            )
         elif path in self.model.optional:
-            self.kept.append(path)
-
-    def _check_rules(self) -> None:
-        for _, rule in self.images:
-            if rule not in self.used_rules:
-                what = f"a dense layer for {type(rule).__name__.lower()}"
-                self._problem(rule.path, "missing", what, "none of that name")
-        for glob in unused(self.neutral, [x for x in self.used_rules if isinstance(x, str)]):
-            what = "a bias, a scale or a statistic that the source has not, for neutral"
-            self._problem(glob, "missing", what, "none")
+            self.done.kept.append(path)
 
     def _note_tried(self, target: Target, form: Form, prefix: Steps) -> None:
         for path, part in target.parts.items():
@@ -309,67 +267,29 @@ class Work:
             name = inner(near[0]) if near else ("nothing",)
             self.tried[path] = self.source.layout.separator.join((*prefix, *name))
 
-    def _problem(self, path: str, sort: str, expected: str, found: str, advice: str = "") -> None:
-        self.problems.append(mismatch(path, sort, expected, found, advice))
-
-    def order(self, problem: Mismatch) -> tuple[Steps, str]:
-        """Return a key that puts what a layer lacks beside what nothing takes of that name."""
+    def sorted(self, problems: Iterable[Mismatch]) -> tuple[Mismatch, ...]:
+        """Return problems with what a layer lacks beside what nothing takes of that name."""
         places = {path: place for place, path in self.model.places.items()}
         names = {entry.name: place for place, entry in self.source.entries.items()}
-        found = places if problem.sort == "missing" else names
-        return found.get(problem.path, tuple(problem.path.split("/"))), problem.sort
 
-    def advice(self, path: str) -> str:
-        """Return how to fill an array, where it is not its name that is wrong."""
+        def key(x: Mismatch) -> tuple[Steps, str]:
+            found = places if x.sort == "missing" else names
+            return found.get(x.path, tuple(x.path.split("/"))), x.sort
+
+        return tuple(sorted(problems, key=key))
+
+    def advice(self, path: str, *, left: bool) -> str:
+        """Return how to fill an array, if not its name is wrong: nothing of its layer is left."""
         part, found = self.fillable.get(path, (None, False))
-        return advice(path, part) if part and (found or not self.unused()) else ""
+        return advice(path, part) if part and (found or not left) else ""
 
     def unused(self) -> list[str]:
         """Return the names of the arrays that nothing has taken."""
         return [x.name for place, x in self.source.entries.items() if place not in self.used]
 
-    def _report(self, target: Target, form: Form, spots: list[Spot], own: Layer | None) -> None:
-        places = ((*spot.prefix, *inner(part)) for spot in spots for part in form if part.roles)
-        found = (entry.name for x in places if (entry := self.source.get(x)))
-        names = tuple(dict.fromkeys(found))
-        notes = [f"{target.number} layers stacked"] if target.number else []
-        notes += [f"layer {spots[0].place} of a stack"] if _instack(target, spots) else []
-        notes += self.notes.get(target.place, ())
-        untyped = own is None and untold(target.layer, self.source.layout)
-        notes += [untyped] if untyped else []
-        self.layers.append(Converted(target.path, target.layer.kind, names, tuple(notes)))
-        self.settings += differing(target.path, target.layer, own, self.source.layout)
-        kinds = {self.source.others[x.prefix] for x in spots if x.prefix in self.source.others}
-        for kind in sorted(kinds):
-            self.settings.append(Setting(target.path, "type", target.layer.type, kind, known=True))
-
-    def _note(self, target: Target, note: str) -> None:
-        self.notes.setdefault(target.place, {})[note] = None
-
     def report(self) -> Report:
         """Return what was done."""
-        orders = {x.layout.channels_first for x in self.model.layers.values()}
-        differ = orders != {self.source.layout.channels_first}
-        return Report(
-            layout=self.source.layout.name,
-            layers=tuple(self.layers),
-            copied=self.copied,
-            settings=tuple(self.settings),
-            warnings=(
-                *(suspicious(self.seen.kernels, self.told) if differ else ()),
-                *self.seen.warnings,
-            ),
-            ignored=self.ignored,
-            kept=tuple(self.kept),
-        )
-
-
-def _stack(blocks: Iterable[Any]) -> Any:
-    return np.stack(list(blocks))
-
-
-def _instack(target: Target, spots: list[Spot]) -> bool:
-    return target.number is None and bool(spots) and spots[0].place is not None
+        return self.done.report(self.model, self.told)
 
 
 def _alike(source: str, model: str) -> bool:

@@ -59,13 +59,15 @@ def matches(glob: str, path: str) -> bool:
     return glob == path or _compile(glob).fullmatch(path) is not None
 
 
-def captures(glob: str, path: str) -> tuple[str, ...] | None:
+def captures(glob: str, path: str, *, numbers: bool = False) -> tuple[str, ...] | None:
     """Return what each wildcard of a glob stands for in a path, or None where it does not match.
+
+    With `numbers`, `#` is a wildcard for a number.
 
     >>> captures("layers/*/**", "layers/0/attention/weight"), captures("a/*", "b")
     (('0', 'attention/weight'), None)
     """
-    found = _compile(glob).fullmatch(path)
+    found = _compile(glob, numbers=numbers).fullmatch(path)
     if found is None:
         return () if glob == path else None
     return tuple(x.strip(SEPARATOR) for x in found.groups())
@@ -138,7 +140,7 @@ def _globs(where: object) -> list[str]:
 
 
 @cache
-def _compile(glob: str) -> re.Pattern[str]:
+def _compile(glob: str, *, numbers: bool = False) -> re.Pattern[str]:
     """Translate a glob, step by step: each step brings the separator that stands before it.
 
     Each wildcard is a group of the regular expression.
@@ -152,7 +154,7 @@ def _compile(glob: str) -> re.Pattern[str]:
         elif step == "**":
             out += "((?:/[^/]*)*)"
         else:
-            out += separator + _step(step, glob)
+            out += separator + _step(step, glob, numbers)
         separator = "" if step == "**" and i == 0 else SEPARATOR
     try:
         return re.compile(out)
@@ -160,8 +162,9 @@ def _compile(glob: str) -> re.Pattern[str]:
         raise ArgumentError(f"{glob!r} is no glob: {error}") from error
 
 
-def _step(step: str, glob: str) -> str:
+def _step(step: str, glob: str, numbers: bool) -> str:
     """Translate one step of a glob into a regular expression."""
+    marks = {"*": "([^/]*)", "?": "([^/])"} | ({"#": "([0-9]+)"} if numbers else {})
     out, rest = "", step
     while rest:
         char, rest = rest[0], rest[1:]
@@ -172,5 +175,5 @@ def _step(step: str, glob: str) -> str:
             chars = re.escape(inside.removeprefix("!")).replace(r"\-", "-")
             out += f"([{'^' if inside.startswith('!') else ''}{chars}])"
         else:
-            out += {"*": "([^/]*)", "?": "([^/])"}.get(char) or re.escape(char)
+            out += marks.get(char) or re.escape(char)
     return out

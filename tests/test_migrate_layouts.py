@@ -441,7 +441,10 @@ def test_layouts_and_models_are_what_they_say() -> None:
 
 def test_a_layer_of_another_kind_is_refused() -> None:
     source = nnx.Embed(3, 3, rngs=nnx.Rngs(0))
-    with pytest.raises(jtree.LoadError, match=r"\(root\): expected a layer Embed, found Linear"):
+    with pytest.raises(
+        jtree.LoadError,
+        match=r"\(root\): expected a layer that Linear can hold, found Embed in the source",
+    ):
         migrate.convert(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), source, layout="nnx")
 
 

@@ -4,7 +4,7 @@ Places:    rename, drop, tie
 Axes:      transpose, permute, flip, reshape
 Numbers:   cast, scale, fill
 Several:   stack, unstack, split, merge
-By type:   convert, Report, linen, flattened, transposed_padding
+By type:   convert, Report, linen, flattened, unflattened, neutral, transposed_padding
 Applied:   apply, Migrated, plan, Plan, Rule
 Files:     read_rules, to_toml, convert_file, Converted
 """
@@ -20,7 +20,9 @@ from ._file import Converted as Converted
 from ._file import convert_file as convert_file
 from ._flattened import flattened as flattened
 from ._flattened import transposed_padding as transposed_padding
+from ._flattened import unflattened as unflattened
 from ._linen import linen as linen
+from ._neutral import neutral as neutral
 from ._numbers import cast as cast
 from ._numbers import fill as fill
 from ._numbers import scale as scale

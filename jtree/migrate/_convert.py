@@ -13,13 +13,13 @@ from .._state import load_into
 from .._walk import walk
 from ._apply import apply
 from ._arrays import source_of
-from ._flattened import Flattened
 from ._layouts import MODULES, layout_of
 from ._linen import Linen, model_of_linen
 from ._model import Model, model_of
 from ._names import Rename
 from ._report import Report
 from ._rule import Rule
+from ._told import Rules
 from ._work import Work
 
 NEAR = 20  # missing arrays for which near names are looked for
@@ -57,7 +57,8 @@ def convert(
       rename: names of layers, from the source's to the model's: a dict such as
         `{"transformer.h": "blocks"}`, where `*` stands for one step, a function of the name of an
         array in the source, or rules. The names of arrays below a layer stay the source's.
-      rules: rules for the source, applied before all else, and `migrate.flattened`.
+      rules: rules for the source, applied before all else, and what is said of the model's layers:
+        `migrate.flattened`, `migrate.unflattened`, `migrate.neutral`.
 
     Returns:
       The model, with its own dtypes, devices and shardings (for linen, the variables), and a
@@ -81,8 +82,8 @@ def convert(
     names: Any = rename
     if isinstance(rename, list | tuple):
         given, names = [*given, *rename], None
-    flattened = [rule for rule in given if isinstance(rule, Flattened)]
-    others = [rule for rule in given if not isinstance(rule, Flattened)]
+    told = [rule for rule in given if isinstance(rule, Rules)]
+    others = [rule for rule in given if not isinstance(rule, Rules)]
     found = source_of(
         source,
         layout_of(layout),
@@ -90,7 +91,7 @@ def convert(
         lambda arrays: apply(others, arrays) if others else arrays,
     )
     target = _destination(model)
-    work = Work(target, found, flattened)
+    work = Work(target, found, told)
     work.run()
     loaded, report = _load(target, work), work.report()
     for warning in report.warnings:
@@ -114,21 +115,21 @@ def _destination(model: Any) -> Model:
 
 def _load(target: Model, work: Work) -> Any:
     """Return the model with the numbers that were found, or refuse with all that is wrong."""
-    wanted = {*target.places.values(), *work.values} - set(work.kept)
+    wanted = {*target.places.values(), *work.values} - set(work.done.kept)
 
     def where(path: str, _: Any) -> bool:
         return path in wanted
 
     walked = walk(target.tree)
     compared = compare(walked, walk(work.values), where=where if wanted else None).diff
+    mismatches = [x for x in compared.mismatches if x.path not in work.refused]
     unused = work.unused()
-    prefix = _prefix([work.tried.get(x.path, "") for x in compared.mismatches], unused)
+    prefix = _prefix([work.tried.get(x.path, "") for x in mismatches], unused)
     problems = work.problems + [
-        _explained(x, work, unused if n < NEAR else [], prefix)
-        for n, x in enumerate(compared.mismatches)
+        _explained(x, work, unused, prefix, n < NEAR) for n, x in enumerate(mismatches)
     ]
     if problems:
-        diff = Diff(tuple(sorted(problems, key=lambda x: (x.path, x.sort))), compared.config)
+        diff = Diff(work.sorted(problems), compared.config)
         raise LoadError(f"nothing was loaded: {diff.message()}", diff)
     return load_into(target.tree, work.values, where=where)
 
@@ -144,13 +145,16 @@ def _prefix(tried: Sequence[str], unused: Iterable[str]) -> str | None:
     return None
 
 
-def _explained(x: Mismatch, work: Work, unused: list[str], prefix: str | None) -> Mismatch:
+def _explained(
+    x: Mismatch, work: Work, unused: list[str], prefix: str | None, near: bool
+) -> Mismatch:
     """Say of a missing array what it was looked for as."""
     tried = work.tried.get(x.path)
     if x.sort != "missing" or tried is None:
         return x
-    near = did_you_mean(tried, unused)
+    what = did_you_mean(tried, unused) if near else ""
+    what += work.advice(x.path, left=bool(unused))
     if prefix is not None and f"{prefix}{tried}" in unused:
-        near = f"; {prefix}{tried} is there: add {prefix[:-1]!r}: '' to rename"
-    text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{near}"
+        what = f"; {prefix}{tried} is there: add {prefix[:-1]!r}: '' to rename"
+    text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{what}"
     return x._replace(text=text)

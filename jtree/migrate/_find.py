@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
+from itertools import count, takewhile
 from typing import NamedTuple
 
 from ._layer import Form, Layer, Layout, Steps
+from ._roles import inner
 
 RECURRENT = ("lstm", "gru", "rnn")
 
@@ -18,41 +20,69 @@ class Spot(NamedTuple):
 
 
 def find(
-    entries: Container[Steps], names: Sequence[Steps], inner: Sequence[Steps], number: int | None
-) -> list[Spot]:
+    shapes: Mapping[Steps, tuple[int, ...]],
+    names: Sequence[Steps],
+    below: Sequence[Steps],
+    number: int | None,
+    layers: Container[Steps] = (),
+) -> list[list[Spot]]:
     """Return where a layer is, or as many layers as a stack of them has.
 
+    A stack's layers are numbered in the source at one of the steps of its name, and where two
+    numbers follow each other it is their counts and shapes that tell which one it is.
+
     Args:
-      entries: the arrays of the source.
+      shapes: of the arrays of the source.
       names: what the layer may be called there.
-      inner: its arrays, below it.
+      below: its arrays, below it.
       number: how many layers are stacked in the destination, or None.
+      layers: the names of all layers of the destination.
 
     Returns:
-      A spot for each layer; none where the source has none.
+      A spot for each layer. None at all where the source has none, and several ways where nothing
+      tells which one is meant.
 
     Example:
-      >>> source = {("h", "0", "w"), ("h", "1", "w")}
+      >>> source = {("h", "0", "w"): (2,), ("h", "1", "w"): (2,)}
       >>> find(source, [("h",)], [("w",)], 2)
-      [Spot(prefix=('h', '0'), place=None), Spot(prefix=('h', '1'), place=None)]
-      >>> find({("h", "w")}, [("h", "1")], [("w",)], None)
-      [Spot(prefix=('h',), place=1)]
+      [[Spot(prefix=('h', '0'), place=None), Spot(prefix=('h', '1'), place=None)]]
+      >>> find({("h", "w"): (2, 2)}, [("h", "1")], [("w",)], None)
+      [[Spot(prefix=('h',), place=1)]]
     """
 
-    def held(prefix: Steps) -> bool:
-        return any((*prefix, *x) in entries for x in inner)
+    def held(prefix: Steps) -> list[tuple[int, ...] | None]:
+        return [shapes.get((*prefix, *x)) for x in below]
+
+    def there(prefix: Steps) -> bool:
+        return any(shape is not None for shape in held(prefix))
 
     for name in names:
-        if held(name):
-            return [Spot(name)] if number is None else [Spot(name, n) for n in range(number)]
+        if there(name):
+            return [[Spot(name)] if number is None else [Spot(name, n) for n in range(number)]]
     for name in names:
-        for n in range(len(name) + 1):
-            head, tail = name[:n], name[n:]
-            if number is not None and held((*head, "0", *tail)):
-                return [Spot((*head, str(i), *tail)) for i in range(number)]
-            if number is None and head and head[-1].isdigit() and held((*head[:-1], *tail)):
-                return [Spot((*head[:-1], *tail), int(head[-1]))]
+        ways, exact = [], []
+        for head, tail in ((name[:n], name[n:]) for n in range(len(name) + 1)):
+            if number is not None and there((*head, "0", *tail)):
+                spots = [Spot((*head, str(i), *tail)) for i in range(number)]
+                alike = all(held(spot.prefix) == held(spots[0].prefix) for spot in spots)
+                fits = alike and not there((*head, str(number), *tail))
+            elif number is None and head[-1:] and head[-1].isdigit() and there((*head[:-1], *tail)):
+                spots = [Spot((*head[:-1], *tail), int(head[-1]))]
+                length = _numbered(head[:-1], tail, layers)
+                fits = all(shape[:1] == (length,) for shape in held(spots[0].prefix) if shape)
+            else:
+                continue
+            if spots not in ways:
+                ways.append(spots)
+                exact += [spots] if fits else []
+        if ways:
+            return exact or ways[:1]
     return []
+
+
+def _numbered(head: Steps, tail: Steps, layers: Container[Steps]) -> int:
+    """Return how many layers of the destination are numbered at one step of their name."""
+    return sum(1 for _ in takewhile(lambda n: (*head, str(n), *tail) in layers, count()))
 
 
 def form_in(source: Layout, layer: Layer, own: Layer | None) -> Form:
@@ -61,7 +91,25 @@ def form_in(source: Layout, layer: Layer, own: Layer | None) -> Form:
         return own.form
     if source.name == layer.layout.name:
         return layer.form
-    return source.forms.get(layer.kind, ())
+    return _with_names(source.forms.get(layer.kind, ()), layer)
+
+
+def _with_names(form: Form, layer: Layer) -> Form:
+    """Add the names that the parts of a layer have in the model, such as `query` and `out`."""
+    names = {
+        role: steps[0]
+        for part in layer.form
+        if len(steps := inner(part)) == 2 and len(part.roles) == 1
+        for role in part.roles
+    }
+    known = {part.name for part in form}
+    more = []
+    for part in form:
+        alone = len(part.roles) == 1 and len(inner(part)) == 2
+        if alone and part.roles[0] in names:
+            name = f"{names[part.roles[0]]}/{inner(part)[1]}"
+            more += [part._replace(name=name)] if name not in known else []
+    return (*form, *more)
 
 
 def names_in(source: Layout, kind: str, names: Sequence[Steps]) -> list[Steps]:
@@ -71,3 +119,16 @@ def names_in(source: Layout, kind: str, names: Sequence[Steps]) -> list[Steps]:
         found += [(*name, "0") for name in names]
         found += [(*name[:-1], "0", "reverse") for name in names if name[-1:] == ("reverse",)]
     return found
+
+
+def doubled(form: Form, held: Collection[Steps]) -> list[tuple[str, list[Steps]]]:
+    """Return what is there twice, and where; biases of a cell may be, since they are added."""
+    found: dict[str, list[Steps]] = {}
+    for part in form:
+        for role in part.roles if inner(part) in held else ():
+            found.setdefault(role, []).append(inner(part))
+    return [
+        (role, places)
+        for role, places in found.items()
+        if role and len(places) > 1 and not role.startswith("bias_")
+    ]

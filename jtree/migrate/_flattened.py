@@ -1,16 +1,17 @@
-"""What users say of layers: a dense layer after a flattened image, a padding in other terms."""
+"""What users say of layers: a dense layer beside a flattened image, a padding in other terms."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
 from .._errors import ArgumentError
 from ._layer import per_axis
+from ._roles import Roles
 
 
 @dataclass(frozen=True)
@@ -19,22 +20,45 @@ class Flattened:
 
     path: str
     shape: tuple[int, ...]
+    side: ClassVar[int] = 0  # the axis of the kernel (in, out) that is the image
+    features: ClassVar[str] = "inputs"
+    note: ClassVar[str] = "rows permuted"
 
-    def permute(self, kernel: Any, *, channels_first: bool) -> Any:
-        """Return a kernel (in, out) for the other order of axes than the one that it has now."""
+    def permuted(self, roles: Roles, *, channels_first: bool) -> Roles:
+        """Return what a dense layer holds for the other order of axes than it has now."""
         channels, *space = self.shape
-        axes = len(self.shape)
+        places, last = np.arange(self.size), len(space)
         if channels_first:  # to channels last
-            found = kernel.reshape(channels, *space, -1).transpose(*range(1, axes), 0, axes)
+            order = places.reshape(channels, *space).transpose(*range(1, last + 1), 0)
         else:
-            found = kernel.reshape(*space, channels, -1)
-            found = found.transpose(axes - 1, *range(axes - 1), axes)
-        return np.ascontiguousarray(found).reshape(kernel.shape)
+            order = places.reshape(*space, channels).transpose(last, *range(last))
+        order = order.reshape(-1)
+        if "kernel" not in roles:  # a norm beside the dense layer
+            return {role: x[order] for role, x in roles.items()}
+        changed = {"kernel": roles["kernel"].take(order, self.side)}
+        if self.side and "bias" in roles:
+            changed["bias"] = roles["bias"][order]
+        return roles | changed
+
+    def fits(self, kind: str, roles: Roles) -> bool:
+        """Tell whether a layer has so many features: a dense one, or a norm of vectors."""
+        if kind == "dense" and "kernel" in roles:
+            return bool(roles["kernel"].shape[self.side] == self.size)
+        return kind.endswith("_norm") and all(x.shape == (self.size,) for x in roles.values())
 
     @property
     def size(self) -> int:
         """The number of features."""
         return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Unflattened(Flattened):
+    """A dense layer whose output becomes an image; made by `migrate.unflattened`."""
+
+    side = 1
+    features = "outputs"
+    note = "columns permuted"
 
 
 def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
@@ -55,12 +79,38 @@ def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
       >>> migrate.flattened("classifier/0", shape=(16, 7, 7))
       Flattened(path='classifier/0', shape=(16, 7, 7))
     """
+    return Flattened(path, _image("flattened", shape))
+
+
+def unflattened(path: str, /, *, shape: Sequence[int]) -> Unflattened:
+    """Return a rule for `convert`: this dense layer's output is reshaped into an image.
+
+    So the decoder of an autoencoder begins, or a generator: PyTorch and Equinox reshape into
+    `(channels, height, width)`, Flax, Keras and jtree into `(height, width, channels)`. Where the
+    two orders differ the columns of the kernel and the bias are permuted.
+
+    Args:
+      path: the dense layer, by its name in the model or in the source.
+      shape: `(channels, *space)` of the image, without the batch.
+
+    Returns:
+      A rule.
+
+    Example:
+      >>> from jtree import migrate
+      >>> migrate.unflattened("decoder/fc", shape=(64, 7, 7))
+      Unflattened(path='decoder/fc', shape=(64, 7, 7))
+    """
+    return Unflattened(path, _image("unflattened", shape))
+
+
+def _image(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     found = tuple(shape)
     if len(found) < 2 or not all(type(n) is int and n > 0 for n in found):
         raise ArgumentError(
-            f"flattened: expected a shape (channels, *space) of positive numbers, found {shape!r}"
+            f"{name}: expected a shape (channels, *space) of positive numbers, found {shape!r}"
         )
-    return Flattened(path, found)
+    return found
 
 
 def transposed_padding(

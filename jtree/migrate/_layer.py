@@ -42,6 +42,7 @@ class Recipe(NamedTuple):
     form: Form
     options: Read = lambda _: {}
     settings: Read = lambda _: {}
+    accepts: Callable[[Any], bool] = lambda _: True  # whether a node of the type is of the kind
 
 
 class Layout(NamedTuple):
@@ -91,7 +92,7 @@ def recognise(node: Any, layouts: tuple[Layout, ...], path: str = "") -> Layer |
     for cls in type(node).__mro__[:-1]:
         for layout in layouts:
             for (module, name), recipe in layout.types.items():
-                if loaded(module, name) is cls:
+                if loaded(module, name) is cls and recipe.accepts(node):
                     options, settings = recipe.options(node), recipe.settings(node)
                     called = type(node).__name__, path
                     return Layer(recipe.kind, layout, recipe.form, *called, options, settings)
@@ -111,6 +112,11 @@ def inner_steps(node: Any, layouts: tuple[Layout, ...]) -> Mapping[str, Steps]:
 def fields(**names: str) -> Read:
     """Return a function that reads fields of a node, by what they are called here."""
     return lambda node: {ours: getattr(node, theirs, None) for ours, theirs in names.items()}
+
+
+def unbounded(_: Any) -> dict[str, Any]:
+    """Return the settings of embeddings whose rows may be of any length, as outside of PyTorch."""
+    return {"max_norm": False}
 
 
 def per_axis(x: Any, dims: int) -> tuple[int, ...]:
@@ -169,7 +175,7 @@ def _pads(padding: Any, size: Any, dilation: tuple[int, ...], strided: bool) -> 
     """Return a pair for each axis, unless it depends on the input."""
     if isinstance(padding, str):
         name = padding.upper()
-        if name == "VALID":
+        if name == "VALID" or (name in ("SAME", "CAUSAL") and all(n == 1 for n in size)):
             return ((0, 0),) * len(size)
         if name != "SAME" or strided:
             return name

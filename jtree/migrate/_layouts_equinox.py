@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._layer import Form, Layout, Part, Recipe, behind, fields, transposed_window, window
+from ._layer import (
+    Form,
+    Layout,
+    Part,
+    Recipe,
+    behind,
+    fields,
+    transposed_window,
+    unbounded,
+    window,
+)
 from ._turns import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_GROUPED, WIDE_BIAS, Turn, flat, same
 
 _AFFINE: Form = (Part("weight", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
@@ -97,7 +107,7 @@ _TYPES = {
         "group_norm", _FORMS["group_norm"], settings=fields(epsilon="eps", groups="groups")
     ),
     "RMSNorm": Recipe("rms_norm", _FORMS["rms_norm"], _rank, _EPSILON),
-    "Embedding": Recipe("embedding", _FORMS["embedding"]),
+    "Embedding": Recipe("embedding", _FORMS["embedding"], settings=unbounded),
     "PReLU": Recipe("prelu", _FORMS["prelu"]),
     "LSTMCell": Recipe("lstm", _FORMS["lstm"]),
     "GRUCell": Recipe("gru", _FORMS["gru"]),

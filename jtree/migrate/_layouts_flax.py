@@ -7,8 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._layer import Form, Layout, Part, Recipe, Steps, fields, transposed_window, window
-from ._turns import CONV, MATRIX, TRANSPOSED_LAX, VECTOR, flat, same
+from ._layer import (
+    Form,
+    Layout,
+    Part,
+    Recipe,
+    Steps,
+    fields,
+    transposed_window,
+    unbounded,
+    window,
+)
+from ._turns import CONV, EINSUM, MATRIX, TRANSPOSED_LAX, VECTOR, flat, same
 
 _AFFINE: Form = (Part("scale", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
 _LSTM = ("i", "f", "g", "o")
@@ -82,6 +92,7 @@ NNX_FORMS = _COMMON | {
     "gru": _packed(_GRU, "dense_i"),
     "rnn": _packed(("h",), "dense_i"),
 }
+_EINSUM = (Part("kernel", ("kernel",), EINSUM), Part("bias", ("bias",), flat(0, 1)))
 _GENERAL = (Part("kernel", ("kernel",), flat(1, 1)), Part("bias", ("bias",), flat(0, 1)))
 
 
@@ -126,6 +137,27 @@ def _general(node: Any) -> dict[str, Any]:
     return {"inputs": _number(inputs), "outputs": _number(features)}
 
 
+def _einsum(node: Any) -> dict[str, Any]:
+    """Return the axes of an einsum's kernel: first those that it contracts, then the new ones."""
+    inputs, kernel, outputs = _labels(node)
+    contracted = [kernel.index(x) for x in inputs if x in kernel and x not in outputs]
+    new = [kernel.index(x) for x in outputs if x in kernel and x not in inputs]
+    return {"axes": [*contracted, *new], "inputs": len(contracted), "outputs": len(new)}
+
+
+def _labels(node: Any) -> tuple[str, str, str]:
+    text = (node.einsum_str or "").replace(" ", "").replace("...", "")
+    inputs, _, outputs = text.partition("->")
+    first, _, kernel = inputs.partition(",")
+    return first, kernel, outputs
+
+
+def _isdense(node: Any) -> bool:
+    """Tell whether each axis of an einsum's kernel is contracted, or new."""
+    kernel, axes = _labels(node)[1], _einsum(node)["axes"]
+    return bool(kernel) and sorted(axes) == list(range(len(kernel)))
+
+
 def _number(x: Any) -> int:
     return 1 if isinstance(x, int) else len(x)
 
@@ -156,7 +188,7 @@ def _recipes(forms: dict[str, Form]) -> dict[str, Recipe]:
         "GroupNorm": Recipe("group_norm", forms["group_norm"], settings=_grouped),
         "InstanceNorm": Recipe("instance_norm", forms["instance_norm"], settings=_EPSILON),
         "RMSNorm": Recipe("rms_norm", forms["rms_norm"], _rank, _EPSILON),
-        "Embed": Recipe("embedding", forms["embedding"]),
+        "Embed": Recipe("embedding", forms["embedding"], settings=unbounded),
         "PReLU": Recipe("prelu", forms["prelu"]),
         "LSTMCell": Recipe("lstm", forms["lstm"]),
         "OptimizedLSTMCell": Recipe("lstm", forms["lstm"]),
@@ -165,6 +197,7 @@ def _recipes(forms: dict[str, Form]) -> dict[str, Recipe]:
         "MultiHeadAttention": Recipe("attention", forms["attention"], settings=_attention),
         "Linear": Recipe("dense", forms["dense"]),
         "LinearGeneral": Recipe("dense", _GENERAL, _general),
+        "Einsum": Recipe("dense", _EINSUM, _einsum, accepts=_isdense),
     }
 
 

@@ -97,6 +97,10 @@ def _transposed(node: Any) -> dict[str, Any]:
     return transposed_window(size, pads, stride=node.stride, dilation=dilation)
 
 
+def _instance(node: Any) -> dict[str, Any]:
+    return {"epsilon": node.eps, "groups": node.num_features}
+
+
 def _batch(node: Any) -> dict[str, Any]:
     momentum = node.momentum
     return {"epsilon": node.eps, "momentum": None if momentum is None else 1 - momentum}
@@ -119,8 +123,12 @@ _RECIPES = {
     ),
     "LayerNorm": _kind("layer_norm", settings=_EPSILON),
     "GroupNorm": _kind("group_norm", settings=fields(epsilon="eps", groups="num_groups")),
+    **dict.fromkeys(
+        ("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"),
+        _kind("instance_norm", settings=_instance),
+    ),
     "RMSNorm": _kind("rms_norm", settings=_EPSILON),
-    "Embedding": _kind("embedding"),
+    "Embedding": _kind("embedding", settings=lambda node: {"max_norm": node.max_norm or False}),
     "PReLU": _kind("prelu"),
     **dict.fromkeys(("LSTM", "LSTMCell"), _kind("lstm")),
     **dict.fromkeys(("GRU", "GRUCell"), _kind("gru")),

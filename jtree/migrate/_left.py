@@ -13,7 +13,7 @@ from .._leaves import describe, equal
 from ._arrays import Source
 from ._layer import Steps
 
-_PARAMETRISED = re.compile(r"\.parametrizations\.|(^|\.)weight_(g|v|u|orig)$")
+_PARAMETRISED = re.compile(r"(^|\.)parametrizations\.|(^|\.)weight_(g|v|u|orig)$")
 Used = Mapping[Steps, set[int | None]]  # what was taken, and which layers of stacks
 
 
@@ -23,7 +23,7 @@ def left_over(
     """Return the arrays of a source that are not needed and why, and those that are refused."""
     ignored: dict[str, str] = {}
     refused: list[Mismatch] = []
-    for place, (name, array) in source.entries.items():
+    for place, (name, array, _) in source.entries.items():
         numbers = used.get(place, set())
         if not numbers and (tied := _tied(source, used, tables, place)):
             ignored[name] = f"equal to {tied}"

@@ -15,7 +15,7 @@ from .._leaves import isarray
 from .._walk import walk
 from ._layer import Layer, Steps, inner_steps, recognise
 from ._layouts import LINEN
-from ._model import Model
+from ._model import Model, unique
 from ._names import steps
 
 
@@ -95,7 +95,7 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
 def model_of_linen(found: Linen) -> Model:
     """Return where the arrays of linen's variables are."""
     slots = [slot for slot in walk(found.variables).slots if isarray(slot.value)]
-    places = {steps(slot.path, LINEN): slot.path for slot in slots}
+    places = unique((steps(slot.path, LINEN), slot.path) for slot in slots)
     own = ("params/", "batch_stats/")
     optional = frozenset(slot.path for slot in slots if not slot.path.startswith(own))
     return Model(found.variables, dict(found.layers), places, optional, dict(found.containers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from .. import _path
+from .._errors import ModelError
 from .._kinds import kind, loaded
 from .._leaves import isarray, isnumeric
 from .._walk import Walk, walk
@@ -36,11 +37,17 @@ class Model:
     containers: dict[Steps, Mapping[str, Steps]] = field(default_factory=dict)
 
     def names(self, path: Steps) -> list[Steps]:
-        """Return the names that a place may have elsewhere: its own, and without containers."""
-        out: Steps = ()
+        """Return the names that a place may have elsewhere.
+
+        The first is its own, the last has no containers, and between them only some are left out,
+        as where both frameworks have a Sequential within what is one here and a list there.
+        """
+        ways: list[Steps] = [()]
         for n, step in enumerate(path):
-            out += self.containers.get(path[:n], {}).get(step, (step,))
-        return list(dict.fromkeys([path, out]))
+            inner = self.containers.get(path[:n], {}).get(step)
+            kept = [(*way, step) for way in ways]
+            ways = kept if inner is None else kept + [(*way, *inner) for way in ways]
+        return list(dict.fromkeys(ways))
 
 
 def model_of(tree: Any, layouts: tuple[Layout, ...]) -> Model:
@@ -60,18 +67,32 @@ def model_of(tree: Any, layouts: tuple[Layout, ...]) -> Model:
             layers.setdefault(place, found)
         elif inner := inner_steps(node, layouts):
             containers[place] = inner
-    places = {
-        steps(path[len(prefix) :], layouts[0]): path
-        for path in _arrays(walked)
-        if path.startswith(prefix)
-    }
-    held = {
-        (*steps(path[len(prefix) :], layouts[0]), name): place
+    held = [
+        ((*steps(path[len(prefix) :], layouts[0]), name), place)
         for path, names in _statistics(nodes, walked, state).items()
         for name, place in names.items()
-    }
-    places = {key: path for key, path in places.items() if path not in held.values()} | held
-    return Model(tree, layers, places, _optional(walked), containers)
+    ]
+    statistics = {place for _, place in held}
+    own = [
+        (steps(path[len(prefix) :], layouts[0]), path)
+        for path in _arrays(walked)
+        if path.startswith(prefix) and path not in statistics
+    ]
+    return Model(tree, layers, unique([*own, *held]), _optional(walked), containers)
+
+
+def unique(places: Iterable[tuple[Steps, str]]) -> dict[Steps, str]:
+    """Return the paths of slots by their names elsewhere, and refuse two of one name."""
+    found: dict[Steps, str] = {}
+    for place, path in places:
+        if place in found:
+            raise ModelError(
+                f"{found[place]} and {path}: expected a name of its own for each, found "
+                f"{'/'.join(place)} for both, since `x_1` and `x/1` are one name, and collections "
+                "of linen are no part of a name; call one of them something else in the model"
+            )
+        found[place] = path
+    return found
 
 
 def _arrays(walked: Walk) -> list[str]:

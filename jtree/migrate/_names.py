@@ -45,12 +45,12 @@ def renamed(names: Iterable[str], layout: Layout, rename: Rename) -> dict[str, S
         for old, new in rename.items()
     }
     ordered = sorted(changes, key=lambda old: -len(changes[old][0]))
-    used, out = set[str](), {}
+    out = {}
     for name, found in given.items():
         hit = next((old for old in ordered if _begins(found, changes[old][0])), None)
-        used |= {hit} if hit is not None else set()
         out[name] = found if hit is None else _replace(found, *changes[hit])
-    unused = [old for old in rename if old not in used]
+    began = {old: (x for x in given.values() if _begins(x, changes[old][0])) for old in rename}
+    unused = [old for old in rename if next(began[old], None) is None]
     if unused:
         layers = [name.rpartition(layout.separator)[0] for name in known]
         near = did_you_mean(unused[0], dict.fromkeys([*known, *layers]))

@@ -40,10 +40,10 @@ class Setting(NamedTuple):
         there = "in the source" if self.known else "by default in the source's framework"
         if self.there is None:
             there = "which weights do not tell of the source"
-            return f"{_path.show(self.path)}: {self.name}={_short(self.here)}, {there}"
+            return f"{_path.show(self.path)}: {self.name}={short(self.here)}, {there}"
         return (
-            f"{_path.show(self.path)}: {self.name}={_short(self.here)} in the model, "
-            f"{_short(self.there)} {there}"
+            f"{_path.show(self.path)}: {self.name}={short(self.here)} in the model, "
+            f"{short(self.there)} {there}"
         )
 
 
@@ -113,5 +113,6 @@ class Report:
         return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
 
 
-def _short(x: Any) -> str:
+def short(x: Any) -> str:
+    """Return a setting as text."""
     return f"{x:.6g}" if isinstance(x, float) else str(x)

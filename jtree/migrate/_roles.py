@@ -13,6 +13,7 @@ from ._turns import Array, Options
 
 Roles = dict[str, Array]
 
+TOKENS = ("bias_k", "bias_v")  # one more position to attend to, which changes all others
 ONES = ("scale", "var")  # what an absent parameter stands for; zero for every other one
 
 
@@ -63,6 +64,8 @@ def unheld(roles: Mapping[str, Array], held: Iterable[str]) -> list[str]:
 
 
 def _neutral(role: str, x: Array) -> bool:
+    if role in TOKENS:
+        return False
     wide = np.asarray(x, np.float64)
     return bool((wide == 1).all()) if role in ONES else not wide.any()
 

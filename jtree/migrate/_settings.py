@@ -1,14 +1,24 @@
-"""What weights cannot carry: settings that differ, and dense layers after flattened images."""
+"""What weights cannot carry: the settings of layers that differ, or that nothing tells."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from ._layer import Layer, Layout, Steps
-from ._report import Setting
+import numpy as np
 
-Kernels = Mapping[Steps, tuple[str, tuple[int, ...]]]  # kind and shape of each layer's kernel
+from ._layer import Layer, Layout
+from ._report import Setting, short
+
+# What layers have mostly, which is not worth a note, and what the shapes of kernels tell.
+_USUAL = {
+    ("strides", 1),
+    ("dilation", 1),
+    ("padding", 0),
+    ("zero_attention", False),
+    ("max_norm", False),
+}
+_IN_WEIGHTS = (("conv", "groups"),)
 
 
 def differing(path: str, here: Layer, there: Layer | None, layout: Layout) -> Iterator[Setting]:
@@ -32,30 +42,15 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def suspicious(kernels: Kernels, told: Collection[Steps]) -> Iterator[str]:
-    """Yield warnings for dense layers whose inputs seem to be a flattened image.
-
-    Their inputs are a multiple of a convolution's channels, and the outputs of no dense layer.
-    """
-    channels = {shape[-1] for kind, shape in kernels.values() if kind == "conv"}
-    features = {shape[-1] for kind, shape in kernels.values() if kind in ("dense", "embedding")}
-    for path, (kind, shape) in kernels.items():
-        if kind != "dense" or path in told or shape[0] in features or shape[0] in channels:
-            continue
-        found = sorted(n for n in channels if shape[0] % n == 0)
-        if found:
-            name, n = "/".join(path), found[-1]
-            yield (
-                f"{name}: its {shape[0]} inputs may be {shape[0] // n} positions of {n} channels "
-                "that were flattened, which frameworks do in different orders; if so add "
-                f'migrate.flattened("{name}", shape=({n}, height, width)) to the rules'
-            )
-
-
-def several_axes(path: str, shape: tuple[int, ...]) -> str:
-    """Return a warning for a norm over several axes, which frameworks have in different orders."""
-    return (
-        f"{path}: its scale {shape} has several axes, taken in the source's order; if they are "
-        "those of an image, whose channels are first in one framework and last in the other, "
-        "add migrate.transpose for its scale and its bias to the rules"
-    )
+def untold(here: Layer, layout: Layout) -> str:
+    """Return a note of the settings that a source without types says nothing of."""
+    defaults = layout.defaults.get(here.kind, {})
+    names = [
+        f"{name}={short(value)}"
+        for name, value in here.settings.items()
+        if not isinstance(value, str | None)
+        and name not in defaults
+        and (here.kind, name) not in _IN_WEIGHTS
+        and not all((name, number) in _USUAL for number in np.ravel(value).tolist())
+    ]
+    return f"not in the weights: {', '.join(names)}; check" if names else ""

@@ -87,12 +87,11 @@ class Stack(Rule):
 
     def _numbered(self, arrays: Arrays) -> Mapping[str, tuple[int, tuple[str, ...]]]:
         """Return the number in each path that matches, and what the other wildcards stand for."""
-        before, _, after = self.pattern.partition(NUMBER)
-        place = _path.wildcards(f"{before}_")
+        place = _path.wildcards(f"{self.pattern.partition(NUMBER)[0]}_")
         found = {}
         for path in arrays:
-            groups = _path.captures(f"{before}*{after}", path)
-            if groups and groups[place].isascii() and groups[place].isdigit():
+            groups = _path.captures(self.pattern, path, numbers=True)
+            if groups:
                 found[path] = int(groups[place]), (*groups[:place], *groups[place + 1 :])
         if not found and not self.optional:
             raise self.nothing(self.pattern, arrays)

@@ -56,6 +56,20 @@ def flat(inputs: int, outputs: int) -> Turn:
     )
 
 
+def _from_einsum(x: Array, options: Options) -> Array:
+    """Return (in, out) from a kernel whose axes are in the order of an einsum's text."""
+    found = x.transpose(options["axes"])
+    return found.reshape(math.prod(found.shape[: options["inputs"]]), -1)
+
+
+def _to_einsum(x: Array, options: Options, shape: Shape) -> Array:
+    """Return a kernel with its axes in the order of an einsum's text from (in, out)."""
+    axes, n = options["axes"], options["inputs"]
+    found = tuple(shape[axis] for axis in axes)
+    fits = x.shape == (math.prod(found[:n]), math.prod(found[n:]))
+    return x.reshape(found).transpose(np.argsort(axes)) if fits else x
+
+
 def _kernel_rank(options: Options) -> int:
     return int(options["dims"]) + 2
 
@@ -120,4 +134,5 @@ TRANSPOSED_FRONT = Turn(
 TRANSPOSED_SWAPPED = Turn(
     lambda x, _: x.swapaxes(-1, -2), lambda x, _, __: x.swapaxes(-1, -2), _kernel_rank
 )
+EINSUM = Turn(_from_einsum, _to_einsum, lambda options: len(options["axes"]))
 WIDE_BIAS = Turn(lambda x, _: x.reshape(-1), _broadcast, lambda options: options["dims"] + 1)

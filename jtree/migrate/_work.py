@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._diff import Mismatch
-from .._leaves import describe
 from .._walk import walk
 from ._arrays import Source
 from ._find import Spot, find, form_in, names_in
-from ._flattened import Flattened
+from ._findings import Findings
 from ._layer import Form, Layer, Part, Steps
-from ._left import left_over, mismatch
+from ._left import left_over
 from ._model import Model
-from ._names import steps
-from ._report import Converted, Report, Setting
-from ._roles import ONES, Roles, inner, read, unheld, write
-from ._settings import differing, several_axes, suspicious
+from ._neutral import advice, word
+from ._refused import ambiguous, twice, unplaced, wrong_kind
+from ._report import Report
+from ._roles import Roles, inner, read, unheld, write
+from ._told import Rules, Told
 
 CONSTANTS: dict[str, Any] = {
     "counter": np.int32(2**30),
@@ -47,30 +47,29 @@ class Work:
     Attributes:
       values: the new numbers, by the paths of slots.
       tried: what a slot was looked for as, by its path.
-      kept: slots that stay as they are.
+      refused: slots of which it is said already why there is nothing for them.
       problems: what is wrong, apart from what `compare` finds in the values.
     """
 
-    def __init__(self, model: Model, source: Source, rules: Sequence[Flattened]) -> None:
+    def __init__(self, model: Model, source: Source, rules: Sequence[Rules]) -> None:
         self.model = model
         self.source = source
-        self.flattened = {steps(rule.path, source.layout): rule for rule in rules}
+        self.told = Told(rules, source.layout)
+        self.done = Findings(source)
+        self.known = {
+            name
+            for places in (model.layers, (place[:-1] for place in model.places))
+            for place in places
+            for name in model.names(place)
+        }
         self.slots = {slot.path: slot.value for slot in walk(model.tree).slots}
         self.values: dict[str, Any] = {}
         self.tried: dict[str, str] = {}
-        self.kept: list[str] = []
         self.problems: list[Mismatch] = []
         self.used: dict[Steps, set[int | None]] = {}
-        self.ignored: dict[str, str] = {}
-        self.layers: list[Converted] = []
-        self.copied: dict[str, str] = {}
-        self.settings: list[Setting] = []
-        self.tables: list[Steps] = []
-        self.kernels: dict[Steps, tuple[str, tuple[int, ...]]] = {}
         self.stacks: dict[Steps, Any] = {}
-        self.told: set[Steps] = set()
-        self.reordered: set[Steps] = set()
-        self.ordered: list[str] = []
+        self.refused: set[str] = set()
+        self.fillable: dict[str, tuple[Part, bool]] = {}
 
     def run(self) -> None:
         """Convert every layer and every other array of the model."""
@@ -85,10 +84,9 @@ class Work:
                 groups.setdefault(layer, {})[place] = path
         for place, slots in groups.items():
             self._layer(self._target(place, slots))
-        ignored, problems = left_over(self.source, self.used, self.tables)
-        self.ignored |= ignored
-        self.problems += problems
-        self._check_flattened()
+        ignored, problems = left_over(self.source, self.used, self.done.tables)
+        self.done.ignored |= ignored
+        self.problems += [*problems, *self.told.problems, *self.told.unneeded()]
 
     def _part(self, layer: Steps | None, place: Steps) -> Part | None:
         if layer is None:
@@ -110,27 +108,65 @@ class Work:
         return int(shape[0]) if len(shape) == part.turn.rank(layer.options) + 1 else None
 
     def _layer(self, target: Target) -> None:
-        names = names_in(self.source.layout, target.layer.kind, self.model.names(target.place))
+        own_names = self.model.names(target.place)
+        names = names_in(self.source.layout, target.layer.kind, own_names)
         own = next((x for name in names if (x := self.source.layers.get(name))), None)
         form = form_in(self.source.layout, target.layer, own)
-        spots = find(self.source.entries, names, [inner(part) for part in form], target.number)
-        self._note_tried(target, form, spots[0].prefix if spots else names[-1])
-        if own is not None and own.kind != target.layer.kind:
-            return self._problem(target.path, "kind", f"a layer {own.type}", target.layer.type)
-        if not spots:
-            return None
+        spots = self._find(target.path, names, [inner(part) for part in form], target.number)
+        self._note_tried(target, form, spots[0].prefix if spots else own_names[-1])
+        if spots is None:
+            self.refused |= target.parts.keys()
+            return
+        if own is not None and not _alike(own.kind, target.layer.kind):
+            self._wrong_kind(target, form, own, names)
+            return
         done = [self._one(target, form, spot, own) for spot in spots]
         for path in target.parts:
             blocks = [found[path] for found in done if path in found]
-            if len(blocks) == len(spots):
-                self.values[path] = blocks[0] if target.number is None else _stack(blocks)
+            if blocks and len(blocks) == len(spots):
+                self.values[path] = blocks[0] if target.number is None else np.stack(blocks)
         short = [
             spot for spot, found in zip(spots, done, strict=True) if len(found) < len(target.parts)
         ]
         if short:
             self._note_tried(target, form, short[0].prefix)
-        self._report(target, form, spots, own)
+        self._fill(target, found=bool(spots))
+        if spots or any(path in self.values for path in target.parts):
+            self.done.add(target.layer, form, spots, own, target.number)
+
+    def _find(
+        self, path: str, names: Sequence[Steps], below: Sequence[Steps], number: int | None
+    ) -> list[Spot] | None:
+        """Return where a layer is; None, and a problem, where nothing tells which way is meant."""
+        ways = find(self.source.shapes, names, below, number, self.known)
+        if len(ways) < 2:
+            return ways[0] if ways else []
+        for spot in (spot for way in ways for spot in way):
+            for place in ((*spot.prefix, *name) for name in below):
+                self.used.setdefault(place, set()).add(None)
+        self.problems.append(ambiguous(path, ways, self.source.layout.separator))
         return None
+
+    def _wrong_kind(self, target: Target, form: Form, own: Layer, names: Sequence[Steps]) -> None:
+        """Refuse a layer that is of another kind in the source."""
+        self.refused |= target.parts.keys()
+        for name in names:
+            for part in form:
+                if (entry := self.source.get((*name, *inner(part)))) is not None:
+                    self.used.setdefault(entry.place, set()).add(None)
+        self.problems.append(wrong_kind(own, target.layer))
+
+    def _fill(self, target: Target, *, found: bool) -> None:
+        """Take neutral numbers for what the source has not, where a rule allows it."""
+        for path, part in target.parts.items():
+            if path in self.values:
+                continue
+            number, slot = self.told.number(path, part), self.slots[path]
+            if number is None:
+                self.fillable[path] = (part, found)
+            else:
+                self.values[path] = np.full(slot.shape, number, slot.dtype)
+                self.done.note(target.layer, f"{part.name}: {word(number)}, by migrate.neutral")
 
     def _one(
         self, target: Target, form: Form, spot: Spot, own: Layer | None
@@ -142,14 +178,18 @@ class Work:
             if spot.place is not None
             else {}
         )
+        self._check_doubled(target, form, spot)
         roles = read(form, lambda name: self._fetch(spot, name, ranks.get(name)), options)
         self._ignore(form, spot)
-        self._flatten(target, spot, roles)
+        names = (*self.model.names(target.place), spot.prefix)
+        roles, notes = self.told.image(target.place, names, target.layer, roles)
+        for note in notes:
+            self.done.note(target.layer, note)
         held = {role for part in target.parts.values() for role in part.roles}
         if "mean" in roles:
             roles |= {name: x for name, x in CONSTANTS.items() if name in held}
         self._check_held(target, form, spot, roles, held)
-        self._remember(target, spot, roles)
+        self.done.see(target.place, target.layer, roles, form, spot)
         found = {}
         for path, part in target.parts.items():
             shape = self.slots[path].shape[0 if target.number is None else 1 :]
@@ -160,10 +200,10 @@ class Work:
 
     def _fetch(self, spot: Spot, name: Steps, rank: int | None = None) -> Any:
         """Return an array of the source, or None; one of a stack has an axis more than its rank."""
-        place = (*spot.prefix, *name)
-        if place not in self.source.entries:
+        entry = self.source.get((*spot.prefix, *name))
+        if entry is None:
             return None
-        entry = self.source.entries[place]
+        place = entry.place
         self.used.setdefault(place, set()).add(spot.place)
         if spot.place is None:
             return np.asarray(entry.array)
@@ -176,27 +216,16 @@ class Work:
 
     def _ignore(self, form: Form, spot: Spot) -> None:
         for part in form:
-            place = (*spot.prefix, *inner(part))
-            if not part.roles and place in self.source.entries:
-                self.used.setdefault(place, set()).add(spot.place)
-                self.ignored[self.source.entries[place].name] = "counts batches"
+            entry = self.source.get((*spot.prefix, *inner(part)))
+            if not part.roles and entry is not None:
+                self.used.setdefault(entry.place, set()).add(spot.place)
+                self.done.ignored[entry.name] = "counts batches"
 
-    def _flatten(self, target: Target, spot: Spot, roles: Roles) -> None:
-        """Permute the rows of a kernel after a flattened image."""
-        for path, rule in self.flattened.items():
-            if path not in (target.place, spot.prefix) or "kernel" not in roles:
-                continue
-            self.told |= {path, target.place}
-            kernel = roles["kernel"]
-            if target.layer.kind != "dense" or kernel.shape[0] != rule.size:
-                expected = f"a dense layer with {rule.size} inputs"
-                self._problem(
-                    target.path, "shape", expected, f"{target.layer.kind} {describe(kernel)}"
-                )
-            elif self.source.layout.channels_first != target.layer.layout.channels_first:
-                first = self.source.layout.channels_first
-                roles["kernel"] = rule.permute(kernel, channels_first=first)
-                self.reordered.add(target.place)
+    def _check_doubled(self, target: Target, form: Form, spot: Spot) -> None:
+        """Refuse a layer that is there twice, in two ways to store it."""
+        at = {inner(part): self.source.get((*spot.prefix, *inner(part))) for part in form}
+        held = {name: entry.name for name, entry in at.items() if entry is not None}
+        self.problems += twice(target.path, form, held)
 
     def _check_held(
         self, target: Target, form: Form, spot: Spot, roles: Roles, held: set[str]
@@ -204,52 +233,33 @@ class Work:
         """Refuse numbers that the layer has no place for, unless they change nothing."""
         for role in unheld(roles, held):
             places = [(*spot.prefix, *inner(part)) for part in form if role in part.roles]
-            names = [self.source.entries[x].name for x in places if x in self.source.entries]
-            number = "one" if role in ONES else "zero"
-            what = f"no {role.replace('_', ' ')} in {target.layer.type}"
-            found = f"{describe(roles[role])}, not all {number}, in {' and '.join(names)}"
-            advice = _ADVICE.get(role, "give the layer this parameter, or drop it with a rule")
-            self._problem(target.path, "kind", what, found, f"; {advice}")
-
-    def _remember(self, target: Target, spot: Spot, roles: Roles) -> None:
-        """Keep what warnings and tied heads need to know."""
-        kernel = roles.get("kernel", roles.get("table"))
-        if kernel is not None and kernel.ndim >= 2:
-            self.kernels[target.place] = (target.layer.kind, kernel.shape)
-        first = target.layer.layout.channels_first, self.source.layout.channels_first
-        scale = roles.get("scale")
-        if first[0] != first[1] and scale is not None and scale.ndim > 1:
-            self.ordered.append(several_axes(target.path, tuple(scale.shape)))
-        if target.layer.kind == "embedding":
-            form = form_in(self.source.layout, target.layer, None)
-            self.tables += [(*spot.prefix, *inner(part)) for part in form]
+            names = [entry.name for x in places if (entry := self.source.get(x))]
+            self.problems.append(unplaced(target.layer, role, roles[role], names))
 
     def _plain(self, place: Steps, path: str) -> None:
         """Take an array that no type of layer explains as it is."""
         slot = self.slots[path]
         names = self.model.names(place[:-1])
         for number in (None, slot.shape[0] if slot.shape else None):
-            spots = find(self.source.entries, names, [place[-1:]], number)
-            if spots:
+            spots = self._find(path, names, [place[-1:]], number)
+            if spots is None or spots:
                 break
+        if spots is None:
+            self.refused.add(path)
+            return
         rank = len(slot.shape)
         found = [self._fetch(spot, place[-1:], rank) for spot in spots]
         short = [spot.prefix for spot, x in zip(spots, found, strict=True) if x is None]
         tried = (*(short or names[-1:])[0], place[-1])
         self.tried.setdefault(path, self.source.layout.separator.join(tried))
         if found and all(x is not None for x in found):
-            self.values[path] = found[0] if len(spots) == 1 and number is None else _stack(found)
-            taken = [self.source.entries[*spot.prefix, place[-1]].name for spot in spots]
-            self.copied[path] = ", ".join(dict.fromkeys(taken))
+            self.values[path] = found[0] if len(spots) == 1 and number is None else np.stack(found)
+            taken = [self.source.get((*spot.prefix, place[-1])) for spot in spots]
+            self.done.copied[path] = ", ".join(
+                dict.fromkeys(entry.name for entry in taken if entry)
+            )
         elif path in self.model.optional:
-            self.kept.append(path)
-
-    def _check_flattened(self) -> None:
-        for path, rule in self.flattened.items():
-            if path not in self.told:
-                self._problem(
-                    rule.path, "missing", "a dense layer for flattened", "none of that name"
-                )
+            self.done.kept.append(path)
 
     def _note_tried(self, target: Target, form: Form, prefix: Steps) -> None:
         for path, part in target.parts.items():
@@ -257,51 +267,31 @@ class Work:
             name = inner(near[0]) if near else ("nothing",)
             self.tried[path] = self.source.layout.separator.join((*prefix, *name))
 
-    def _problem(self, path: str, sort: str, expected: str, found: str, advice: str = "") -> None:
-        self.problems.append(mismatch(path, sort, expected, found, advice))
+    def sorted(self, problems: Iterable[Mismatch]) -> tuple[Mismatch, ...]:
+        """Return problems with what a layer lacks beside what nothing takes of that name."""
+        places = {path: place for place, path in self.model.places.items()}
+        names = {entry.name: place for place, entry in self.source.entries.items()}
+
+        def key(x: Mismatch) -> tuple[Steps, str]:
+            found = places if x.sort == "missing" else names
+            return found.get(x.path, tuple(x.path.split("/"))), x.sort
+
+        return tuple(sorted(problems, key=key))
+
+    def advice(self, path: str, *, left: bool) -> str:
+        """Return how to fill an array, if not its name is wrong: nothing of its layer is left."""
+        part, found = self.fillable.get(path, (None, False))
+        return advice(path, part) if part and (found or not left) else ""
 
     def unused(self) -> list[str]:
         """Return the names of the arrays that nothing has taken."""
         return [x.name for place, x in self.source.entries.items() if place not in self.used]
 
-    def _report(self, target: Target, form: Form, spots: list[Spot], own: Layer | None) -> None:
-        entries = self.source.entries
-        places = ((*spot.prefix, *inner(part)) for spot in spots for part in form if part.roles)
-        names = tuple(dict.fromkeys(entries[x].name for x in places if x in entries))
-        notes = [f"{target.number} layers stacked"] if target.number else []
-        notes += [f"layer {spots[0].place} of a stack"] if _instack(target, spots) else []
-        notes += ["rows permuted"] if target.place in self.reordered else []
-        self.layers.append(Converted(target.path, target.layer.kind, names, tuple(notes)))
-        self.settings += differing(target.path, target.layer, own, self.source.layout)
-
     def report(self) -> Report:
         """Return what was done."""
-        orders = {x.layout.channels_first for x in self.model.layers.values()}
-        differ = orders != {self.source.layout.channels_first}
-        return Report(
-            layout=self.source.layout.name,
-            layers=tuple(self.layers),
-            copied=self.copied,
-            settings=tuple(self.settings),
-            warnings=(
-                *(suspicious(self.kernels, self.told) if differ else ()),
-                *dict.fromkeys(self.ordered),
-            ),
-            ignored=self.ignored,
-            kept=tuple(self.kept),
-        )
+        return self.done.report(self.model, self.told)
 
 
-_ADVICE = {
-    "hidden_bias_n": "use a GRU that has this bias, as flax.linen.GRUCell and eqx.nn.GRUCell do",
-    "mean": "give the model its running statistics: for Equinox, the pair (model, state)",
-    "var": "give the model its running statistics: for Equinox, the pair (model, state)",
-}
-
-
-def _stack(blocks: Iterable[Any]) -> Any:
-    return np.stack(list(blocks))
-
-
-def _instack(target: Target, spots: list[Spot]) -> bool:
-    return target.number is None and spots[0].place is not None
+def _alike(source: str, model: str) -> bool:
+    """Tell whether a layer can be made from one of another kind: groups may be channels."""
+    return source == model or (source, model) == ("instance_norm", "group_norm")

@@ -291,6 +291,12 @@ def test_two_headers_of_an_entry_that_differ(tmp_path: Path, which: str) -> None
     refused(tmp_path / "x", "the two headers of this entry differ")
 
 
+@pytest.mark.parametrize("attributes", [0x10, 0o040755 << 16, 0o120777 << 16])
+def test_an_entry_that_is_no_file(tmp_path: Path, attributes: int) -> None:
+    (tmp_path / "x").write_bytes(patched(zipped({"a.npy": npy()}), 38, "<L", attributes))
+    refused(tmp_path / "x", "a.npy has 160 bytes, and is said to be a directory or a link")
+
+
 def test_a_size_in_an_extra_field_that_is_too_short(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(short_extra())
     refused(tmp_path / "x", "the directory of the zip archive is malformed")

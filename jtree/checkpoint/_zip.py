@@ -5,6 +5,7 @@ Source: APPNOTE.TXT of PKWARE, version 6.3.
 
 from __future__ import annotations
 
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -152,6 +153,7 @@ def _entries(text: bytes, count: int) -> Iterator[Entry]:
         if head[0] != b"PK\x01\x02" or at > len(text) or head[13]:
             raise ValueError("the directory of the zip archive is malformed")
         _check(name, flags, method, packed, size)
+        _check_kind(name, size, head[15])
         yield Entry(name, method, crc32, packed, size, header)
     if at != len(text):
         raise ValueError("the directory of the zip archive is malformed")
@@ -180,6 +182,13 @@ def _check(name: str, flags: int, method: int, packed: int, size: int) -> None:
         raise ValueError(f"{name} is encrypted")
     if method not in (STORED, DEFLATED) or (method == STORED and packed != size):
         raise ValueError(f"{name} is packed in a way that is not read here")
+
+
+def _check_kind(name: str, size: int, attributes: int) -> None:
+    """Refuse bytes of what is said to be a directory or a link: some programs do not read them."""
+    mode = attributes >> 16  # as Unix has it; the lowest bits are those of DOS
+    if size and (attributes & 0x10 or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        raise ValueError(f"{name} has {size:,} bytes, and is said to be a directory or a link")
 
 
 def check_name(name: str) -> None:

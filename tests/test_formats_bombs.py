@@ -254,6 +254,11 @@ def test_headers_of_safetensors_that_ask_for_much(tmp_path: Path, which: str) ->
     quickly(tmp_path / "x", words)
 
 
+def test_a_name_of_many_steps(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(safetensors({"a/" * 100_000: entry()}))
+    quickly(tmp_path / "x", "has more than 200 steps")
+
+
 def test_as_many_arrays_as_a_header_may_have(tmp_path: Path) -> None:
     header = {f"{n:x}": entry("U8", (0,), (0, 0)) for n in range(50_000)}
     (tmp_path / "x").write_bytes(safetensors(header, b""))

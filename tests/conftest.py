@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import pytest
 
+collect_ignore = ["fuzz.py"]  # a program, which needs atheris
+
 
 @pytest.fixture(autouse=True)
 def _strict_promotion() -> Iterator[None]:

@@ -109,7 +109,7 @@ def damaged(draw: Any, format: str) -> bytes:
     return bytes(data)
 
 
-def read_all(path: Path) -> list[Any] | None:
+def read_all(path: Path, *, shown: bool = True) -> list[Any] | None:
     """Return the arrays of a file that could be read; None where it was refused."""
     try:
         found = jtree.open(path)
@@ -123,7 +123,8 @@ def read_all(path: Path) -> list[Any] | None:
         except jtree.CheckpointError:
             continue
         assert (arrays[-1].shape, arrays[-1].dtype) == (x.shape, x.dtype)
-    str(found)
+    if shown:
+        str(found)
     return arrays
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .. import _path
 from .._errors import CheckpointError, ChecksumError, ModelError
 from .._lazy import LazyArray
 from .._walk import walk
@@ -16,6 +17,7 @@ from ._formats import open_file
 from ._plain import PlainArrays
 from ._reading import Opened
 
+_STEPS = 200  # of a path: what prints a tree goes through all that are above a place
 NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
 
 
@@ -144,6 +146,10 @@ def _as_checkpoint(place: _files.Path, found: Opened) -> Checkpoint:
         )
         for path in opened:
             path.encode()  # text that can be printed
+            if path.count(_path.SEPARATOR) > _STEPS:
+                raise CheckpointError(
+                    f"{place}: its names cannot be used: {path:.80} has more than {_STEPS} steps"
+                )
     except (ModelError, UnicodeError, RecursionError) as error:
         raise CheckpointError(f"{place}: its names cannot be used: {error}") from error
     return opened

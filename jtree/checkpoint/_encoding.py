@@ -129,7 +129,7 @@ def decode(structure: Json, make: Callable[[Stored], Any], /) -> tuple[Any, Ties
     try:
         found = json.loads(structure["structure"])
         return _decode(found["tree"], once), tuple(map(tuple, found["ties"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # parsers of JSON and of dtypes raise nearly everything
         raise CheckpointError(f"the structure cannot be understood: {error!r}") from error
 
 

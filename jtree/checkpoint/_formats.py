@@ -9,7 +9,7 @@ from ._keras import WEIGHTS, open_hdf5, open_keras
 from ._looks import looks_like
 from ._msgpack import open_msgpack
 from ._numpy import MAGIC, open_npy, open_npz
-from ._reading import Opened, explained
+from ._reading import File, Opened, explained
 from ._safetensors import open_safetensors
 from ._shards import has_shards, open_shards
 from ._torch import open_torch
@@ -57,9 +57,9 @@ def _reader(path: Path) -> tuple[str, Reader] | None:
     """Return the name of a format and what reads it; None where no reader knows it."""
     if path.is_dir():
         return "shards", _open_shards
-    with path.open("rb") as file:
-        start = file.read(_START)
-    size = int(path.stat().length)
+    file = File(path)
+    size = file.size
+    start = file.read(0, min(_START, size))
     if start.startswith(MAGIC):
         return "NumPy", open_npy
     if start.startswith(b"PK"):

@@ -16,14 +16,14 @@ from .. import _path
 from .._lazy import LazyArray
 from .._leaves import isnumber
 from ._files import Path
-from ._reading import Entries, File, Opened, nbytes
+from ._reading import Budget, Entries, File, Opened, nbytes
 
 FORMAT = "msgpack"
 CHUNKED = "__msgpack_chunked_array__"  # flax writes an array above 2**30 bytes in parts
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
-_DEEP = 100
-_MANY = 500_000  # values that even a small file may have
 _BUFFER = 2**16
+_RANK = 32  # axes of an array
+_LONGEST = 40  # letters of the name of a dtype
 _NUMBERS = {0xCA: ">f", 0xCB: ">d"}
 _NUMBERS |= {0xCC + n: f">{code}" for n, code in enumerate("BHIQbhiq")}
 _LENGTHS = {
@@ -60,15 +60,14 @@ class _Parser:
         self.file = file
         self.at = at
         self.end = end
-        self.left = _MANY + file.size // 64
+        self.budget = Budget(file.size)
         self.source = Entries(file, FORMAT)
+        self.joined: set[LazyArray] = set()  # are no parts: each more takes its memory again
         self._text, self._from = b"", 0
 
     def value(self, parts: tuple[str, ...]) -> Any:
         """Return the value that follows; `parts` is its place in the tree."""
-        self.left -= 1
-        if self.left < 0 or len(parts) > _DEEP:
-            raise ValueError("it is nested too deeply, or has too many values for its size")
+        self.budget.spend(parts)
         kind, length = self._head()
         if kind == "value":
             return length
@@ -149,40 +148,48 @@ class _Parser:
                 raise ValueError(f"{_path.join(parts)}: this is no complex number")
             found: Any = complex(*pair)
         else:
-            found = self._array(parts)
-            if code == _SCALAR and found.shape == ():
-                found = found.read()[()]
+            found = self._array(parts, code)
         if self.at != end:
             raise ValueError(f"{_path.join(parts)}: an extension is not as long as it says")
         return found
 
-    def _array(self, parts: tuple[str, ...]) -> LazyArray:
-        """Return an array: a list of its shape, its dtype's name, and its bytes, passed over."""
-        if self._head() != ("list", 3):
-            raise ValueError(f"{_path.join(parts)}: this is no array of flax")
-        shape, name = self.value(parts), self.value(parts)
-        kind, length = self._head()
-        name = name.decode() if isinstance(name, bytes) else name
-        if not isinstance(shape, list) or not isinstance(name, str) or kind not in ("bin", "str"):
-            raise ValueError(f"{_path.join(parts)}: this is no array of flax")
-        dtype = np.dtype(getattr(ml_dtypes, name, name))
-        if not isnumber(dtype) or not dtype.isnative:
+    def _array(self, parts: tuple[str, ...], code: int) -> Any:
+        """Return an array: a list of its shape, its dtype's name, and its bytes, passed over.
+
+        Of a scalar, the bytes are read at once.
+        """
+        count, rank = self._expect("list", parts), self._expect("list", parts)
+        shape = [self._expect("value", parts) for _ in range(min(rank, _RANK + 1))]
+        name = self.take(self._expect("str", parts)).decode()
+        length = self._expect("bin", parts)
+        dtype = np.dtype(getattr(ml_dtypes, name, name) if len(name) <= _LONGEST else object)
+        if count != 3 or not isnumber(dtype) or not dtype.isnative:
             raise ValueError(f"{_path.join(parts)}: arrays of {name:.80} are not read")
         if nbytes(shape, dtype) != length:
             raise ValueError(f"{_path.join(parts)}: {name}{shape} does not take {length:,} bytes")
+        if code == _SCALAR and not shape:
+            return np.frombuffer(self.take(length), dtype)[0]
         start = self.skip(length)
         path = _path.show(_path.join(parts))
         return self.source.add(path, shape, dtype, lambda: self.file.array(start, shape, dtype))
 
+    def _expect(self, wanted: str, parts: tuple[str, ...]) -> Any:
+        """Return the length, or the value, of what follows, which must be of a kind."""
+        kind, length = self._head()
+        if kind != wanted and {kind, wanted} != {"str", "bin"}:
+            raise ValueError(f"{_path.join(parts)}: this is no array of flax")
+        return length
+
     def _joined(self, found: dict[str, Any], parts: tuple[str, ...]) -> Any:
         """Return the array that flax has written in parts."""
         shape, chunks = found.get("shape"), found.get("chunks")
-        if not isinstance(shape, dict) or not isinstance(chunks, dict) or not chunks:
+        if not isinstance(shape, dict) or not isinstance(chunks, dict) or len(found) != 3:
             raise ValueError(f"{_path.join(parts)}: this is no array of flax in parts")
         whole = tuple(shape[str(n)] for n in range(len(shape)))
         held = [chunks[str(n)] for n in range(len(chunks))]
         dtypes = {x.dtype for x in held}
-        if len(dtypes) != 1 or sum(x.nbytes for x in held) != nbytes(whole, held[0].dtype):
+        total = sum(x.nbytes for x in held)
+        if len(dtypes) != 1 or self.joined & {*held} or total != nbytes(whole, held[0].dtype):
             raise ValueError(f"{_path.join(parts)}: the parts of an array do not fit together")
 
         def read() -> np.ndarray[Any, Any]:
@@ -193,7 +200,9 @@ class _Parser:
                 at += x.size
             return out.reshape(whole)
 
-        return self.source.add(_path.join(parts), whole, held[0].dtype, read)
+        joined = self.source.add(_path.join(parts), whole, held[0].dtype, read)
+        self.joined.add(joined)
+        return joined
 
 
 def _short(code: int) -> tuple[str, int]:

@@ -14,12 +14,11 @@ import numpy as np
 
 from .._lazy import LazyArray
 from ._files import Path
-from ._reading import Entries, File, Opened, native, nbytes
+from ._reading import Budget, Entries, File, Opened, native, nbytes
 from ._zip import STORED, Archive
 
 MAGIC = b"\x93NUMPY"
 _HEADER = 10_000  # bytes at the most, as numpy.load has it
-_MANY = 200_000  # arrays one after another that even a small file may have
 
 
 class Header(NamedTuple):
@@ -49,7 +48,8 @@ def open_npy(path: Path, **_: Any) -> Opened:
     if str(path).endswith(".eqx") or first.size + first.nbytes < file.size:
         return _open_equinox(file)
     source = Entries(file, "npy")
-    return Opened("npy", _lazy(source, "(root)", file, 0, file.size), {}, source)
+    _check_end(first, file.size)
+    return Opened("npy", _lazy(source, "(root)", file, first, 0), {}, source)
 
 
 def _open_equinox(file: File) -> Opened:
@@ -57,13 +57,14 @@ def _open_equinox(file: File) -> Opened:
     source = Entries(file, "Equinox")
     leaves: list[LazyArray] = []
     at = 0
+    budget = Budget(file.size)
     while at < file.size:
+        budget.spend()
         header = read_header(file, at, file.size)
         end = at + header.size + header.nbytes
-        leaves.append(_lazy(source, f"leaf/{len(leaves)}", file, at, end))
+        _check_end(header, end - at)
+        leaves.append(_lazy(source, f"leaf/{len(leaves)}", file, header, at))
         at = end
-        if len(leaves) > _MANY + file.size // 1024:
-            raise ValueError("it has too many arrays for a file of this size")
     return Opened("Equinox", {"leaf": leaves}, {}, source)
 
 
@@ -123,9 +124,7 @@ def write_header(x: Any) -> bytes:
     return out.getvalue()
 
 
-def _lazy(source: Entries, name: str, file: File, start: int, end: int) -> LazyArray:
-    header = read_header(file, start, end)
-    _check_end(header, end - start)
+def _lazy(source: Entries, name: str, file: File, header: Header, start: int) -> LazyArray:
     place = start + header.size
 
     def read() -> np.ndarray[Any, Any]:

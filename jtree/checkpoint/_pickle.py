@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import io
 import pickletools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 
@@ -49,6 +50,7 @@ class Policy(Protocol):
 
 MARK: Final = object()
 _BITS = 4096  # of an integer
+_LONGEST = 1000  # letters of a name of a class or a function
 _KEYS = (str, int, float, bool, bytes, type(None))
 _VALUES = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -76,13 +78,13 @@ class Machine:
         """Return what a pickle builds."""
         arg: Any
         for code, arg, _ in pickletools.genops(io.BytesIO(program)):
-            self.steps += 1
-            if self.steps > self.most or (code.name == "FRAME" and arg > len(program)):
-                raise ValueError("its pickle has more instructions than a file of this size should")
+            self.spend(1)
+            if code.name == "FRAME" and arg > len(program):
+                raise ValueError("its pickle has a frame that is longer than itself")
             if code.name in _VALUES:
                 if isinstance(arg, int) and arg.bit_length() > _BITS:
                     raise ValueError("its pickle has an integer that is too long to be printed")
-                self.stack.append(arg)
+                self.stack.append(bytes(arg) if isinstance(arg, bytearray) else arg)
             else:
                 step = _STEPS.get(code.name)
                 if step is None:
@@ -92,6 +94,12 @@ class Machine:
         if self.stack:
             raise ValueError("its pickle builds more than one value")
         return found
+
+    def spend(self, steps: int) -> None:
+        """Count steps: instructions, and the values that a call goes through."""
+        self.steps += steps
+        if self.steps > self.most:
+            raise ValueError("its pickle has more instructions than a file of this size should")
 
     def pop(self) -> Any:
         """Return the top of the stack, removed."""
@@ -125,18 +133,32 @@ def _set(machine: Machine, pairs: list[Any]) -> None:
         return
     if not isinstance(target, dict):
         raise ValueError(f"its pickle takes a {type(target).__name__} for a dict")
-    for key, x in zip(pairs[::2], pairs[1::2], strict=True):
-        target[checked_key(key)] = x
+    fill(target, zip(pairs[::2], pairs[1::2], strict=True))
 
 
-def checked_key(key: Any) -> Any:
-    """Return a key of a dict, which can be hashed at once."""
-    if type(key) in _KEYS:
-        return key
-    if type(key) is tuple and len(key) < 10 and all(type(x) in _KEYS for x in key):
-        return key
-    name = key.name if isinstance(key, Global | Inert) else type(key).__name__
-    raise ValueError(f"its pickle has a key of a dict that is a {name}; expected text or a number")
+def fill(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Put values into a dict, each under a key of its own.
+
+    Keys other than text become text, but for integers of a machine word: of all others, an
+    attacker can find many with one hash.
+    """
+    for key, x in pairs:
+        if not _iskey(key):
+            name = key.name if isinstance(key, Global | Inert) else type(key).__name__
+            raise ValueError(
+                f"its pickle has a key of a dict that is a {name:.80}; expected text or a number"
+            )
+        plain = type(key) is str or (type(key) is int and abs(key) < sys.hash_info.modulus)
+        known = key if plain else str(key)
+        if known in target:
+            raise ValueError(f"its pickle has the key {known!r:.80} of a dict twice")
+        target[known] = x
+
+
+def _iskey(key: Any) -> bool:
+    if type(key) is tuple:
+        return len(key) < 10 and all(type(x) in _KEYS for x in key)
+    return type(key) in _KEYS
 
 
 def _extend(machine: Machine, values: list[Any]) -> None:
@@ -171,20 +193,27 @@ def _dict(machine: Machine, _: Any) -> None:
 
 def _global(machine: Machine, arg: str) -> None:
     module, _, name = arg.partition(" ")
-    machine.stack.append(machine.policy.name(f"{module}.{name}"))
+    machine.stack.append(_named(machine, module, name))
 
 
 def _stack_global(machine: Machine, _: Any) -> None:
     name, module = machine.pop(), machine.pop()
     if not (isinstance(name, str) and isinstance(module, str)):
         raise ValueError("its pickle has a name that is no text")
-    machine.stack.append(machine.policy.name(f"{module}.{name}"))
+    machine.stack.append(_named(machine, module, name))
+
+
+def _named(machine: Machine, module: str, name: str) -> Any:
+    if len(module) + len(name) > _LONGEST:
+        raise ValueError(f"its pickle has a name that is too long: {module:.40}.{name:.40}")
+    return machine.policy.name(f"{module}.{name}")
 
 
 def _reduce(machine: Machine, _: Any) -> None:
     args, function = machine.pop(), machine.pop()
     if not isinstance(function, Global) or not isinstance(args, tuple):
         raise ValueError(f"its pickle calls a {type(function).__name__}")
+    machine.spend(sum(len(x) for x in (args, *args) if isinstance(x, list | tuple | dict)))
     machine.stack.append(machine.policy.call(function.name, args))
 
 
@@ -204,7 +233,8 @@ def _obj(machine: Machine, _: Any) -> None:
 
 def _inst(machine: Machine, arg: str) -> None:
     machine.pop_mark()
-    machine.stack.append(_instance(machine.policy.name(arg.replace(" ", "."))))
+    module, _, name = arg.partition(" ")
+    machine.stack.append(_instance(_named(machine, module, name)))
 
 
 def _instance(cls: Any) -> Inert:
@@ -222,6 +252,8 @@ def _build(machine: Machine, _: Any) -> None:
 
 
 def _put(machine: Machine, arg: int) -> None:
+    if arg >= 2**32:  # of larger numbers, many have one hash
+        raise ValueError(f"its pickle has a memo of {arg:,} entries")
     machine.memo[arg] = machine.top(object)
 
 

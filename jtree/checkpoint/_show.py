@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .. import _path
@@ -11,6 +11,8 @@ from .._lazy import LazyArray
 from .._leaves import describe
 from .._path import Where
 from .._walk import walk
+
+_MANY = 100  # places of one array that are shown by name at the most
 
 
 class Line(NamedTuple):
@@ -49,8 +51,7 @@ def as_tree(
     table.columns[2].justify = "right"
     shown = {p: x for p, x in slots.items() if everything or isinstance(x, LazyArray)}
     for line in _lines(shown, depth):
-        others = [path for path in tied.get(line.path, ()) if path != line.path]
-        note = f"  tied to {', '.join(others)}" if others else ""
+        note = _tied(line.path, tied.get(line.path, ()))
         size = "" if line.nbytes is None else f"{line.nbytes:,}"
         name = Text("  " * line.level + line.name, no_wrap=True)
         table.add_row(name, Text(line.what + note), size)
@@ -104,6 +105,12 @@ def _lines(slots: Mapping[str, Any], depth: int | None) -> Iterator[Line]:
                 yield Line(_path.join(shown), level, step)
         shown = steps[:-1]
         yield _leaf(path, steps, group)
+
+
+def _tied(path: str, group: Sequence[str]) -> str:
+    """Return what is said of an array that is at several places; of many, only how many."""
+    others = [x for x in group if x != path] if len(group) < _MANY else []
+    return f"  tied to {', '.join(others) or f'{len(group) - 1:,} others'}" if group else ""
 
 
 def _leaf(path: str, steps: list[str], group: list[Any]) -> Line:

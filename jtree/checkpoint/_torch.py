@@ -12,19 +12,20 @@ from .. import _path
 from .._lazy import LazyArray
 from ._files import Path
 from ._pickle import Global, Inert, Machine
-from ._reading import ROOM, Entries, Opened, nbytes
+from ._reading import ROOM, Budget, Entries, Opened, nbytes
 from ._torch_names import Names, Storage, Tensor
 from ._zip import STORED, Archive
 
 FORMAT = "PyTorch"
-_DEEP = 100  # containers in one another
-_STEPS = 1_000_000  # instructions of a pickle that even a small file may have
+_STEPS = 500_000  # instructions of a pickle that even a small file may have
 
 
 def open_torch(path: Path, *, verify: bool = True, **_: Any) -> Opened:
     """Return what `torch.save` has written, if it is made of tensors and basic containers."""
     archive = Archive(path, verify=verify)
-    (program,) = [name for name in archive.entries if name.rpartition("/")[2] == "data.pkl"]
+    program, *others = [x for x in archive.entries if x.rpartition("/")[2] == "data.pkl"]
+    if others:
+        raise ValueError(f"it has two pickles, {program:.80} and {others[0]:.80}; expected one")
     root = program.removesuffix("data.pkl")
     if f"{root}constants.pkl" in archive.entries:
         raise ValueError(
@@ -36,7 +37,7 @@ def open_torch(path: Path, *, verify: bool = True, **_: Any) -> Opened:
     most = _STEPS + archive.file.size // 64
     machine = Machine(Names(), most)
     held = machine.run(archive.read(program, archive.file.size))
-    tree = _Tree(archive, root, 2 * machine.steps + 1000)
+    tree = _Tree(archive, root)
     found = tree.visit(held, ())
     return Opened(FORMAT, found, {}, tree.source, tree.ties())
 
@@ -44,22 +45,22 @@ def open_torch(path: Path, *, verify: bool = True, **_: Any) -> Opened:
 class _Tree:
     """What a pickle holds as a tree of basic containers, with lazy arrays for tensors."""
 
-    def __init__(self, archive: Archive, root: str, most: int) -> None:
+    def __init__(self, archive: Archive, root: str) -> None:
         self.archive = archive
         self.root = root
-        self.most = most
+        self.budget = Budget(archive.file.size)
         self.source = Entries(archive.file, FORMAT, checksums=True)
         self.order = _order(archive, root)
         self.lazy: dict[Tensor, LazyArray] = {}
         self.paths: dict[LazyArray, list[str]] = {}
         self.checks: dict[str, Any] = {}
-        self.total = 0
+        self.total = 0  # bytes of all tensors
+        self.widest = 0  # bytes that are read for one that has to be copied out of them
+        self.spans = 0  # bytes that are read for all of these
 
     def visit(self, x: Any, parts: tuple[str, ...]) -> Any:
         """Return what is at a place of the tree."""
-        self.most -= 1
-        if self.most < 0 or len(parts) > _DEEP:
-            raise ValueError("it is nested too deeply, or holds one object too often")
+        self.budget.spend(parts)
         if isinstance(x, Tensor):
             return self._tensor(x, _path.join(parts))
         if isinstance(x, Inert):
@@ -74,7 +75,7 @@ class _Tree:
             }
         if isinstance(x, list | tuple):
             return type(x)(self.visit(y, (*parts, str(n))) for n, y in enumerate(x))
-        return bytes(x) if isinstance(x, bytearray) else x
+        return x
 
     def ties(self) -> tuple[tuple[str, ...], ...]:
         """Return the paths of places that hold one tensor."""
@@ -93,15 +94,21 @@ class _Tree:
         entry = self.archive.entries.get(self._entry(x))
         if entry is None:
             raise ValueError(f"{path}: its storage {x.storage.key!r:.80} is not in the file")
-        if entry.size < x.storage.numbers * x.storage.dtype.itemsize:
+        held = x.storage.numbers * x.storage.dtype.itemsize
+        if entry.size < held:
             raise ValueError(f"{path}: its storage ends too early")
         self.total += nbytes(x.shape, x.dtype)
-        if math.prod(x.shape) and (x.offset + _span(x)) * x.dtype.itemsize > entry.size:
+        span = _span(x) * x.dtype.itemsize if math.prod(x.shape) else 0
+        if span and x.offset * x.dtype.itemsize + span > held:
             raise ValueError(f"{path}: this tensor is larger than its storage")
-        if self.total > 2 * self.archive.file.size + ROOM:
+        if not _isdense(x):
+            self.widest = max(self.widest, span)
+            self.spans += span
+        size = self.archive.file.size
+        if self.total + self.widest > 2 * size + ROOM or self.spans > 64 * size + 2**30:
             raise ValueError(
-                f"its tensors are views that would take {self.total:,} bytes, and the file has "
-                f"{self.archive.file.size:,}; save them with .clone() in PyTorch"
+                f"its tensors are views that would take {self.total:,} bytes, read from "
+                f"{self.spans:,}, and the file has {size:,}; save them with .clone() in PyTorch"
             )
 
     def _entry(self, x: Tensor) -> str:
@@ -127,8 +134,9 @@ def _as_stored(data: np.ndarray[Any, Any], x: Tensor) -> np.ndarray[Any, Any]:
     strides = tuple(n * x.dtype.itemsize for n in x.strides)
     view = np.ndarray(x.shape, x.dtype, data.data, strides=strides)
     found = view if _isdense(x) else view.copy()
-    found = np.conjugate(found) if x.conj else found
-    return -found if x.neg else found
+    for operation in [np.conjugate] * x.conj + [np.negative] * x.neg:
+        operation(found, out=found)  # in memory of its own
+    return found
 
 
 def _isdense(x: Tensor) -> bool:

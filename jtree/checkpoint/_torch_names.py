@@ -6,6 +6,7 @@ that the tensors beside it can be read; and all others, which are refused.
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from ._pickle import Global, Inert, checked_key
+from ._pickle import Global, Inert, fill
 
 _NUMPY = {
     **{name: name for name in ("uint8", "uint16", "uint32", "uint64", "bool")},
@@ -78,6 +79,7 @@ _INERT_CALLS = {
     ),
 }
 _EMPTY_DICTS = {"collections.defaultdict", "collections.Counter"}
+_RANK = 32  # axes of a tensor
 _PYTHON_2 = {"__builtin__", "commands", "copy_reg", "cPickle", "exceptions", "popen2", "UserDict"}
 _OTHER_TENSORS = {
     "_rebuild_sparse_tensor": "a sparse tensor; save its .to_dense()",
@@ -111,6 +113,9 @@ class Tensor(NamedTuple):
 class Names:
     """What is made of names: the policy of a pickle's machine."""
 
+    def __init__(self) -> None:
+        self.storages: dict[str, Storage] = {}
+
     def name(self, name: str) -> Global:
         """Return a name as a value; refuse those of Python itself that are not known to be safe."""
         module = name.partition(".")[0]
@@ -126,6 +131,8 @@ class Names:
             return {}
         if name == "torch._tensor._rebuild_from_type_v2":
             function, _, inner, *_ = args
+            if not function.name.startswith("torch._utils."):
+                raise ValueError(_refusal("calls", function.name))
             return self.call(function.name, inner)
         if name.endswith("._reconstructor"):
             return Inert(args[0].name)
@@ -140,10 +147,13 @@ class Names:
         """Return the storage that a persistent identity stands for."""
         kind, cls, key, _, count, *_ = identity
         if kind != "storage" or not isinstance(cls, Global) or cls.name not in STORAGES:
-            raise ValueError(f"its pickle has a storage of {getattr(cls, 'name', cls)!r:.80}")
+            raise ValueError(f"its pickle has a storage of {_shown(cls)}")
         if not isinstance(key, str) or type(count) is not int or count < 0:
             raise ValueError("its pickle has a storage without a name or a size")
-        return Storage(key, STORAGES[cls.name], count)
+        found = Storage(key, STORAGES[cls.name], count)
+        if self.storages.setdefault(key, found) != found:
+            raise ValueError(f"its pickle has two storages {key!r:.80}, of other dtypes or sizes")
+        return found
 
 
 def _refusal(verb: str, name: str) -> str:
@@ -159,17 +169,31 @@ def _tensor(
 ) -> Tensor:  # fmt: skip
     if not isinstance(storage, Storage):
         raise ValueError("its pickle has a tensor without a storage")
-    numbers = (offset, *shape, *strides)
-    if any(type(n) is not int or not 0 <= n < 2**62 for n in numbers):
-        raise ValueError(f"no tensor has the offset, shape and strides {numbers!s:.80}")
+    shape, strides = _numbers(shape), _numbers(strides)
+    _numbers((offset,))
     if len(shape) != len(strides):
-        raise ValueError(f"a tensor of shape {shape!s:.80} has the strides {strides!s:.80}")
+        raise ValueError(f"a tensor of shape {_shown(shape)} has the strides {_shown(strides)}")
+    steps = zip(shape, strides, strict=True)
+    strides = tuple(x if n > 1 and 0 not in shape else 0 for n, x in steps)
     flags = metadata if isinstance(metadata, dict) else {}
     found = DTYPES.get(dtype.name) if isinstance(dtype, Global) else storage.dtype
     if found is None:
         raise ValueError(f"tensors of {dtype.name:.80} are not read; convert them in PyTorch")
     conj, neg = bool(flags.get("conj")), bool(flags.get("neg"))
-    return Tensor(storage, offset, tuple(shape), tuple(strides), found, conj, neg)
+    return Tensor(storage, offset, shape, strides, found, conj, neg)
+
+
+def _numbers(x: Any) -> tuple[int, ...]:
+    """Return a shape, or strides."""
+    few = isinstance(x, tuple | list) and len(x) <= _RANK
+    if not few or any(type(n) is not int or not 0 <= n < 2**62 for n in x):
+        raise ValueError(f"no tensor has the offset, shape or strides {_shown(x)}")
+    return tuple(x)
+
+
+def _shown(x: Any) -> str:
+    """Return a value as text, cut off: the whole of it may never end."""
+    return f"{reprlib.repr(getattr(x, 'name', x)):.80}"
 
 
 def _tensor_v3(
@@ -186,13 +210,9 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 
 def _ordered(pairs: Any = (), *_: Any) -> dict[Any, Any]:
-    return {checked_key(key): x for key, x in pairs}
-
-
-def _size(numbers: Any = ()) -> tuple[int, ...]:
-    if any(type(n) is not int for n in numbers):
-        raise ValueError("its pickle has a torch.Size that is not of integers")
-    return tuple(numbers)
+    found: dict[Any, Any] = {}
+    fill(found, pairs)
+    return found
 
 
 def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
@@ -203,7 +223,7 @@ def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
-    "torch.Size": _size,
+    "torch.Size": lambda x=(): _numbers(x),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,

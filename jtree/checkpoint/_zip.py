@@ -5,6 +5,7 @@ Source: APPNOTE.TXT of PKWARE, version 6.3.
 
 from __future__ import annotations
 
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ._files import Path
-from ._reading import DamageError, File, check_growth, inflate
+from ._reading import Budget, DamageError, File, check_growth, inflate
 
 STORED, DEFLATED = 0, 8
 _END = struct.Struct("<4s4H2LH")
@@ -21,7 +22,6 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
-_MANY = 200_000  # entries that even a small file may have
 
 
 class Entry(NamedTuple):
@@ -55,6 +55,9 @@ class Archive:
         entry = self.entries[name]
         head = _LOCAL.unpack(self.file.read(entry.header, _LOCAL.size))
         if head[0] != b"PK\x03\x04" or head[3] != entry.method or head[2] & 0x2041:
+            raise ValueError(f"{name}: the two headers of this entry differ")
+        pairs = zip(head[6:9], (entry.crc32, entry.packed, entry.size), strict=True)
+        if not head[2] & 8 and any(x not in (y, 0xFFFFFFFF) for x, y in pairs):
             raise ValueError(f"{name}: the two headers of this entry differ")
         written = self.file.read(entry.header + _LOCAL.size, head[9])
         if _text(written, head[2]) != name:
@@ -115,7 +118,7 @@ def _directory(file: File) -> tuple[int, int, int]:
         end, count, size, start = _directory64(file, end)
     if start + size != end and not _has64(file, end, start + size):
         raise ValueError("there is something before or after the directory of the zip archive")
-    if count > _MANY + file.size // 1024 or count * _CENTRAL.size > size:
+    if count > Budget(file.size).left or count * _CENTRAL.size > size:
         raise ValueError(f"a directory of {count:,} entries is refused for a file of this size")
     return start, count, size
 
@@ -150,6 +153,7 @@ def _entries(text: bytes, count: int) -> Iterator[Entry]:
         if head[0] != b"PK\x01\x02" or at > len(text) or head[13]:
             raise ValueError("the directory of the zip archive is malformed")
         _check(name, flags, method, packed, size)
+        _check_kind(name, size, head[15])
         yield Entry(name, method, crc32, packed, size, header)
     if at != len(text):
         raise ValueError("the directory of the zip archive is malformed")
@@ -162,6 +166,8 @@ def _wide(extra: bytes, packed: int, size: int, header: int) -> tuple[int, int, 
         kind, length = struct.unpack_from("<2H", extra, at)
         wanted = [n for n, x in enumerate(found) if x == 0xFFFFFFFF]
         if kind == 1 and wanted:
+            if length < 8 * len(wanted):
+                raise ValueError("the directory of the zip archive is malformed")
             values = struct.unpack_from(f"<{len(wanted)}Q", extra, at + 4)
             for n, x in zip(wanted, values, strict=True):
                 found[n] = x
@@ -176,6 +182,13 @@ def _check(name: str, flags: int, method: int, packed: int, size: int) -> None:
         raise ValueError(f"{name} is encrypted")
     if method not in (STORED, DEFLATED) or (method == STORED and packed != size):
         raise ValueError(f"{name} is packed in a way that is not read here")
+
+
+def _check_kind(name: str, size: int, attributes: int) -> None:
+    """Refuse bytes of what is said to be a directory or a link: some programs do not read them."""
+    mode = attributes >> 16  # as Unix has it; the lowest bits are those of DOS
+    if size and (attributes & 0x10 or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+        raise ValueError(f"{name} has {size:,} bytes, and is said to be a directory or a link")
 
 
 def check_name(name: str) -> None:

@@ -30,7 +30,7 @@ def dtype_name(name: Any) -> str:
     try:
         known = _SHORT.get(name, name) if isinstance(name, str) else np.dtype(name).name
         found = _dtype(known)
-    except (TypeError, AttributeError) as error:
+    except (TypeError, ValueError, SyntaxError, AttributeError) as error:  # NumPy parses text
         raise ArgumentTypeError(
             f"expected a dtype such as 'bf16', 'float32' or 'int8', found {name!r}"
         ) from error

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from .. import _path
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError, did_you_mean
+from .._leaves import describe
 from ._axes import flip, permute, reshape, transpose
 from ._numbers import cast, fill, scale
 from ._places import drop, rename, tie
@@ -56,7 +57,7 @@ def read_rules(path: str | os.PathLike[str], /) -> tuple[Rule, ...]:
         found = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise CheckpointError(f"{os.fspath(path)}: no rules can be read: {error}") from error
-    except ValueError as error:  # of TOML, and of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, and of UTF-8
         raise ArgumentError(f"{os.fspath(path)}: this is no TOML: {error}") from error
     tables = found.pop("rules", None)
     if found or not isinstance(tables, list):
@@ -89,12 +90,15 @@ def to_toml(rules: Iterable[Rule], /) -> str:
 
 def _rule(name: str, table: Any) -> Rule:
     if not isinstance(table, dict):
-        raise ArgumentError(f"{name}: expected a table, found {table!r}")
+        raise ArgumentError(f"{name}: expected a table, found {describe(table)}")
     given = dict(table)
     kind = given.pop("rule", None)
-    if kind not in RULES:
-        near = did_you_mean(str(kind), RULES) or f"; there are {', '.join(RULES)}"
-        raise ArgumentError(f"{name}: expected rule = and the name of one, found {kind!r}{near}")
+    if not isinstance(kind, str) or kind not in RULES:
+        near = did_you_mean(str(kind), RULES) if isinstance(kind, str) else ""
+        near = near or f"; there are {', '.join(RULES)}"
+        raise ArgumentError(
+            f"{name}: expected rule = and the name of one, found {describe(kind)}{near}"
+        )
     known = {f.name: f.default is MISSING for f in fields(RULES[kind])}
     for argument in given:
         if argument not in known:
@@ -105,6 +109,8 @@ def _rule(name: str, table: Any) -> Rule:
         raise ArgumentError(f"{name}: {kind} needs {' and '.join(missing)}")
     try:
         return RULES[kind](**given)
+    except RecursionError as error:
+        raise ArgumentError(f"{name}: it is nested too deeply") from error
     except ArgumentTypeError as error:
         raise ArgumentTypeError(f"{name}: {error}") from error
     except ArgumentError as error:

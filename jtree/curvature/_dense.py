@@ -246,5 +246,5 @@ def added(total: jax.Array, matrix: jax.Array, factor: jax.Array) -> jax.Array:
 @partial(jax.jit, donate_argnums=0)
 def shifted(matrix: jax.Array, number: jax.Array) -> jax.Array:
     """Return a matrix with a number added to its diagonal, in its place."""
-    every = jnp.arange(len(matrix))
-    return matrix.at[every, every].add(number)
+    rows, cols = (lax.broadcasted_iota(int, matrix.shape, axis) for axis in (0, 1))
+    return jnp.where(rows == cols, matrix + number, matrix)  # on a mesh with explicit axes too

@@ -199,7 +199,7 @@ def _sharded(op: Symmetric, sharding: Any, chunk: Any) -> jax.Array:
     for device, (rows, cols) in sharding.addressable_devices_indices_map(op.shape).items():
         first, stop, _ = rows.indices(op.size)
         found = _rows(jax.device_put(op, device), first, stop - first, chunk)
-        blocks.append(found[:, cols])
+        blocks.append(jax.device_put(found[:, cols], device))  # a constant one is not there yet
     return jax.make_array_from_single_device_arrays(op.shape, sharding, blocks)
 
 

@@ -186,6 +186,19 @@ def test_too_many_children_of_the_root_are_put_together() -> None:
     assert found[-1].stop == 20
 
 
+def test_names_of_what_is_put_together_differ() -> None:
+    names = [f"block_{k}/a_long_name_{j}/kernel" for k in range(20, 60) for j in range(2)]
+    found = [x.label for x in blocks(layout_of(names), 36)]
+    assert found[:2] == ["block_20 to block_21", "block_22 to block_23"]
+    assert len(set(found)) == len(found) == 20
+
+
+def test_one_parameter_is_singular() -> None:
+    flat, re = jtree.destructure({"w": jnp.ones(1)})
+    assert parameters(re, flat).get_suptitle() == "1 parameter"
+    assert hessian(np.ones((1, 1)), re=re).get_suptitle() == "Matrix over 1 parameter"
+
+
 def test_a_long_path_loses_its_middle() -> None:
     (block,) = blocks(layout_of(["encoder/layers/12/attention/query/kernel"]), 1)
     assert block.label == "encoder/l…ntion/query/kernel"
@@ -229,6 +242,12 @@ def test_a_spectrum_by_quadrature_stands_for_all_eigenvalues() -> None:
     pair = spectrum(np.array([1.0, 3.0, 4.0]), np.array([50.0, 25.0, 25.0]))
     heights = [x.axes[0].lines[1].get_ydata() for x in (figure, pair)]
     assert np.allclose(*heights)
+
+
+@pytest.mark.parametrize(("values", "colours"), [([0, 5], 1), ([-5, 0], 1), ([-5, 5], 2)])
+def test_a_side_without_eigenvalues_has_no_colour(values: list[int], colours: int) -> None:
+    density = spectrum(np.array(values)).axes[0]
+    assert len({x.get_color() for x in density.lines if len(x.get_xdata())}) == colours
 
 
 def test_several_spectra_share_their_axes() -> None:
@@ -327,6 +346,14 @@ def test_losses_that_are_constant_or_not_finite_everywhere_can_be_drawn(
 ) -> None:
     figure = landscape(loss, RE, FLAT, jnp.eye(9)[:count], scale="none")
     figure.savefig(tmp_path / "drawn.png")
+
+
+def test_digits_tell_nearly_equal_losses_apart() -> None:
+    nearly = landscape(lambda v: 1 + 1e-5 * quadratic(v), RE, FLAT, jnp.eye(9)[:2], scale="none")
+    bar = nearly.axes[1]
+    nearly.canvas.draw()
+    ticks = [x for x in labels(bar) if x]
+    assert len(set(ticks)) == len(ticks) > 2
 
 
 def test_a_loss_is_traced_a_few_times_only() -> None:

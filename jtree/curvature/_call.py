@@ -89,6 +89,8 @@ def _array(x: Any) -> Any:
     """Return NumPy's arrays of numbers as JAX's, and arrays on a mesh with automatic axes."""
     if isinstance(x, np.ndarray) and x.dtype.kind in "biufcV":
         return jnp.asarray(x)
+    if hasattr(x, "__dlpack__") and not isarray(x):  # what data loaders of PyTorch yield
+        return jnp.asarray(np.asarray(x))
     return automatic(x)
 
 

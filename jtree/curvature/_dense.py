@@ -206,7 +206,7 @@ def _sharded(op: Symmetric, sharding: Any, chunk: Any) -> jax.Array:
     for device, (rows, cols) in sharding.addressable_devices_indices_map(op.shape).items():
         first, stop, _ = rows.indices(op.size)
         found = _rows(jax.device_put(op, device), first, stop - first, chunk)
-        blocks.append(found[:, cols])
+        blocks.append(jax.device_put(found[:, cols], device))  # a constant one is not there yet
     return jax.make_array_from_single_device_arrays(op.shape, sharding, blocks)
 
 
@@ -253,5 +253,5 @@ def added(total: jax.Array, matrix: jax.Array, factor: jax.Array) -> jax.Array:
 @partial(jax.jit, donate_argnums=0)
 def shifted(matrix: jax.Array, number: jax.Array) -> jax.Array:
     """Return a matrix with a number added to its diagonal, in its place."""
-    every = jnp.arange(len(matrix))
-    return matrix.at[every, every].add(number)
+    rows, cols = (lax.broadcasted_iota(int, matrix.shape, axis) for axis in (0, 1))
+    return jnp.where(rows == cols, matrix + number, matrix)  # on a mesh with explicit axes too

@@ -19,7 +19,7 @@ from ._arguments import chosen
 from ._call import automatic
 from ._operator import Operator
 from ._parts import Linear, Parts
-from ._pieces import Cut, join, split
+from ._pieces import Cut, join, split, used
 
 
 class Differentiated(Operator):
@@ -109,6 +109,25 @@ def _part(re: Restructure, flat: jax.Array, numbers: tuple[int, ...]) -> Restruc
         if part.size == size:
             break
     return part
+
+
+def check_numbers(op: Differentiated, name: str) -> None:
+    """Refuse single numbers among the parameters that the function does not use.
+
+    A state of training has such numbers, learning rates and step counters, and they would end up
+    in the vector.
+    """
+    re = op.labels
+    if re is None or () not in re.shapes:
+        return
+    flags = used(op._cut(), op.flat)
+    idle = [p for p, s, u in zip(re.paths, re.shapes, flags, strict=True) if s == () and not u]
+    if idle:
+        raise ArgumentError(
+            f"{', '.join(idle)}: {name} does not depend on this number, so that it is no parameter "
+            "of it, as learning rates and step counters are none; leave it out, as in "
+            'destructure(state, where="params/**")'
+        )
 
 
 def checked(flat: Any, re: Restructure | None) -> tuple[jax.Array, tuple[int, ...] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import ArgumentError
+from .._errors import ArgumentError, ArgumentTypeError, CurvatureError
+from .._leaves import describe
 from . import _dense
 from ._operator import Operator
 
@@ -23,12 +25,16 @@ _SMALL = 512  # up to this size the matrix itself is decomposed
 class Eigenpairs:
     """Eigenvalues `(k,)`, eigenvectors `(n, k)` in columns, and the norms of `A @ v - value * v`.
 
-    Every true eigenvalue that belongs to a pair is within its residual of the value.
+    They unpack, as in `values, vectors, residuals = eigsh(op, 3)`. Every true eigenvalue that
+    belongs to a pair is within its residual of the value.
     """
 
     values: jax.Array
     vectors: jax.Array
     residuals: jax.Array
+
+    def __iter__(self) -> Iterator[jax.Array]:
+        return iter((self.values, self.vectors, self.residuals))
 
     def __repr__(self) -> str:
         values = ", ".join(f"{x:.5g}" for x in self.values[:5].tolist())
@@ -38,19 +44,20 @@ class Eigenpairs:
 
 def eigsh(
     op: Operator,
-    k: int = 6,
     /,
-    *,
+    k: int = 6,
     which: Literal["LM", "LA", "SA"] = "LM",
+    *,
     key: Any = None,
     tol: float | None = None,
     maxiter: int = 200,
 ) -> Eigenpairs:
     """Return some eigenvalues and eigenvectors of an operator, with residuals.
 
-    Up to 512 parameters the matrix is decomposed. Beyond, a block of k vectors is multiplied at a
-    time, in a search space that grows by residuals and is restarted: several equal eigenvalues are
-    all found, which one vector of Lanczos cannot do.
+    Up to 512 parameters the matrix is decomposed, and beyond where k is more than a sixteenth of
+    them. Otherwise a block of k vectors is multiplied at a time, in a search space that grows by
+    residuals and is restarted: several equal eigenvalues are all found, which one vector of Lanczos
+    cannot do.
 
     Args:
       op: an operator.
@@ -66,7 +73,8 @@ def eigsh(
       say how good they are.
 
     Raises:
-      ArgumentError: `which` or `k` is out of range.
+      ArgumentError: `which`, `k` or `maxiter` is out of range.
+      ArgumentTypeError: `k` is no whole number.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: v[0] ** 2 - 3 * v[1] ** 2, jnp.ones(2))
@@ -78,12 +86,26 @@ def eigsh(
     """
     if which not in ("LM", "LA", "SA"):
         raise ArgumentError(f"which: expected 'LM', 'LA' or 'SA', found {which!r}")
-    if not 1 <= k <= op.size:
-        raise ArgumentError(f"k: expected between 1 and {op.size}, found {k}")
-    if op.size <= max(_SMALL, 4 * k):
+    _check_counts(op, k, maxiter)
+    if op.size <= max(_SMALL, 2 * _width(k)):  # beyond, the search takes less memory
         return _of_matrix(op, op.dense(progress=False), k, which)
     tol = math.sqrt(jnp.finfo(op.dtype).eps) if tol is None else tol
     return _search(op, k, which, jax.random.key(0) if key is None else key, tol, maxiter)
+
+
+def _check_counts(op: Operator, k: Any, maxiter: Any) -> None:
+    if not isinstance(k, int | np.integer) or isinstance(k, bool):
+        raise ArgumentTypeError(f"k: expected a whole number of pairs, found {describe(k)}")
+    if not 1 <= k <= op.size:
+        expected = f"between 1 and {op.size}" if op.size else "an operator of one parameter or more"
+        raise ArgumentError(f"k: expected {expected}, found {op.size and k}")
+    if maxiter < 1:
+        raise ArgumentError(f"maxiter: expected 1 or more, found {maxiter}")
+
+
+def _width(k: int) -> int:
+    """Return how many vectors the search space for k pairs has."""
+    return max(8 * k, k + 40)
 
 
 def _of_matrix(op: Operator, matrix: jax.Array, k: int, which: str) -> Eigenpairs:
@@ -113,7 +135,7 @@ class _Space(NamedTuple):
 
 
 def _search(op: Operator, k: int, which: str, key: Any, tol: float, maxiter: int) -> Eigenpairs:
-    width = min(op.size, max(8 * k, k + 40))
+    width = _width(k)
     empty = _dense.wide(jnp.zeros((op.size, width), op.dtype))
     space = _Space(empty, empty.copy(), jnp.zeros((), int))
     block = _orthonormal(space.basis, _dense.wide(jax.random.normal(key, (op.size, k), op.dtype)))
@@ -203,6 +225,7 @@ def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
 
     Raises:
       ArgumentError: the matrix needs more memory than there is.
+      CurvatureError: the matrix has numbers that are not finite.
 
     Example:
       >>> saddle = jtree.curvature.hessian(lambda v: v[0] ** 2 - v[1] ** 2 + 0 * v[2], jnp.ones(3))
@@ -213,6 +236,8 @@ def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
     doi:10.1080/14786445208647087.
     """
     values = np.asarray(jnp.linalg.eigvalsh(_dense.wide(op.dense())))
+    if not np.isfinite(values).all():
+        raise CurvatureError("inertia: the matrix has entries that are not finite")
     tol = op.size * float(jnp.finfo(op.dtype).eps) if tol is None else tol
     limit = tol * np.abs(values).max(initial=0.0)
     positive, negative = int((values > limit).sum()), int((values < -limit).sum())
@@ -239,6 +264,8 @@ def norm(op: Operator, /, ord: Literal[2, "fro"] = 2) -> jax.Array:
     """
     if ord not in (2, "fro"):
         raise ArgumentError(f"ord: expected 2 or 'fro', found {ord!r}")
+    if not op.size:
+        return jnp.zeros((), op.dtype)
     if ord == 2:
         return jnp.abs(eigsh(op, 1).values[0])
     found: jax.Array = jnp.linalg.norm(op.dense())
@@ -255,12 +282,15 @@ def condition(op: Operator, /) -> jax.Array:
       A scalar of the operator's dtype; infinite for a singular matrix.
 
     Raises:
-      ArgumentError: the matrix needs more memory than there is.
+      ArgumentError: the matrix needs more memory than there is, or has no rows.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: v[0] ** 2 - 4 * v[1] ** 2, jnp.ones(2))
       >>> jtree.curvature.condition(op).item()
       4.0
     """
+    if not op.size:
+        raise ArgumentError("condition: expected an operator of one parameter or more, found 0 x 0")
     values = jnp.abs(jnp.linalg.eigvalsh(_dense.wide(op.dense())))
-    return (values.max() / values.min()).astype(op.dtype)
+    least, most = values.min(), values.max()
+    return jnp.where(most > 0, most / least, most + jnp.inf).astype(op.dtype)

@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._errors import ArgumentError
+from .._errors import ArgumentError, ArgumentTypeError
+from .._leaves import describe, istracer
 from .._restructure import Restructure
-from ._call import call
+from ._call import automatic, call
 from ._differentiated import checked
 from ._examples import Form, rows
 from ._ggn import GaussNewton, check
@@ -187,6 +188,19 @@ class FisherMetric(Metric):
                 f"found {found}"
             )
 
+    def check_classes(self, shape: tuple[int, ...]) -> None:
+        """Refuse numbers that are no classes of these outputs, where they can be read."""
+        if self.kind != "empirical" or self.likelihood != "categorical" or istracer(self.y):
+            return
+        if self.y.shape == shape or not self.y.size:
+            return
+        low, high = float(self.y.min()), float(self.y.max())
+        if not (low >= 0 and high < shape[-1]):
+            raise ArgumentError(
+                f"y: expected class numbers from 0 to {shape[-1] - 1}, found some from {low:g} to "
+                f"{high:g}; leave out examples without a class"
+            )
+
 
 def _plain(form: Form, given: jax.Array) -> Any:
     """Return outputs as an array, or as a pair, without what else the model has them in."""
@@ -209,8 +223,8 @@ def fisher(
     apply: Callable[..., Any],
     flat: Any,
     x: Any,
-    y: Any = None,
     /,
+    y: Any = None,
     *,
     likelihood: Literal["categorical", "gaussian", "bernoulli"] = "categorical",
     kind: Literal["exact", "mc", "empirical"] = "exact",
@@ -261,11 +275,20 @@ def fisher(
     """
     _check_options(y, likelihood, kind, samples, key)
     vector, sizes = checked(flat, re)
-    y = jnp.asarray(y) if kind == "empirical" else None
+    y = _labels(y) if kind == "empirical" else None
     metric = FisherMetric(y, key if kind == "mc" else None, likelihood, kind, samples)
     found = GaussNewton(call(apply, x), metric, vector, re, sizes)
     check.eval_shape(found)
+    metric.check_classes(found._outputs.form(vector).shapes[0])
     return found
+
+
+def _labels(y: Any) -> jax.Array:
+    try:
+        found: jax.Array = automatic(jnp.asarray(y))
+        return found
+    except TypeError as error:
+        raise ArgumentTypeError(f"y: expected an array of numbers, found {describe(y)}") from error
 
 
 def _check_options(y: Any, likelihood: str, kind: str, samples: int, key: Any) -> None:

@@ -17,7 +17,7 @@ from .._leaves import istracer
 from .._restructure import Restructure
 from . import _dense, _memory
 from ._call import Call, call, traced
-from ._differentiated import Differentiated, checked, replaced
+from ._differentiated import Differentiated, check_numbers, checked, replaced
 from ._examples import Outputs, check_outputs, sums
 from ._metric import LossMetric, Metric
 from ._parts import Linear
@@ -66,12 +66,16 @@ class GaussNewton(Differentiated):
         product = self.metric.product(self._outputs.form(self.flat), out)
         return lambda tangents: pull(product(push(tangents)))[0]
 
+    @property
+    def _semidefinite(self) -> bool:
+        return True
+
     def _about(self) -> str:
         return f"{self.metric.name}, {self.apply.name}"
 
     def _whole(self, options: _dense.Options) -> jax.Array:
         concrete = not any(map(istracer, jax.tree.leaves(self)))
-        if concrete and options.sharding is None and options.chunk in ("auto", None):
+        if self.size and concrete and options.sharding is None and options.chunk in ("auto", None):
             budget = _memory.left(self, options.memory)
             found: jax.Array
             found, right = _by_examples(self, budget)
@@ -204,7 +208,6 @@ def ggn(
     x: Any,
     y: Any,
     /,
-    *,
     re: Restructure | None = None,
 ) -> GaussNewton:
     """Return the generalised Gauss-Newton matrix of a loss on a model's outputs, as an operator.
@@ -250,12 +253,13 @@ def ggn(
 @jax.jit
 def check(op: GaussNewton) -> None:
     """Refuse a model or a loss that has no Gauss-Newton matrix; `jit` remembers the good ones."""
-    whole = traced(op._outputs.__call__, op.flat)
     check_outputs(op.apply, op.flat)
+    whole = traced(op._outputs.__call__, op.flat)
     if not uses(whole):
         raise ArgumentError(
             f"{op.apply.name}: the outputs do not depend on the vector, so the matrix is zero; "
             "build the model from the vector inside it, with re(flat) "
             "(with eqx.combine the new parameters come first)"
         )
+    check_numbers(op, op.apply.name)
     op.metric.check(op._outputs.form(op.flat), op._outputs(op.flat))

@@ -13,7 +13,7 @@ from .._errors import ArgumentError
 from .._restructure import Restructure
 from ._arguments import checked_vector
 from ._call import Call, call, traced
-from ._differentiated import Differentiated, checked, replaced
+from ._differentiated import Differentiated, check_numbers, checked, replaced
 from ._linearised import once
 from ._parts import Linear
 from ._pieces import Cut, cut, split, uses
@@ -99,10 +99,10 @@ def hessian(
 def _check(op: Hessian) -> None:
     """Refuse a loss that has no Hessian; `jit` remembers which ones were found good."""
     whole = traced(op.loss, op.flat)
-    (out, *more) = whole.out_avals
-    name = op.loss.name
-    if more or out.shape != () or not jax.numpy.issubdtype(out.dtype, jax.numpy.floating):
-        shown = ", ".join(str(x) for x in whole.out_avals)
+    name, found = op.loss.name, whole.out_avals
+    real = [x.shape == () and jax.numpy.issubdtype(x.dtype, jax.numpy.floating) for x in found]
+    if real != [True]:
+        shown = ", ".join(map(str, found)) or "none"
         raise ArgumentError(
             f"{name}: expected a loss that returns one real number, found {shown}; "
             "return a mean or a sum, without auxiliary results"
@@ -113,6 +113,7 @@ def _check(op: Hessian) -> None:
             "build the model from the vector inside it, with re(flat) "
             "(with eqx.combine the new parameters come first)"
         )
+    check_numbers(op, name)
 
 
 def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> jax.Array:

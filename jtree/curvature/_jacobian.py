@@ -69,6 +69,14 @@ class Jacobian:
             return Kernel(self.T if self.transposed else self, self.transposed)
         return self.mv(other) if isarray(other) else NotImplemented
 
+    def __rmatmul__(self, u: Any) -> Any:
+        return self.T.mv(u.T).T if isarray(u) else NotImplemented
+
+    __array_ufunc__ = None  # NumPy's arrays leave `u @ J` to us
+
+    def __call__(self, v: Any, /) -> jax.Array:
+        return self.mv(v)
+
     def dense(self) -> jax.Array:
         """Return the matrix, by rows or by columns, whichever are fewer."""
         found: jax.Array = _matrix(self)
@@ -140,6 +148,10 @@ class Kernel(Operator):
         first, second = inner._linear(), outer._linear()
         return lambda v: second(first(v)).astype(self.dtype)
 
+    @property
+    def _semidefinite(self) -> bool:
+        return True
+
     def _parts(self) -> Parts:
         return whole(self)
 
@@ -186,8 +198,13 @@ def jacobian(
 @jax.jit
 def _check(jacobian: Jacobian) -> None:
     whole_function = traced(jacobian.apply, jacobian.flat)
-    name, (out, *more) = jacobian.apply.name, whole_function.out_avals
-    if more or not jnp.issubdtype(out.dtype, jnp.floating):
-        raise ArgumentError(f"{name}: expected one array of floating outputs, found {out}")
+    name, outputs = jacobian.apply.name, whole_function.out_avals
+    if len(outputs) != 1 or not jnp.issubdtype(outputs[0].dtype, jnp.floating):
+        shown = ", ".join(map(str, outputs)) or "none"
+        raise ArgumentError(f"{name}: expected one array of floating outputs, found {shown}")
     if not uses(whole_function):
-        raise ArgumentError(f"{name}: the outputs do not depend on the vector")
+        raise ArgumentError(
+            f"{name}: the outputs do not depend on the vector, so the Jacobian is zero; build the "
+            "model from the vector inside it, with re(flat) (with eqx.combine the new parameters "
+            "come first)"
+        )

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from .._errors import ArgumentTypeError
-from .._leaves import isarray
+from .._errors import ArgumentError, ArgumentTypeError, VectorError
+from .._leaves import describe, isarray
 from .._restructure import Restructure
 from . import _krylov
 from ._arguments import extra
@@ -56,7 +57,7 @@ def newton(
 
     Args:
       loss: `loss(flat, *args)`, a scalar.
-      re: with it, parameters and gradients are models instead of vectors.
+      re: with it, parameters and gradients may be models instead of vectors.
       curvature: `curvature(flat, *args)`, an operator; by default the loss's Hessian.
       damping: to start with. From 0 it grows as soon as a step fails.
       tol: the residual to reach, as a part of the norm of the gradient.
@@ -67,6 +68,7 @@ def newton(
 
     Raises:
       ExtraError: optax is not installed.
+      ArgumentError: `damping` is below 0, or `maxiter` below 1.
 
     Example:
       >>> import optax
@@ -80,10 +82,16 @@ def newton(
     Journal on Applied Mathematics 11, 1963, doi:10.1137/0111030.
     """
     optax = extra("optax")
+    if not callable(loss):
+        raise ArgumentTypeError(f"loss: expected a function, found {describe(loss)}")
+    if maxiter < 1 or not damping >= 0:
+        raise ArgumentError(
+            f"expected maxiter of 1 or more and damping of 0 or more, found {maxiter} and {damping}"
+        )
     make = curvature or (lambda flat, *args: hessian(loss, flat, *args))
 
     def init(params: Any) -> NewtonState:
-        dtype = (params if re is None else re).dtype
+        dtype = (params if (labels := _labels(re, params)) is None else labels).dtype
         number = jnp.asarray(damping, dtype)
         return NewtonState(number, jnp.ones_like(number), jnp.zeros((), int), jnp.array(False))
 
@@ -97,13 +105,23 @@ def newton(
     ) -> tuple[Any, NewtonState]:
         if params is None:
             raise ArgumentTypeError("newton: give the parameters, as in update(g, state, params)")
-        flat = params if re is None else re.ravel(params)
-        slope = gradient if re is None else re.ravel_grad(gradient).astype(flat.dtype)
+        labels = _labels(re, params)
+        flat = params if labels is None else labels.ravel(params)
+        slope = gradient if labels is None else labels.ravel_grad(gradient).astype(flat.dtype)
+        if np.shape(slope) != flat.shape:
+            raise VectorError(
+                f"newton: expected a gradient of {len(flat)} numbers, found {describe(slope)}"
+            )
         args = behind or (args if isinstance(args, tuple) else (args,))
         step, state = _step(loss, make(flat, *args), flat, slope, state, args, tol, maxiter)
-        return (step if re is None else _tree(re, step, params)), state
+        return (step if labels is None else _tree(labels, step, params)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _labels(re: Restructure | None, params: Any) -> Restructure | None:
+    """Return what makes parameters a vector; None where they are one, as they may be with `re`."""
+    return None if re is None or (isarray(params) and params.shape == (re.size,)) else re
 
 
 def _step(

@@ -88,6 +88,11 @@ class Operator(ABC):
         """Whether products can be part of a compiled function."""
         return True
 
+    @property
+    def _semidefinite(self) -> bool:
+        """Whether it is known to have no negative eigenvalue."""
+        return False
+
     def _matrix(self, chunk: Any, budget: int | None, shown: bool) -> jax.Array:
         """Return the matrix; called where it is traced."""
         return _dense.matrix(self._parts(), self.dtype, chunk, budget, shown)
@@ -227,6 +232,10 @@ class Operator(ABC):
     def as_lineax(self) -> Any:
         """Return the operator for `lineax`, tagged as symmetric, for any of its solvers.
 
+        A Gauss-Newton or Fisher matrix is tagged as positive semidefinite too, as `lineax.CG` and
+        `lineax.Cholesky` ask for. Of another you may know:
+        `lineax.TaggedLinearOperator(op.as_lineax(), lineax.positive_semidefinite_tag)`.
+
         >>> import lineax as lx
         >>> op = jtree.curvature.hessian(lambda v: (v ** 2).sum(), jnp.ones(2))
         >>> lx.linear_solve(op.as_lineax(), jnp.ones(2), lx.GMRES(rtol=1e-6, atol=1e-6)).value
@@ -234,12 +243,16 @@ class Operator(ABC):
         """
         lx = extra("lineax")
         struct = jax.ShapeDtypeStruct((self.size,), self.dtype)
-        return lx.FunctionLinearOperator(self.mv, struct, lx.symmetric_tag)
+        more = [lx.positive_semidefinite_tag] * self._semidefinite
+        return lx.FunctionLinearOperator(self.mv, struct, frozenset([lx.symmetric_tag, *more]))
 
     def __add__(self, other: Any) -> Combination:
         if not isinstance(other, Operator):
             return NotImplemented
         return combination([(1.0, self), (1.0, other)])
+
+    def __radd__(self, other: Any) -> Operator:
+        return self if _is(other, 0) else NotImplemented  # what `sum` starts with
 
     def __sub__(self, other: Any) -> Combination:
         if not isinstance(other, Operator):
@@ -333,6 +346,12 @@ class Combination(Operator):
     @property
     def _traceable(self) -> bool:
         return all(op._traceable for op in self.terms)
+
+    @property
+    def _semidefinite(self) -> bool:
+        numbers = [*self.factors, self.damping]
+        known = not any(isinstance(x, jax.core.Tracer) or x < 0 for x in numbers)
+        return known and all(op._semidefinite for op in self.terms)
 
     def _product(self, v: jax.Array) -> jax.Array:
         if self._traceable:
@@ -432,7 +451,9 @@ def combination(terms: Sequence[tuple[Any, Operator]], damping: Any = 0.0) -> Co
     sizes = {op.size for _, op in terms}
     if len(sizes) > 1:
         raise VectorError(f"expected operators of one size, found {sorted(sizes)}")
-    if isinstance(damping, Operator) or (not np.isscalar(damping) and np.shape(damping) != ()):
+    if isinstance(damping, Operator | str) or (
+        not np.isscalar(damping) and np.shape(damping) != ()
+    ):
         raise ArgumentTypeError(f"expected a number, found {describe(damping)}")
     found: list[tuple[Any, Operator]] = []
     for factor, op in terms:

@@ -49,6 +49,10 @@ class Over(Operator):
     def _traceable(self) -> bool:
         return False
 
+    @property
+    def _semidefinite(self) -> bool:
+        return self._first._semidefinite
+
     def _product(self, v: jax.Array) -> jax.Array:
         if istracer(v):
             return _host.product(self, v) if v.ndim == 1 else jax.vmap(self.mv, 1, 1)(v)
@@ -119,8 +123,8 @@ def _examples(op: Operator, batch: Any, size: Callable[[Any], int] | None) -> in
 
 def over(
     batches: Iterable[Any],
-    make: Callable[[Any], Operator],
     /,
+    make: Callable[[Any], Operator],
     *,
     reduction: Literal["mean", "sum"] = "mean",
     size: Callable[[Any], int] | None = None,
@@ -168,7 +172,17 @@ def over(
             f"batches: expected what can be read at every product, found {describe(batches)}, "
             "which can be read once; give list(...) of it, or a data loader"
         )
-    batch = next(iter(batches), _NONE)
+    if not callable(make):
+        raise ArgumentTypeError(
+            f"make: expected a function from a batch to an operator, found {describe(make)}"
+        )
+    reader = iter(batches)
+    if not hasattr(batches, "__len__") and iter(batches) is reader:  # loaders may rewind theirs
+        raise ArgumentTypeError(
+            f"batches: expected what can be read at every product, found {describe(batches)}, "
+            "which goes on where it stopped; give list(...) of it, or a data loader"
+        )
+    batch = next(reader, _NONE)
     if batch is _NONE:
         raise ArgumentError("batches: expected one or more, found none")
     first = make(batch)

@@ -161,6 +161,12 @@ def _order(parts: ClosedJaxpr) -> tuple[int, ...]:
     return tuple(sorted(range(len(parts.jaxpr.invars)), key=lambda k: first.get(k, last)))
 
 
+def used(function: Cut, flat: jax.Array) -> list[bool]:
+    """Tell of each piece whether the function's result can depend on it."""
+    whole = trace(lambda *pieces: function.function(pieces), *split(flat, function.sizes))
+    return list(dce_jaxpr(whole.jaxpr, [True] * len(whole.jaxpr.outvars))[1])
+
+
 def uses(whole: ClosedJaxpr) -> bool:
     """Tell whether the results of a traced function can depend on its vector."""
     return bool(dce_jaxpr(whole.jaxpr, [True] * len(whole.jaxpr.outvars))[1][0])

@@ -14,6 +14,7 @@ from .._errors import ArgumentError, ArgumentTypeError, CurvatureError, VectorEr
 from .._leaves import describe, isarray, istracer
 from . import _dense, _host, _krylov
 from ._arguments import checked_vector, extra
+from ._call import automatic
 from ._operator import Operator
 
 _SMALL = 2000  # up to this size "auto" makes the matrix
@@ -52,7 +53,8 @@ def solve(
     Raises:
       CurvatureError: the operator is not positive definite and the method needs it, or there was
         no convergence.
-      VectorError: another length or rank.
+      VectorError: another length or rank, of the preconditioner too.
+      ArgumentTypeError: the preconditioner is neither a function nor a vector.
       ArgumentError: another method.
 
     Example:
@@ -77,8 +79,8 @@ was met at step 1; add damping= of more than that, use method='minres', or take 
         return _by_matrix(damped, v, method).astype(op.dtype)
     tol = float(jnp.finfo(op.dtype).eps) ** 0.75 if tol is None else tol
     steps = min(10 * op.size, 10_000) if maxiter is None else maxiter
-    _check_preconditioner(preconditioner)
-    function = Partial(preconditioner) if callable(preconditioner) else preconditioner
+    _check_preconditioner(preconditioner, v)
+    function = Partial(preconditioner) if callable(preconditioner) else automatic(preconditioner)
     for name in ("cg", "minres") if method == "auto" else (method,):
         found = _host.run(partial(_iterate, name, steps), damped, v, tol, function)
         trouble = _trouble(name, found, v, tol)
@@ -87,10 +89,18 @@ was met at step 1; add damping= of more than that, use method='minres', or take 
     raise CurvatureError(trouble or "no convergence")
 
 
-def _check_preconditioner(given: Any) -> None:
-    if given is not None and not callable(given) and not isarray(given):
+def _check_preconditioner(given: Any, b: jax.Array) -> None:
+    if given is None:
+        return
+    if not callable(given) and not isarray(given):
         raise ArgumentTypeError(
             f"preconditioner: expected a function or a vector, found {describe(given)}"
+        )
+    found = jax.eval_shape(given, b) if callable(given) else given
+    if getattr(found, "shape", None) != b.shape:
+        kind = "a function that returns" if callable(given) else "a function or"
+        raise VectorError(
+            f"preconditioner: expected {kind} a vector of {len(b)} numbers, found {describe(found)}"
         )
 
 

@@ -76,7 +76,7 @@ class Spectrum:
         return f"Spectrum({low:.4g} to {high:.4g}, {samples} runs of {steps} steps)"
 
 
-def spectrum(op: Operator, key: Any, /, *, samples: int = 10, steps: int = 80) -> Spectrum:
+def spectrum(op: Operator, /, key: Any, *, samples: int = 10, steps: int = 80) -> Spectrum:
     """Return the density of an operator's eigenvalues, by stochastic Lanczos quadrature.
 
     Args:
@@ -89,7 +89,7 @@ def spectrum(op: Operator, key: Any, /, *, samples: int = 10, steps: int = 80) -
       A `Spectrum`, with `.density(points)`, `.grid()`, `.cdf(points)` and `.moment(power)`.
 
     Raises:
-      ArgumentError: `samples` or `steps` is less than 1.
+      ArgumentError: `samples` or `steps` is less than 1, or the operator has no rows.
 
     Example:
       >>> saddle = lambda v: (v[:5] ** 2).sum() - (v[5:] ** 2).sum()
@@ -104,6 +104,10 @@ def spectrum(op: Operator, key: Any, /, *, samples: int = 10, steps: int = 80) -
     SIMAX 38, 2017, doi:10.1137/16M1104974; Ghorbani, Krishnan and Xiao, ICML 2019,
     arXiv:1901.10159; Lanczos by `matfree`.
     """
+    if key is None:
+        raise ArgumentError("spectrum draws vectors: give key=jax.random.key(0)")
+    if not op.size:
+        raise ArgumentError("spectrum: expected an operator of one parameter or more, found 0 x 0")
     if samples < 1 or steps < 1:
         raise ArgumentError(f"expected 1 sample and 1 step or more, found {samples} and {steps}")
     nodes, weights = _host.run(_quadrature, op, key, samples, min(steps, op.size))
@@ -112,14 +116,14 @@ def spectrum(op: Operator, key: Any, /, *, samples: int = 10, steps: int = 80) -
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.Array, jax.Array]:
-    lanczos = extra("matfree.decomp").tridiag_sym(
-        steps, reortho="full", custom_vjp=False, materialize=False
-    )
+    # `tridiag_sym` takes the mean of both sides, of which the upper one is made up at the end
+    lanczos = extra("matfree.decomp").hessenberg(steps, reortho="full", custom_vjp=False)
     product = op._linear()
     linear = lambda v: _dense.wide(product(v.astype(op.dtype)))  # noqa: E731
 
     def run(start: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _cut_off(*lanczos(linear, start).J_small)
+        small = lanczos(linear, start).J_small
+        return _cut_off(jnp.diagonal(small), jnp.diagonal(small, -1))
 
     starts = _dense.wide(jax.random.rademacher(key, (samples, op.size), op.dtype))
     values, vectors = jnp.linalg.eigh(jax.vmap(_tridiagonal)(*jax.vmap(run)(starts)))

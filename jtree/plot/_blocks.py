@@ -47,7 +47,16 @@ def blocks(re: Restructure, most: int, /) -> list[Block]:
         grouped = list(_under(single, depth))
         if len(grouped) <= most:
             return list(map(_short, grouped))
-    return list(map(_short, _neighbours(single, most)))
+    return list(map(_short, _neighbours(list(_under(single, 1)), most)))
+
+
+def counted(number: int, what: str) -> str:
+    """Return how many there are, in words.
+
+    >>> counted(1, "parameter"), counted(1200, "parameter")
+    ('1 parameter', '1,200 parameters')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _mark(block: Block, re: Restructure) -> Block:
@@ -69,8 +78,8 @@ def _neighbours(single: Sequence[Block], most: int) -> Iterator[Block]:
     for k in range(0, len(single), each):
         first, *rest = single[k : k + each]
         last = (rest or [first])[-1]
-        label = f"{_cut(first.label, 12)} to {_cut(last.label, 12)}" if rest else first.label
-        yield Block(label, first.start, last.stop)
+        names = (_cut(block.label.removesuffix("/**"), 12) for block in (first, last))
+        yield Block(" to ".join(names) if rest else first.label, first.start, last.stop)
 
 
 def _short(block: Block) -> Block:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
 from .._restructure import Restructure
-from ._blocks import Block, blocks
+from ._blocks import Block, blocks, counted
 from ._figure import FAINT, INK, MONO, ORDERED, SIGNED, add_bar, check_installed, figure, tidy
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ WRITTEN = 8  # blocks whose norms are written as numbers
 DECADES = 4  # of the logarithmic part of the colours, at most
 
 
-def hessian(matrix: Any, re: Restructure | None = None, /, *, title: str | None = None) -> Figure:
+def hessian(matrix: Any, /, re: Restructure | None = None, *, title: str | None = None) -> Figure:
     """Return a picture of a symmetric matrix over parameters, with its blocks named by path.
 
     On the left is every entry, red above zero and blue below, on a symmetric logarithmic scale
@@ -60,7 +60,7 @@ def hessian(matrix: Any, re: Restructure | None = None, /, *, title: str | None 
     dense = _dense(matrix, re)
     picture = figure(*((13.4, 6.2) if re is not None else (7.4, 6.2)), square=True)
     kind = type(matrix).__name__ if hasattr(matrix, "dense") else "Matrix"
-    picture.suptitle(title or f"{kind} over {len(dense):,} parameters", color=INK)
+    picture.suptitle(title or f"{kind} over {counted(len(dense), 'parameter')}", color=INK)
     if re is None:
         _draw_entries(picture.subplots(), dense, [])
         return picture
@@ -215,4 +215,5 @@ def _write(axes: Axes, norms: np.ndarray, middle: float) -> None:
     """Write each norm into its cell, in the ink that can be read there."""
     for (row, column), norm in np.ndenumerate(norms):
         color = "white" if 0 < norm < middle else INK
-        axes.text(column, row, f"{norm:.2g}", ha="center", va="center", color=color, fontsize=8)
+        text = f"{norm:.{2 + (norm >= 100)}g}"
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)

@@ -29,8 +29,8 @@ def landscape(
     loss: Callable[..., Any],
     re: Restructure,
     flat: Any,
-    directions: Any,
     /,
+    directions: Any,
     *args: Any,
     scale: Scaling = "filter",
     span: float | Sequence[float] = 1.0,
@@ -219,7 +219,7 @@ def _draw_line(
     if taylor is not None and np.isfinite(taylor).all():
         _draw_parabola(axes, along, finite, taylor)
     axes.plot(along[middle], finite[middle], "o", color=INK, zorder=3)
-    axes.set(xlabel=name, ylabel="loss")
+    axes.set(xlabel=name, ylabel="loss", xlim=(along[0], along[-1]))
     axes.set_title(title or "The loss along a line", fontsize=11, color=INK)
     axes.grid(alpha=0.2)
     axes.legend(frameon=False, fontsize=9)
@@ -263,7 +263,7 @@ def _draw_plane(
 def _draw_heights(axes: Axes, grid: list[np.ndarray], values: np.ma.MaskedArray) -> None:
     """Draw losses as colours, with lines at some of them and a scale beside."""
     from matplotlib.colors import LogNorm, Normalize
-    from matplotlib.ticker import LogLocator, MaxNLocator
+    from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
     least, most = float(values.min()), float(values.max())
     logarithmic = least > 0 and most > RATIO * least
@@ -272,20 +272,33 @@ def _draw_heights(axes: Axes, grid: list[np.ndarray], values: np.ma.MaskedArray)
     norm = (LogNorm if logarithmic else Normalize)(levels[0], levels[-1])
     filled = axes.contourf(*grid, values, levels=levels, cmap=ORDERED, norm=norm)
     lines = axes.contour(*grid, values, levels=levels[::3], colors="white", linewidths=0.6)
-    _label_lines(axes, lines)
+    digits = _digits(least, most)
+    _label_lines(axes, lines, f"%.{digits}g")
     label = "loss, on a logarithmic scale" if logarithmic else "loss"
-    bar = add_bar(filled, axes, label, "%.4g")
-    bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if logarithmic else MaxNLocator(8))
+    bar = add_bar(filled, axes, label, f"%.{digits + 1}g")
+    linear = MaxNLocator(8) if most > least else FixedLocator([least])
+    bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if logarithmic else linear)
     bar.minorticks_off()
 
 
-def _label_lines(axes: Axes, lines: QuadContourSet) -> None:
+def _digits(least: float, most: float) -> int:
+    """Return how many digits tell losses in a range apart.
+
+    >>> _digits(0.0, 5.0), _digits(1.0, 1.00001)
+    (3, 8)
+    """
+    span = most - least
+    common = np.log10(max(abs(least), abs(most)) / span) if span > 0 else 0
+    return int(np.clip(np.ceil(common) + 2, 3, 12))
+
+
+def _label_lines(axes: Axes, lines: QuadContourSet, fmt: str) -> None:
     """Write losses on contour lines, none so near another, or the middle, that they overlap."""
     from matplotlib.patheffects import withStroke
 
     room = 0.1 * np.ptp(axes.get_xlim()), 0.05 * np.ptp(axes.get_ylim())
     kept = [np.zeros(2)]
-    for text in axes.clabel(lines, fmt="%.3g", fontsize=8, inline=False):
+    for text in axes.clabel(lines, fmt=fmt, fontsize=8, inline=False):
         place = np.array(text.get_position())
         if any((np.abs(place - other) < room).all() for other in kept):
             text.remove()

@@ -9,7 +9,7 @@ import numpy as np
 from .._errors import ArgumentError, ArgumentTypeError
 from .._layout import check_vector
 from .._restructure import Restructure
-from ._blocks import Block, blocks
+from ._blocks import Block, blocks, counted
 from ._figure import BARS, INK, MONO, PALE, check_installed, figure, tidy
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def parameters(
     rows = -(-len(named) // COLUMNS)
     columns = -(-len(named) // rows)
     picture = figure(3 * columns + 0.4, 1.9 * rows + 0.5)
-    picture.suptitle(title or f"{re.size:,} parameters", color=INK)
+    picture.suptitle(title or counted(re.size, "parameter"), color=INK)
     for number, block in enumerate(named):
         axes, part = picture.add_subplot(rows, columns, number + 1), slice(block.start, block.stop)
         _draw(axes, block.label, numbers[part].astype(np.float64), bins)

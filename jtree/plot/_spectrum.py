@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
+from ._blocks import counted
 from ._figure import INK, NEGATIVE, POSITIVE, check_installed, figure, tidy
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ FEWEST = 0.3  # eigenvalues per decade that are still shown
 
 def spectrum(
     eigenvalues: Any,
-    weights: Any = None,
     /,
+    weights: Any = None,
     *,
     smooth: float = 0.06,
     title: str | None = None,
@@ -171,7 +172,7 @@ def _title(found: list[_Weighted]) -> str:
     if len(found) > 1:
         return "Eigenvalues"
     total = round(float(found[0].weights.sum()))
-    return f"{total:,} eigenvalue{'s' * (total != 1)} {found[0].range}"
+    return f"{counted(total, 'eigenvalue')} {found[0].range}"
 
 
 def _draw_one(spectrum: _Weighted, axis: _Axis) -> Figure:
@@ -201,7 +202,10 @@ def _draw_density(axes: Axes, spectrum: _Weighted, axis: _Axis) -> None:
     from matplotlib.ticker import LogFormatterSciNotation
 
     density = axis.density(spectrum)
-    for side, color in ((axis.values <= 0, NEGATIVE), (axis.values >= 0, POSITIVE)):
+    signed = spectrum.nodes[spectrum.nodes != 0]
+    border = 0.0 if len(signed) and signed[0] < 0 else -np.inf  # no blue where none is below zero
+    border = np.inf if len(signed) and signed[-1] < 0 else border
+    for side, color in ((axis.values <= border, NEGATIVE), (axis.values >= border, POSITIVE)):
         axes.fill_between(axis.values, FEWEST, density, where=side, color=color, alpha=0.35, lw=0)
         axes.plot(axis.values[side], density[side], color=color, linewidth=1.2)
     axes.set_xscale("asinh", linear_width=axis.linear)

@@ -153,11 +153,8 @@ def _in_chunks(
 
 def _chunk(linear: Linear, sizes: Sequence[int], dtype: Any, budget: int | None) -> int:
     """Return how many products at once fit into what memory the matrix leaves."""
-    if budget is None:
-        return _CHUNK
     pieces = [jax.ShapeDtypeStruct((size,), dtype) for size in sizes]
-    one = _memory.working_set(jax.make_jaxpr(linear)(pieces))
-    return int(min(_CHUNK, max(1, budget // max(1, one))))
+    return _memory.at_once(linear, pieces, most=_CHUNK, budget=budget)
 
 
 def _groups(parts: Parts) -> list[tuple[int, ...]]:

@@ -11,12 +11,13 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import Partial
 
 from .._leaves import istracer
+from . import _memory
 from ._parts import Linearisable
 
-_AT_ONCE = 64  # more columns than these are taken in turns, for the sake of memory
+_AT_ONCE = 64  # columns, of which more are taken in turns
 
 
-_KEPT: WeakKeyDictionary[Linearisable, Partial] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Linearisable, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 def product(op: Linearisable, v: jax.Array) -> jax.Array:
@@ -25,15 +26,17 @@ def product(op: Linearisable, v: jax.Array) -> jax.Array:
     Within a compiled function nothing is kept: there one product is one function.
     """
     found: jax.Array
-    linear = _KEPT.get(op)
-    if linear is None:
+    kept = _KEPT.get(op)
+    if kept is None:
         if any(map(istracer, [v, *jax.tree.leaves(op)])):
             found = once(op, v)
             return found
         linear = _linearised(op)
+        kept = linear.func, *linear.args
         if not any(map(istracer, jax.tree.leaves(linear))):
-            _KEPT[op] = linear
-    found = _applied(linear, v)
+            _KEPT[op] = kept
+    function, numbers = kept
+    found = function(numbers, v)
     return found
 
 
@@ -44,29 +47,25 @@ def once(op: Linearisable, v: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _applied(linear: Partial, v: jax.Array) -> jax.Array:
-    return _columns(linear, v)
-
-
-@jax.jit
 def _linearised(op: Linearisable) -> Partial:
-    """Return the product as a function that has the numbers it needs as leaves."""
+    """Return the product as a compiled function of the numbers that it needs, and the numbers."""
     struct = jax.ShapeDtypeStruct(op.shape[1:], op.dtype)
     traced = jax.make_jaxpr(op._linear())(struct)
-    jaxpr = traced.jaxpr
 
-    def linear(consts: list[Any], v: jax.Array) -> jax.Array:
-        found: jax.Array
-        (found,) = jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))(v)
-        return found
+    @jax.jit
+    def product(numbers: list[Any], v: jax.Array) -> jax.Array:
+        linear = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, numbers))
+        return _columns(lambda v: linear(v)[0], v)
 
-    return Partial(linear, traced.consts)
+    return Partial(product, traced.consts)
 
 
 def _columns(linear: Callable[[jax.Array], jax.Array], v: jax.Array) -> jax.Array:
     if v.ndim == 1:
         return linear(v)
-    if v.shape[1] <= _AT_ONCE:
+    column = jax.ShapeDtypeStruct(v.shape[:1], v.dtype)
+    count = _memory.at_once(linear, column, most=_AT_ONCE, budget=None)
+    if v.shape[1] <= count:
         return jax.vmap(linear, 1, 1)(v)
-    found: jax.Array = jax.lax.map(linear, v.T, batch_size=_AT_ONCE)
+    found: jax.Array = jax.lax.map(linear, v.T, batch_size=count)
     return found.T

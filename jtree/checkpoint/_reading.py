@@ -147,13 +147,18 @@ class Budget:
     """How many values a file may hold: each takes about a kilobyte, and what its path is long."""
 
     def __init__(self, size: int) -> None:
-        self.left = 80_000 + size // 512
+        self.most = self.left = 80_000 + size // 512
 
     def spend(self, parts: Sequence[str] = ()) -> None:
         """Count a value at a place; refuse it where it is one too many."""
         self.left -= 1 + sum(map(len, parts)) // 256
-        if self.left < 0 or len(parts) > DEEP:
-            raise ValueError("it is nested too deeply, or has too many values for its size")
+        if len(parts) > DEEP:
+            raise ValueError("it is nested too deeply")
+        if self.left < 0:
+            raise ValueError(
+                f"it has too many values for its size: more than {self.most:,}, those with very "
+                "long names counted several times; keep long lists in it as arrays"
+            )
 
 
 class DamageError(Exception):

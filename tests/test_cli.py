@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +140,12 @@ def test_misuse_is_exit_code_2(run: Any) -> None:
         assert "there is nothing here" in out
     assert run("show")[0] == 2
     assert run("show", "a", "--depth", "0")[0] == 2
+
+
+def test_the_command_is_a_module_too(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "x", {"w": np.ones(2)})
+    command = [sys.executable, "-m", "jtree", "show", str(tmp_path / "x"), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "w" in json.loads(done.stdout)["arrays"]
+    assert subprocess.run([*command[:3], "show"], capture_output=True).returncode == 2

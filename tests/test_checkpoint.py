@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from orbax.checkpoint import v1 as ocp
 
 import jtree
-from jtree.checkpoint import differences
+from jtree.checkpoint import _encoding, differences
 
 from .same import same
 from .zoo import KEY, ZOO, Net, Shared, abstract
@@ -536,3 +536,10 @@ def test_training_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert found["count"] == steps[-1]
     assert found["w"][0] == sum(range(steps[-1]))
     assert len(steps) <= 4
+
+
+def test_bytes_that_are_one_value_at_all_places_are_decoded() -> None:
+    """That is what Orbax gives for a chunk that is gone; its checksum then says so."""
+    stored = _encoding.Stored(("w",), np.dtype(np.float32), (2, 2), 0, bytes=True, at=8)
+    gone = np.broadcast_to(np.uint8(0), 64)
+    np.testing.assert_array_equal(stored.decode(gone), np.zeros((2, 2), np.float32))

@@ -56,8 +56,9 @@ class Stored(NamedTuple):
         """Return the numbers that were encoded, from the array that stands for them."""
         if not self.bytes:
             return x
-        view = np.asarray(x)[self.at : self.at + self.nbytes].view(self.dtype)
-        return view.reshape(self.shape)
+        data = np.asarray(x)[self.at : self.at + self.nbytes]
+        # Bytes whose file is gone come as one value at all places, which has no view.
+        return np.ascontiguousarray(data).view(self.dtype).reshape(self.shape)
 
     @property
     def nbytes(self) -> int:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtree import curvature
-from jtree.curvature import _dense
+from jtree.curvature._autodiff import dense as _dense
 
 from .curvature_models import LAYERS, Problem, apply, cross_entropy, loss, problem
 from .timing import median, once, peak

@@ -15,11 +15,6 @@ Errors:          JtreeError, and those that derive from it
 
 from typing import TYPE_CHECKING, Any
 
-from ._cast import bf16 as bf16
-from ._cast import f16 as f16
-from ._cast import f32 as f32
-from ._cast import f64 as f64
-from ._diff import Diff as Diff
 from ._errors import ArgumentError as ArgumentError
 from ._errors import ArgumentTypeError as ArgumentTypeError
 from ._errors import CheckpointError as CheckpointError
@@ -34,21 +29,25 @@ from ._errors import PathError as PathError
 from ._errors import RuleError as RuleError
 from ._errors import VectorError as VectorError
 from ._errors import VectorTypeError as VectorTypeError
-from ._flat import destructure as destructure
-from ._kinds import children as children
-from ._kinds import trainable as trainable
-from ._leaves import isnumeric as isnumeric
-from ._outputsize import outputsize as outputsize
-from ._query import count as count
-from ._query import modules as modules
-from ._query import trainables as trainables
-from ._restructure import Restructure as Restructure
-from ._state import diff as diff
-from ._state import loadmodel as loadmodel
-from ._state import state as state
-from ._summary import Summary as Summary
-from ._summary import summary as summary
-from ._walk import walk as walk
+from ._state.diff import Diff as Diff
+from ._state.load import diff as diff
+from ._state.load import loadmodel as loadmodel
+from ._state.load import state as state
+from ._summary.summary import Summary as Summary
+from ._summary.summary import summary as summary
+from ._tree.cast import bf16 as bf16
+from ._tree.cast import f16 as f16
+from ._tree.cast import f32 as f32
+from ._tree.cast import f64 as f64
+from ._tree.leaves import isnumeric as isnumeric
+from ._tree.nodes import children as children
+from ._tree.nodes import trainable as trainable
+from ._tree.query import count as count
+from ._tree.query import modules as modules
+from ._tree.query import trainables as trainables
+from ._tree.walk import walk as walk
+from ._vector.destructure import destructure as destructure
+from ._vector.restructure import Restructure as Restructure
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import Saving as Saving
 from .checkpoint import inspect as inspect
@@ -58,6 +57,7 @@ from .checkpoint import save as save
 from .checkpoint import save_as as save_as
 from .checkpoint import save_async as save_async
 from .checkpoint import verify as verify
+from .layers._outputsize import outputsize as outputsize
 
 if TYPE_CHECKING:
     from . import callbacks as callbacks

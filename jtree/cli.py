@@ -158,15 +158,17 @@ def convert(
 
     Exit code 1 if what was written is wrong; DST is then not there.
     """
-    from .checkpoint import _memory, inspect
-    from .migrate import Plan, _file, convert_file, read_rules
+    from .checkpoint import inspect
+    from .checkpoint._storage import memory
+    from .migrate import Plan, convert_file, read_rules
+    from .migrate._files.convert_file import prepared
 
     options: Any = {"rules": read_rules(rules) if rules else (), "where": where, "cast": cast}
     if dry_run:
-        plan = Plan(_file.prepared(inspect(source), **options))
+        plan = Plan(prepared(inspect(source), **options))
         _print(plan.to_json() if as_json else plan)
         return
-    _memory.return_freed_memory()
+    memory.return_freed_memory()
     done = convert_file(source, target, format=format, **options)  # type: ignore[arg-type]
     typer.echo(json.dumps(done.to_json(), indent=2) if as_json else str(done))
     raise typer.Exit(bool(done.wrong))

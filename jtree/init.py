@@ -27,7 +27,7 @@ from jax.nn import initializers
 from jax.typing import DTypeLike
 
 from ._errors import ArgumentError, ArgumentTypeError, did_you_mean
-from ._leaves import isconcrete
+from ._tree.leaves import isconcrete
 
 Shape = tuple[int, ...]
 

@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["jtree.checkpoint", "jtree.migrate", "p
     import safetensors.numpy
 
     import jtree
-    from jtree.checkpoint import _encoding
+    from jtree.checkpoint._orbax import encoding as _encoding
 
     from . import test_formats_fuzz as seeds
     from . import test_formats_hostile as hostile

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from orbax.checkpoint import v1 as ocp
 
 import jtree
-from jtree.checkpoint import _encoding, differences
+from jtree.checkpoint import differences
+from jtree.checkpoint._orbax import encoding as _encoding
 
 from .same import same
 from .zoo import KEY, ZOO, Net, Shared, abstract

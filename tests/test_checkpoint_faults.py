@@ -24,7 +24,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 import jtree
-from jtree.checkpoint import _files
+from jtree.checkpoint._storage import atomic as _files
 
 from .same import same
 

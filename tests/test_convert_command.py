@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import jtree
 from jtree import migrate as m
-from jtree._lazy import LazyArray
+from jtree._tree.lazy import LazyArray
 from jtree.cli import app
 from jtree.migrate import _file, _written
 
@@ -272,7 +272,7 @@ def test_killed_between_the_last_step_and_tidying_up(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = source.with_name("b.npz")
-    monkeypatch.setattr("jtree.migrate._staged.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("jtree.migrate._files.journal.shutil.rmtree", lambda *_, **__: None)
     m.convert_file(source, target, cast="f32")
     assert beside(target) == [".b.npz.convert"]
     monkeypatch.undo()
@@ -283,7 +283,7 @@ def test_killed_between_the_last_step_and_tidying_up(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no locks of this kind")
 def test_only_one_process_converts_to_a_target(source: Path) -> None:
-    from jtree.migrate._staged import locked, workplace
+    from jtree.migrate._files.journal import locked, workplace
 
     target = source.with_name("b").resolve()
     with locked(workplace(target), target):

@@ -18,7 +18,7 @@ from flax import nnx
 
 import jtree
 from jtree import curvature
-from jtree.curvature import _linearised
+from jtree.curvature._autodiff import linearize as _linearised
 
 KEY = jax.random.key(0)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jtree
-from jtree import _eager
+from jtree._vector import eager as _eager
 
 from .same import same
 from .zoo import ZOO
@@ -202,7 +202,7 @@ def test_the_way_of_other_devices_gives_the_same_bits(monkeypatch: pytest.Monkey
 
 
 def test_a_structure_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jtree import _walk
+    from jtree._tree import walk as _walk
 
     model = {"w": jnp.ones(2), "once": [jnp.ones(1), None]}
     first = jtree.destructure(model)[1]

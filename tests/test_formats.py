@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax import nnx
+from jtree.checkpoint._formats.detect.safetensors import DTYPES
 
 import jtree
 from jtree.checkpoint import differences
-from jtree.checkpoint._safetensors import DTYPES
 
 from .same import same
 from .zoo import ZOO, Shared
@@ -161,7 +161,7 @@ def test_flax_agrees(tmp_path: Path, dtype: Any) -> None:
 
 def test_flax_writes_large_arrays_in_parts(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 64)
-    monkeypatch.setattr("jtree.checkpoint._write._PART", 64)
+    monkeypatch.setattr("jtree.checkpoint._formats.write._PART", 64)
     tree = {"w": np.arange(100.0).reshape(4, 25), "small": np.ones(2)}
     (tmp_path / "theirs").write_bytes(flax.serialization.msgpack_serialize(tree))
     jtree.save_as(tmp_path / "ours", tree, format="msgpack")

@@ -335,7 +335,7 @@ def test_an_array_at_many_places_is_shown_at_once(tmp_path: Path) -> None:
 
 
 def structure(text: str) -> Any:
-    from jtree.checkpoint import _encoding
+    from jtree.checkpoint._orbax import encoding as _encoding
 
     found = {"format": _encoding.FORMAT, "structure": text, "metadata": {}}
     return found | {"crc32": _encoding._text_crc32(found)}
@@ -346,7 +346,7 @@ DTYPE = '{"tree":{"array":["a"],"dtype":",f8","shape":[2],"crc32":0},"ties":[]}'
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"tree":{"scalar":["i4",""]},"ties":[]}', DTYPE])
 def test_structures_of_jtree_that_are_none(text: str) -> None:
-    from jtree.checkpoint import _encoding
+    from jtree.checkpoint._orbax import encoding as _encoding
 
     with pytest.raises(jtree.CheckpointError, match="the structure cannot be understood"):
         _encoding.decode(structure(text), lambda stored: stored)

@@ -200,8 +200,10 @@ def test_where_the_library_of_hdf5_crashes_or_never_returns(
 ) -> None:
     (tmp_path / "x").write_bytes(hdf5())
     (tmp_path / "script.py").write_text(script)
-    monkeypatch.setattr("jtree.checkpoint._hdf5.__file__", str(tmp_path / "script.py"))
-    monkeypatch.setattr("jtree.checkpoint._keras._SECONDS", 2)
+    monkeypatch.setattr(
+        "jtree.checkpoint._formats.hdf5_probe.__file__", str(tmp_path / "script.py")
+    )
+    monkeypatch.setattr("jtree.checkpoint._formats.keras._SECONDS", 2)
     with pytest.raises(jtree.CheckpointError, match="it is damaged: the library of HDF5"):
         jtree.open(tmp_path / "x")
 

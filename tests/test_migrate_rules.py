@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import jtree
 from jtree import migrate as m
-from jtree._lazy import LazyArray, read_all
-from jtree.migrate._derived import pieces
+from jtree._tree.lazy import LazyArray, read_all
+from jtree.migrate._rules.lazy_arrays import pieces
 
 A = np.arange(24).reshape(2, 3, 4).astype(np.float32)
 

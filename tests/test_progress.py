@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import rich.console
 
-from jtree.checkpoint import _progress
+from jtree import _progress as _progress
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jtree._summary.summary.layers import layers_text
+from jtree._summary.summary.sizes import facts, in_bytes
 from rich.console import Console
 
 import jtree
 from jtree import layers
-from jtree._layers_text import layers_text
-from jtree._measure import facts, in_bytes
 
 from .zoo import ZOO, Linen, Net, Shared, abstract
 

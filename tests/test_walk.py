@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jtree
-from jtree._path import matches
+from jtree._tree.paths import matches
 
 from .same import same
 from .zoo import Affine, Net, Pair

@@ -6,16 +6,17 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .. import _path
 from .._errors import CheckpointError, ChecksumError, ModelError
-from .._lazy import LazyArray
-from .._walk import walk
-from . import _files, _orbax
-from ._arrays import Arrays
-from ._encoding import PACK, Ties, decode
-from ._formats import open_file
-from ._plain import PlainArrays
-from ._reading import Opened
+from .._tree import paths
+from .._tree.lazy import LazyArray
+from .._tree.walk import walk
+from ._formats.detect import open_file
+from ._formats.file import Opened
+from ._orbax import api
+from ._orbax.arrays import Arrays
+from ._orbax.encoding import PACK, Ties, decode
+from ._orbax.foreign import PlainArrays
+from ._storage import atomic
 
 _STEPS = 200  # of a path: what prints a tree goes through all that are above a place
 NAME = "jtree"  # where jtree's part is in the checkpoint's metadata
@@ -124,21 +125,21 @@ def inspect(path: str | os.PathLike[str], /) -> Checkpoint:
 
 def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) -> Checkpoint:
     """Return an opened checkpoint; `verify` says whether what is read later is checked."""
-    place = _files.locate(_files.as_path(path))
+    place = atomic.locate(atomic.as_path(path))
     found_file = open_file(place, verify=verify)
     if found_file is not None:
         return _as_checkpoint(place, found_file)
-    metadata = _orbax.custom_metadata(place)
+    metadata = api.custom_metadata(place)
     if isinstance(metadata, dict) and NAME in metadata:
         return _open_jtree(place, metadata[NAME], Arrays(place, verify=verify, shown=shown))
-    with _orbax.quiet():
-        found = _orbax.find(place)
+    with api.quiet():
+        found = api.find(place)
         source = PlainArrays(place, found.items)
         tree = source.tree()
     return Checkpoint(str(place), f"Orbax {found.version}", tree, found.metadata, (), source)
 
 
-def _as_checkpoint(place: _files.Path, found: Opened) -> Checkpoint:
+def _as_checkpoint(place: atomic.Path, found: Opened) -> Checkpoint:
     """Return what is in a file of another library as a checkpoint."""
     try:
         opened = Checkpoint(
@@ -146,7 +147,7 @@ def _as_checkpoint(place: _files.Path, found: Opened) -> Checkpoint:
         )
         for path in opened:
             path.encode()  # text that can be printed
-            if path.count(_path.SEPARATOR) > _STEPS:
+            if path.count(paths.SEPARATOR) > _STEPS:
                 raise CheckpointError(
                     f"{place}: its names cannot be used: {path:.80} has more than {_STEPS} steps"
                 )
@@ -155,7 +156,7 @@ def _as_checkpoint(place: _files.Path, found: Opened) -> Checkpoint:
     return opened
 
 
-def _open_jtree(place: _files.Path, structure: Any, source: Arrays) -> Checkpoint:
+def _open_jtree(place: atomic.Path, structure: Any, source: Arrays) -> Checkpoint:
     try:
         tree, ties = decode(structure, source.add)
     except ChecksumError as error:
@@ -166,3 +167,32 @@ def _open_jtree(place: _files.Path, structure: Any, source: Arrays) -> Checkpoin
     for path, x in reversed(list(opened.items())):
         source.paths[x.name] = path
     return opened
+
+
+def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
+    """Return what is in a checkpoint or a file of another library, as a mapping to lazy arrays.
+
+    The format is found by content, not by name: Orbax and jtree's own; safetensors and PyTorch, one
+    file or shards; msgpack of Flax; npz and npy; Keras and HDF5; Equinox, which has no names. No
+    code in a file is ever run.
+
+    Args:
+      path: a file or a directory.
+      verify: False skips checksums when arrays are read, where the format has them.
+
+    Returns:
+      A `Checkpoint`: a mapping from paths to arrays, each of which is read when it is asked for,
+      into memory of its own. It can be given to `jtree.loadmodel` and `jtree.diff` as it is.
+
+    Raises:
+      CheckpointError: there is nothing, or nothing that can be read; the message says what it is.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     np.savez(f"{directory}/weights", kernel=np.ones((2, 3)))
+      ...     found = jtree.open(f"{directory}/weights.npz")
+      ...     print(found.format, dict(found), found["kernel"].read().sum())
+      npz {'kernel': LazyArray(float64[2, 3])} 6.0
+    """
+    return open_checkpoint(path, verify=verify)

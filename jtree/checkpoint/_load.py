@@ -9,20 +9,20 @@ from typing import Any, Literal
 
 import jax
 
-from .. import _path
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
-from .._lazy import LazyArray, read_all
-from .._leaves import canonical, describe, isnumeric
-from .._opened import narrow, opened, read_tree, tied
-from .._path import Where
-from .._state import Placement, load_into
-from .._ties import Ties
-from ._arrays import OverwrittenError, batches
+from .._progress import progress as bar
+from .._state.load import Placement, load_into
+from .._state.sources import narrow, opened, read_tree, tied
+from .._tree import paths as _path
+from .._tree.lazy import LazyArray, read_all
+from .._tree.leaves import canonical, describe, isnumeric
+from .._tree.paths import Where
+from .._tree.ties import Ties
 from ._checkpoint import Checkpoint, open_checkpoint
-from ._equinox import by_position
-from ._files import as_path
-from ._orbax import quiet
-from ._progress import progress as bar
+from ._formats.equinox import by_position
+from ._orbax.api import quiet
+from ._orbax.arrays import OverwrittenError, batches
+from ._storage.atomic import as_path
 
 
 def load(

@@ -17,14 +17,15 @@ import jax
 import numpy as np
 
 from .._errors import ArgumentTypeError, CheckpointError, JtreeError, ModelError
-from .._leaves import describe, isarray
-from .._state import state
-from .._walk import walk
-from . import _files, _orbax
+from .._progress import progress as bar
+from .._state.load import state
+from .._tree.leaves import describe, isarray
+from .._tree.walk import walk
 from ._checkpoint import NAME, Checkpoint
-from ._encoding import Ties, encode
-from ._progress import progress as bar
-from ._staged import in_file
+from ._orbax import api
+from ._orbax.encoding import Ties, encode
+from ._storage import atomic
+from ._storage.staging import in_file
 
 logger = logging.getLogger("jtree")
 
@@ -173,7 +174,7 @@ def save_async(
       {'w': array([0, 1, 2])}
     """
     finish = _begin(path, tree, overwrite, packed, metadata, False, _own)
-    return Saving(str(_files.as_path(path)), finish)
+    return Saving(str(atomic.as_path(path)), finish)
 
 
 # The last save in the background to each path: the next one to it comes after it. While a thread
@@ -191,13 +192,13 @@ def _begin(
     own: Callable[[Any], Any],
 ) -> Callable[[], None]:
     """Check everything, begin to write, and return a function that waits and installs it."""
-    target = _files.as_path(path)
+    target = atomic.as_path(path)
     if before := _UNDER_WAY.get(str(target)):
         before._thread.join()
     _check_metadata(metadata)
-    _files.check_free(target, overwrite)
+    atomic.check_free(target, overwrite)
     with contextlib.ExitStack() as stack, _named(target):
-        _files.sweep(target)
+        atomic.sweep(target)
         whole, ties = _state(tree)
         held = stack.enter_context(in_file(jax.tree.map(own, whole), target, shown=shown))
         sums = held.checksums
@@ -205,8 +206,8 @@ def _begin(
             held.state, ties=ties, packed=packed, metadata=metadata, checksums=sums
         )
         new = _new_place(target, stack)
-        place = stack.enter_context(_files.without_brackets(new))
-        response = _orbax.write(place, arrays, {NAME: structure}, mapped=bool(sums))
+        place = stack.enter_context(atomic.without_brackets(new))
+        response = api.write(place, arrays, {NAME: structure}, mapped=bool(sums))
         kept = stack.pop_all()
     total = sum(x.nbytes for x in jax.tree.leaves(arrays))
 
@@ -215,20 +216,20 @@ def _begin(
             with bar("writing", total, shown=shown, measure=lambda: _size(new.parent)):
                 response.result()
             if new != target:
-                _files.install(new, target, overwrite=overwrite)
+                atomic.install(new, target, overwrite=overwrite)
 
     return finish
 
 
-def _new_place(target: _files.Path, stack: contextlib.ExitStack) -> _files.Path:
+def _new_place(target: atomic.Path, stack: contextlib.ExitStack) -> atomic.Path:
     """Return where to write: in object stores, where nothing is renamed, at the target itself."""
-    if not _files.is_local(target) and not target.exists():
+    if not atomic.is_local(target) and not target.exists():
         return target
-    return stack.enter_context(_files.workplace(target)) / "new"
+    return stack.enter_context(atomic.workplace(target)) / "new"
 
 
 @contextlib.contextmanager
-def _named(target: _files.Path) -> Iterator[None]:
+def _named(target: atomic.Path) -> Iterator[None]:
     """Say in one way what fails."""
     try:
         yield

@@ -6,11 +6,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .. import _path
-from .._lazy import LazyArray
-from .._leaves import describe
-from .._path import Where
-from .._walk import walk
+from .._tree import paths
+from .._tree.lazy import LazyArray
+from .._tree.leaves import describe
+from .._tree.paths import Where
+from .._tree.walk import walk
 
 _MANY = 100  # places of one array that are shown by name at the most
 
@@ -85,7 +85,7 @@ def as_json(found: Any, where: Where = None) -> dict[str, Any]:
 
 def _chosen(found: Any, where: Where) -> dict[str, Any]:
     slots = [(slot.path, slot.value) for slot in walk(found.tree, ties=()).slots]
-    chosen = _path.select(where, slots)
+    chosen = paths.select(where, slots)
     return {path: x for (path, x), keep in zip(slots, chosen, strict=True) if keep}
 
 
@@ -94,15 +94,15 @@ def _lines(slots: Mapping[str, Any], depth: int | None) -> Iterator[Line]:
     shown: list[str] = []
     groups: dict[str, list[Any]] = {}
     for path, x in slots.items():
-        steps = path.split(_path.SEPARATOR)
+        steps = path.split(paths.SEPARATOR)
         cut = steps[: depth or len(steps)]
-        groups.setdefault(_path.join(cut), []).append((len(cut) == len(steps), x))
+        groups.setdefault(paths.join(cut), []).append((len(cut) == len(steps), x))
     for path, group in groups.items():
-        steps = path.split(_path.SEPARATOR)
+        steps = path.split(paths.SEPARATOR)
         for level, step in enumerate(steps[:-1]):
             if shown[: level + 1] != steps[: level + 1]:
                 shown = steps[: level + 1]
-                yield Line(_path.join(shown), level, step)
+                yield Line(paths.join(shown), level, step)
         shown = steps[:-1]
         yield _leaf(path, steps, group)
 
@@ -118,7 +118,7 @@ def _leaf(path: str, steps: list[str], group: list[Any]) -> Line:
     arrays = {id(y): y for _, y in group if isinstance(y, LazyArray)}
     nbytes = sum(y.nbytes for y in arrays.values()) if arrays else None
     what = describe(x) if whole and len(group) == 1 else counted(len(arrays), "array")
-    return Line(path, len(steps) - 1, _path.show(steps[-1]), what, nbytes)
+    return Line(path, len(steps) - 1, paths.show(steps[-1]), what, nbytes)
 
 
 def _head(found: Any) -> str:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._lazy import read_all
-from .._leaves import isnumber
-from ._arrays import batches
+from .._progress import progress as bar
+from .._tree.lazy import read_all
+from .._tree.leaves import isnumber
 from ._checkpoint import open_checkpoint
-from ._progress import progress as bar
+from ._orbax.arrays import batches
 
 _CHUNK = 2**20  # numbers that are looked at a time
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .._errors import ArgumentError
-from .._leaves import isarray
+from .._tree.leaves import isarray
 from ..init import glorot_uniform
 from ._layer import (
     Activation,

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._errors import ArgumentError
-from .._leaves import isarray
+from .._tree.leaves import isarray
 from ..init import glorot_uniform
 from ._layer import (
     Activation,

@@ -11,8 +11,8 @@ import jax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys, register_static
 
 from .._errors import ArgumentError, ModelError
-from .._layers_text import layers_text
-from .._leaves import isabstract, isarray
+from .._summary.layers import layers_text
+from .._tree.leaves import isabstract, isarray
 
 Activation: TypeAlias = Callable[[Any], Any]
 Init: TypeAlias = Callable[[Any, tuple[int, ...]], Any]

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import ArgumentError, ModelError
-from .._kinds import trainable
-from .._leaves import isarray
+from .._tree.leaves import isarray
+from .._tree.nodes import trainable
 from ._layer import (
     Activation,
     Layer,

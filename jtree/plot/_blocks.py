@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from .._restructure import Restructure
+from .._vector.restructure import Restructure
 
 WIDEST = 28  # characters of a label
 

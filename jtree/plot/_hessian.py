@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
-from .._restructure import Restructure
+from .._vector.restructure import Restructure
 from ._blocks import Block, blocks, counted
 from ._figure import FAINT, INK, MONO, ORDERED, SIGNED, add_bar, check_installed, figure, tidy
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError, VectorError
-from .._layout import check_vector
-from .._leaves import describe
-from .._restructure import Restructure
+from .._tree.leaves import describe
+from .._vector.layout import check_vector
+from .._vector.restructure import Restructure
 from ._figure import INK, NEGATIVE, ORDERED, POSITIVE, add_bar, check_installed, figure, tidy
 
 if TYPE_CHECKING:

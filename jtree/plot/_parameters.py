@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
-from .._layout import check_vector
-from .._restructure import Restructure
+from .._vector.layout import check_vector
+from .._vector.restructure import Restructure
 from ._blocks import Block, blocks, counted
 from ._figure import BARS, INK, MONO, PALE, check_installed, figure, tidy
 

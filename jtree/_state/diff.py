@@ -1,0 +1,124 @@
+"""Two models, place by place: what fits, what does not, and why."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._tree import paths
+from .._tree.leaves import describe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Mismatch(NamedTuple):
+    """One place that does not fit: `expected` and `found` as data, `text` as a sentence."""
+
+    path: str
+    sort: str
+    expected: Any
+    found: Any
+    text: str
+
+
+@dataclass(frozen=True, repr=False)
+class Diff:
+    """What keeps one model's numbers from going into another. True where loading would fail.
+
+    Attributes:
+      mismatches: all that is wrong, sorted by path.
+      config: fields without arrays that differ, from path to (destination's, source's). This is
+        information, never an error.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtree import diff
+      >>> print(diff({"weight": jnp.ones(2)}, {"weights": jnp.ones(2)}).message())
+      2 mismatches
+        weight: expected float32[2], found nothing; did you mean weights?
+        weights: expected nothing, found float32[2]; did you mean weight?
+    """
+
+    mismatches: tuple[Mismatch, ...] = ()
+    config: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Paths that the destination has and the source has not."""
+        return tuple(x.path for x in self.mismatches if x.sort == "missing")
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Paths that the source has and the destination has not."""
+        return tuple(x.path for x in self.mismatches if x.sort == "unexpected")
+
+    @property
+    def shape(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Shapes that differ: path to (expected, found)."""
+        return self._sorted("shape")
+
+    @property
+    def dtype(self) -> dict[str, tuple[Any, Any]]:
+        """Dtypes that cannot be converted: path to (expected, found)."""
+        return self._sorted("dtype")
+
+    @property
+    def kind(self) -> dict[str, tuple[str, str]]:
+        """An array against something else: path to (expected, found) in words."""
+        return self._sorted("kind")
+
+    @property
+    def ties(self) -> dict[str, tuple[str, str]]:
+        """Tied places whose sources differ: first path to (expected, found) in words."""
+        return self._sorted("ties")
+
+    def message(self, most: int = 10) -> str:
+        """Return the number of mismatches and the first ones, a line each."""
+        number = len(self.mismatches)
+        if not number:
+            return "no mismatch"
+        lines = [f"  {x.text}" for x in self.mismatches[:most]]
+        more = [f"  ... and {number - most} more, all in `.diff`"] if number > most else []
+        head = f"{number} mismatch{'es' if number > 1 else ''}"
+        return "\n".join([head, *lines, *more])
+
+    def __repr__(self) -> str:
+        return f"Diff({self._title()})"
+
+    def __bool__(self) -> bool:
+        return bool(self.mismatches)
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=self._title())
+        for column in ("path", "what", "expected", "found"):
+            table.add_column(column, overflow="fold")
+        for x in self.mismatches:
+            table.add_row(*map(Text, (paths.show(x.path), x.sort, str(x.expected), str(x.found))))
+        table.add_section()
+        for path, pair in self.config.items():
+            expected, found = map(describe, pair)
+            table.add_row(*map(Text, (paths.show(path), "config", expected, found)), style="dim")
+        if self.config:
+            table.caption = "config: fields without arrays that differ, which is no error"
+        return table
+
+    def __str__(self) -> str:
+        if not self and not self.config:
+            return self._title()
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=100, color_system=None)
+        console.print(self)
+        return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+
+    def _title(self) -> str:
+        return self.message(0).splitlines()[0]
+
+    def _sorted(self, sort: str) -> dict[str, tuple[Any, Any]]:
+        return {x.path: (x.expected, x.found) for x in self.mismatches if x.sort == sort}

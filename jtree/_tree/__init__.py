@@ -1,0 +1,1 @@
+"""Trees as flat lists of slots, and the way back."""

@@ -1,0 +1,119 @@
+"""Another precision for every floating array of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import ArgumentError
+from .leaves import check_alive, isabstract, isnumeric
+from .walk import walk
+
+
+def cast(model: Any, /, *, dtype: Any) -> Any:
+    """Return a model like this one with its floating arrays in another dtype.
+
+    Complex arrays get the complex dtype that matches. Whatever is no floating or complex array
+    is returned as it is, and so is an array that has the dtype already, and a model where nothing
+    changes. Running statistics are converted too. NumPy arrays stay NumPy arrays, abstract ones
+    abstract; ties and shared objects survive.
+
+    Args:
+      model: any pytree.
+      dtype: a floating dtype.
+
+    Returns:
+      A new model, or the same one where nothing changes.
+
+    Raises:
+      ArgumentError: float64 without 64-bit mode.
+
+    Example:
+      >>> model = {"w": jnp.ones(2), "z": jnp.ones(2, jnp.complex64), "n": jnp.arange(2)}
+      >>> jax.tree.map(lambda x: str(x.dtype), cast(model, dtype=jnp.bfloat16))
+      {'n': 'int32', 'w': 'bfloat16', 'z': 'complex64'}
+
+    Source: `f16`, `bf16`, `f32`, `f64` of Flux.jl.
+    """
+    if np.dtype(dtype).itemsize == 8 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ArgumentError(
+            "float64 needs 64-bit mode, which is off; call "
+            'jax.config.update("jax_enable_x64", True) before any array is made, or set the '
+            "environment variable JAX_ENABLE_X64=1"
+        )
+    walked = walk(model)
+    values = [_convert(slot.path, slot.value, np.dtype(dtype)) for slot in walked.slots]
+    same = all(value is slot.value for value, slot in zip(values, walked.slots, strict=True))
+    return model if same else walked.rebuild(values)
+
+
+def f16(model: Any, /) -> Any:
+    """Return the model with its floating arrays as float16, complex ones as complex64; see `f32`.
+
+    >>> f16({"w": jnp.ones(2)})["w"].dtype
+    dtype('float16')
+    """
+    return cast(model, dtype=jnp.float16)
+
+
+def bf16(model: Any, /) -> Any:
+    """Return the model with its floating arrays as bfloat16, complex ones as complex64; see `f32`.
+
+    >>> bf16({"w": jnp.ones(2)})["w"].dtype
+    dtype(bfloat16)
+    """
+    return cast(model, dtype=jnp.bfloat16)
+
+
+def f32(model: Any, /) -> Any:
+    """Return the model with its floating arrays as float32, complex ones as complex64.
+
+    What is no floating or complex array is returned as it is: integers, keys, functions.
+
+    Args:
+      model: any pytree.
+
+    Returns:
+      A new model, or the same one where nothing changes.
+
+    Example:
+      >>> f32({"w": jnp.ones(2, jnp.bfloat16), "n": 3})
+      {'n': 3, 'w': Array([1., 1.], dtype=float32)}
+
+    Source: `f32` of Flux.jl.
+    """
+    return cast(model, dtype=jnp.float32)
+
+
+def f64(model: Any, /) -> Any:
+    """Return the model with its floating arrays as float64, complex ones as complex128; see `f32`.
+
+    Raises:
+      ArgumentError: 64-bit mode is off; the message says how to turn it on.
+
+    >>> with jax.enable_x64(True):
+    ...     print(f64({"w": jnp.ones(2, jnp.float32)})["w"].dtype)
+    float64
+    """
+    return cast(model, dtype=jnp.float64)
+
+
+def _convert(path: str, x: Any, dtype: np.dtype[Any]) -> Any:
+    if not isnumeric(x):
+        return x
+    wide = dtype.itemsize == 8
+    target = (
+        dtype
+        if jnp.issubdtype(x.dtype, jnp.floating)
+        else np.dtype(np.complex128 if wide else np.complex64)
+    )
+    if x.dtype == target:
+        return x
+    if isabstract(x):
+        return jax.ShapeDtypeStruct(x.shape, target, sharding=x.sharding)
+    check_alive(path, x)
+    with np.errstate(all="ignore"):  # too large numbers become infinite, in NumPy as in JAX
+        return x.astype(target)

@@ -1,0 +1,1 @@
+"""Models as one vector, and back."""

@@ -1,0 +1,186 @@
+"""Diagonals and traces, exact or estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._errors import ArgumentError
+from .._autodiff import dense, host
+from .._autodiff.arguments import extra
+from .._operators.base import Operator
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error, 0 where it is exact, NaN where one sample cannot tell.
+
+    It stands for its value: `float(estimate)`, `numpy.asarray(estimate)` and what `jax.numpy` does
+    with it are that. It unpacks: `value, error = trace(op)`.
+    """
+
+    value: Any
+    error: Any
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.value, self.error))
+
+    def __jax_array__(self) -> jax.Array:
+        return jnp.asarray(self.value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
+        return np.array(self.value, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"Estimate({self.value:.6g}, error={self.error:.2g})"
+
+
+def diagonal(
+    op: Operator,
+    /,
+    method: Literal["exact", "hutchinson", "xdiag"] = "exact",
+    *,
+    key: Any = None,
+    samples: int = 100,
+) -> jax.Array:
+    """Return the diagonal of an operator.
+
+    The exact one of a `ggn` or `fisher` is made of the Jacobians of single examples, a chunk at a
+    time: as much work as one gradient per example and output. That of a Hessian takes n products,
+    each differentiated by one parameter only.
+
+    Args:
+      op: an operator.
+      method: `"exact"`; `"hutchinson"` takes the mean of `z * (op @ z)` over vectors of signs;
+        `"xdiag"` splits off what a sketch of the operator explains, and takes twice as many
+        products as samples.
+      key: the PRNG key of the estimates.
+      samples: how many vectors.
+
+    Returns:
+      `(n,)`, of the operator's dtype.
+
+    Raises:
+      ArgumentError: another method, or no key for an estimate.
+
+    Example:
+      >>> op = jtree.curvature.hessian(lambda v: (v ** 4).sum(), jnp.array([1.0, 2.0]))
+      >>> jtree.curvature.diagonal(op)
+      Array([12., 48.], dtype=float32)
+
+    Source: Bekas, Kokiopoulou and Saad, "An estimator for the diagonal of a matrix", Applied
+    Numerical Mathematics 57, 2007, doi:10.1016/j.apnum.2007.01.003; Epperly, Tropp and Webber,
+    "XTrace", SIMAX 45, 2024, doi:10.1137/23M1548323; through `matfree`.
+    """
+    _check(method, ("exact", "hutchinson", "xdiag"), key)
+    if method == "exact" or not op.size:
+        return op._diagonal()
+    samples = min(samples, op.size) if method == "xdiag" else samples
+    found: jax.Array = host.run(_estimated_diagonal, op, key, samples, method)
+    return found
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _estimated_diagonal(op: Operator, key: Any, samples: int, method: str) -> jax.Array:
+    st = extra("matfree.stochtrace")
+
+    linear, like = _product(op, method)
+    if method == "hutchinson":
+        estimate = st.estimator_monte_carlo(
+            st.monte_carlo_diagonal(), sampler=st.sampler_signs(like, num=samples)
+        )
+    else:
+        estimate = st.estimator_leave_one_out(
+            st.leave_one_out_xdiag(), sampler=st.sampler_normal(like, num=samples)
+        )
+    found: jax.Array = estimate(linear, key).astype(op.dtype)
+    return found
+
+
+def _product(op: Operator, method: str) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
+    """Return the product, and a vector as it takes them: no half precision for decompositions."""
+    linear, like = op._linear(), jnp.zeros(op.size, op.dtype)
+    if method == "hutchinson":
+        return linear, like
+    return lambda v: dense.wide(linear(v.astype(op.dtype))), dense.wide(like)
+
+
+def trace(
+    op: Operator,
+    /,
+    method: Literal["exact", "hutchinson", "xtrace"] = "exact",
+    *,
+    key: Any = None,
+    samples: int = 100,
+) -> Estimate:
+    """Return the trace of an operator, with its standard error.
+
+    Args:
+      op: an operator.
+      method: `"exact"` adds up the exact diagonal; `"hutchinson"` takes the mean of `z @ op @ z`
+        over vectors of signs; `"xtrace"` splits off what a sketch of the operator explains, which
+        is much better for a spectrum that decays, and takes twice as many products as samples. Its
+        samples share a sketch, so that its standard error is too small, by up to a third as a rule.
+      key: the PRNG key of the estimates.
+      samples: how many vectors.
+
+    Returns:
+      An `Estimate`, `float(...)` of which is its value.
+
+    Raises:
+      ArgumentError: another method, or no key for an estimate.
+
+    Example:
+      >>> op = jtree.curvature.hessian(lambda v: (v ** 4).sum(), jnp.array([1.0, 2.0]))
+      >>> jtree.curvature.trace(op)
+      Estimate(60, error=0)
+
+    Source: Hutchinson, Communications in Statistics 19, 1990, doi:10.1080/03610919008812866;
+    Epperly, Tropp and Webber, "XTrace", SIMAX 45, 2024, doi:10.1137/23M1548323; through `matfree`.
+    """
+    _check(method, ("exact", "hutchinson", "xtrace"), key)
+    if method == "exact" or not op.size:
+        return Estimate(op._diagonal().sum(), jnp.zeros((), op.dtype))
+    samples = min(samples, op.size) if method == "xtrace" else samples
+    return Estimate(*host.run(_estimated_trace, op, key, samples, method))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple[Any, Any]:
+    st = extra("matfree.stochtrace")
+
+    linear, like = _product(op, method)
+    if method == "hutchinson":
+        estimate = st.estimator_monte_carlo_mean_and_sem(
+            st.monte_carlo_trace(), sampler=st.sampler_signs(like, num=samples)
+        )
+    else:
+        estimate = st.estimator_leave_one_out_mean_and_sem(
+            st.leave_one_out_xtrace(), sampler=st.sampler_sphere(like, num=samples)
+        )
+    value, error = estimate(linear, key)  # of a standard deviation by samples, not one less
+    if samples > 1:
+        error = error * (samples / (samples - 1)) ** 0.5
+    elif method == "hutchinson" or op.size > 2:
+        error = jnp.full_like(error, jnp.nan)
+    rounding = jnp.finfo(value.dtype).eps * jnp.abs(value)
+    return value.astype(op.dtype), jnp.hypot(error, rounding).astype(op.dtype)
+
+
+def _check(method: str, offered: tuple[str, ...], key: Any) -> None:
+    if method not in offered:
+        raise ArgumentError(
+            f"method: expected one of {', '.join(map(repr, offered))}, found {method!r}"
+        )
+    if method != "exact" and key is None:
+        raise ArgumentError(f"method={method!r} draws vectors: give key=jax.random.key(0)")

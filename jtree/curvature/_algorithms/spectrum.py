@@ -1,0 +1,143 @@
+"""The density of a spectrum, from Lanczos runs at random vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..._errors import ArgumentError
+from .._autodiff import dense, host
+from .._autodiff.arguments import extra
+from .._operators.base import Operator
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, repr=False)
+class Spectrum:
+    """A density of eigenvalues: what `spectrum` returns.
+
+    Attributes:
+      nodes: `(samples, steps)`, where each run of Lanczos found weight.
+      weights: `(samples, steps)`, how much; each run's add up to 1.
+      size: the number of eigenvalues.
+    """
+
+    nodes: jax.Array
+    weights: jax.Array
+    size: Any
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest node that has weight."""
+        seen = self.nodes[self.weights > 1e-9]
+        return float(seen.min()), float(seen.max())
+
+    def grid(self, points: int = 500, margin: float = 0.05) -> jax.Array:
+        """Return evenly spaced points over the spectrum, and a margin on both sides."""
+        low, high = self.range
+        extra = margin * ((high - low) or abs(high) or 1.0)
+        return jnp.linspace(low - extra, high + extra, points, dtype=self.nodes.dtype)
+
+    def density(self, at: Any, /, *, width: float | None = None) -> jax.Array:
+        """Return the density at some points; it integrates to 1.
+
+        Args:
+          at: any shape.
+          width: the standard deviation of the Gaussians that stand for the nodes; by default a
+            hundredth of the spectrum's range.
+
+        Returns:
+          An array of the same shape.
+        """
+        low, high = self.range
+        sigma = width or (high - low) / 100 or 0.01 * abs(high) or 1.0
+        at = jnp.asarray(at, self.nodes.dtype)[..., None, None]
+        bumps = jnp.exp(-0.5 * ((at - self.nodes) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+        found: jax.Array = (bumps * self.weights).sum(-1).mean(-1)
+        return found
+
+    def cdf(self, at: Any, /) -> jax.Array:
+        """Return which share of the eigenvalues is at most this, at some points."""
+        at = jnp.asarray(at, self.nodes.dtype)[..., None, None]
+        return jnp.where(self.nodes <= at, self.weights, 0).sum(-1).mean(-1)
+
+    def moment(self, power: int, /) -> jax.Array:
+        """Return the mean of a power of the eigenvalues: times `size`, the trace of the power."""
+        return (self.weights * self.nodes**power).sum(-1).mean()
+
+    def __repr__(self) -> str:
+        low, high = self.range
+        samples, steps = self.nodes.shape
+        return f"Spectrum({low:.4g} to {high:.4g}, {samples} runs of {steps} steps)"
+
+
+def spectrum(op: Operator, /, key: Any, *, samples: int = 10, steps: int = 80) -> Spectrum:
+    """Return the density of an operator's eigenvalues, by stochastic Lanczos quadrature.
+
+    Args:
+      op: an operator.
+      key: a PRNG key, for the vectors that the runs start from.
+      samples: how many runs; their vectors are multiplied together.
+      steps: how many products each run takes. The extreme eigenvalues come out first.
+
+    Returns:
+      A `Spectrum`, with `.density(points)`, `.grid()`, `.cdf(points)` and `.moment(power)`.
+
+    Raises:
+      ArgumentError: `samples` or `steps` is less than 1, or the operator has no rows.
+
+    Example:
+      >>> saddle = lambda v: (v[:5] ** 2).sum() - (v[5:] ** 2).sum()
+      >>> op = jtree.curvature.hessian(saddle, jnp.ones(10))
+      >>> found = jtree.curvature.spectrum(op, jax.random.key(0), samples=30)
+      >>> found
+      Spectrum(-2 to 2, 30 runs of 10 steps)
+      >>> found.cdf(jnp.array([-3.0, 0.0, 3.0])).round(1).tolist()
+      [0.0, 0.5, 1.0]
+
+    Source: Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature",
+    SIMAX 38, 2017, doi:10.1137/16M1104974; Ghorbani, Krishnan and Xiao, ICML 2019,
+    arXiv:1901.10159; Lanczos by `matfree`.
+    """
+    if key is None:
+        raise ArgumentError("spectrum draws vectors: give key=jax.random.key(0)")
+    if not op.size:
+        raise ArgumentError("spectrum: expected an operator of one parameter or more, found 0 x 0")
+    if samples < 1 or steps < 1:
+        raise ArgumentError(f"expected 1 sample and 1 step or more, found {samples} and {steps}")
+    nodes, weights = host.run(_quadrature, op, key, samples, min(steps, op.size))
+    return Spectrum(nodes, weights, op.size)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.Array, jax.Array]:
+    # `tridiag_sym` takes the mean of both sides, of which the upper one is made up at the end
+    lanczos = extra("matfree.decomp").hessenberg(steps, reortho="full", custom_vjp=False)
+    product = op._linear()
+    linear = lambda v: dense.wide(product(v.astype(op.dtype)))  # noqa: E731
+
+    def run(start: jax.Array) -> tuple[jax.Array, jax.Array]:
+        small = lanczos(linear, start).J_small
+        return _cut_off(jnp.diagonal(small), jnp.diagonal(small, -1))
+
+    starts = dense.wide(jax.random.rademacher(key, (samples, op.size), op.dtype))
+    values, vectors = jnp.linalg.eigh(jax.vmap(_tridiagonal)(*jax.vmap(run)(starts)))
+    return values, vectors[:, 0] ** 2
+
+
+def _cut_off(diagonal: jax.Array, beside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return a tridiagonal matrix without what Lanczos made up after it had found everything."""
+    scale = jnp.abs(diagonal[0]) + jnp.nan_to_num(jnp.abs(beside)).max(initial=0.0)
+    going = jnp.cumprod(beside > 4 * jnp.finfo(beside.dtype).eps * scale)
+    going = going.astype(bool)
+    kept = jnp.concatenate([jnp.ones(1, bool), going])
+    return jnp.where(kept, diagonal, diagonal[0]), jnp.where(going, beside, 0)
+
+
+def _tridiagonal(diagonal: jax.Array, beside: jax.Array) -> jax.Array:
+    return jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)

@@ -1,0 +1,1 @@
+"""Derivatives of a loss: calls, linearization, dense matrices."""

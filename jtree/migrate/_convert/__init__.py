@@ -1,0 +1,1 @@
+"""Conversion of whole models by the types of their layers."""

@@ -1,0 +1,1 @@
+"""Conversion from file to file."""

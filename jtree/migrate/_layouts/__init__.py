@@ -1,0 +1,1 @@
+"""Framework layouts: how each framework stores each kind of layer."""

@@ -1,0 +1,80 @@
+"""How Haiku stores layers: `w` and `b`, and one matrix for the input and the state of an LSTM.
+
+Give `params | state`, both dicts by the names of modules.
+
+Source: the documentation of Haiku, https://dm-haiku.readthedocs.io.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .spec import Form, Layout, Part
+from .transforms import CONV, MATRIX, Array, Options, Shape, Turn, same
+
+
+def _bias(form: Part) -> Form:
+    return (form, Part("b", ("bias",)))
+
+
+def _no_write(x: Array, _: Options, __: Shape) -> Array:
+    raise NotImplementedError
+
+
+# Haiku's kernel is (*window, out, in), and lax does not flip it.
+_TRANSPOSED = Turn(
+    lambda x, _: np.flip(x.swapaxes(-1, -2), tuple(range(x.ndim - 2))),
+    _no_write,
+    lambda options: options["dims"] + 2,
+)
+_GATES = "igfo"
+_INPUT = Turn(lambda x, _: x[: len(x) - x.shape[1]], _no_write, lambda _: 2)
+_HIDDEN = Turn(lambda x, _: x[len(x) - x.shape[1] :], _no_write, lambda _: 2)
+_ONE = Turn(lambda x, _: np.ones_like(x), _no_write, lambda _: 1)
+_FLAT = Turn(lambda x, _: x.reshape(-1), _no_write, lambda _: 1)
+_AFFINE: Form = (Part("scale", ("scale",), _FLAT), Part("offset", ("bias",), _FLAT))
+
+
+def _heads(name: str, role: str) -> Form:
+    return (Part(f"{name}/w", (f"{role}_kernel",), MATRIX), Part(f"{name}/b", (f"{role}_bias",)))
+
+
+_FORMS: dict[str, Form] = {
+    "dense": _bias(Part("w", ("kernel",), MATRIX)),
+    "conv": _bias(Part("w", ("kernel",), CONV)),
+    "conv_transpose": _bias(Part("w", ("kernel",), _TRANSPOSED)),
+    "batch_norm": (
+        *_AFFINE,
+        Part("mean_ema/average", ("mean",), _FLAT),
+        Part("var_ema/average", ("var",), _FLAT),
+        *(Part(f"{x}_ema/{name}", ()) for x in ("mean", "var") for name in ("hidden", "counter")),
+    ),
+    "layer_norm": _AFFINE,
+    "group_norm": _AFFINE,
+    "rms_norm": _AFFINE[:1],
+    "embedding": (Part("embeddings", ("table",), same(2)),),
+    "lstm": (
+        Part("linear/w", tuple(f"input_{g}" for g in _GATES), _INPUT, 1),
+        Part("linear/w", tuple(f"hidden_{g}" for g in _GATES), _HIDDEN, 1),
+        Part("linear/b", tuple(f"bias_{g}" for g in _GATES)),
+        Part("linear/b", ("", "", "bias_f", ""), _ONE),  # what Haiku adds to it when it is called
+    ),
+    "attention": (
+        *_heads("query", "query"),
+        *_heads("key", "key"),
+        *_heads("value", "value"),
+        *_heads("linear", "out"),
+    ),
+}
+
+HAIKU = Layout(
+    name="haiku",
+    separator="/",
+    forms=_FORMS,
+    defaults={
+        "batch_norm": {"epsilon": 1e-5},
+        "layer_norm": {"epsilon": 1e-5},
+        "group_norm": {"epsilon": 1e-5},
+        "rms_norm": {"epsilon": 1e-5},
+    },
+)

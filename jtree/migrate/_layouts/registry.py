@@ -1,0 +1,26 @@
+"""The layouts that are known, by name."""
+
+from __future__ import annotations
+
+from ..._errors import ArgumentError, did_you_mean
+from .equinox import EQUINOX as EQUINOX
+from .flax import LINEN as LINEN
+from .flax import NNX as NNX
+from .haiku import HAIKU as HAIKU
+from .jtree import JTREE as JTREE
+from .keras import KERAS as KERAS
+from .spec import Layout
+from .torch import TORCH as TORCH
+
+LAYOUTS = {x.name: x for x in (TORCH, LINEN, NNX, EQUINOX, JTREE, HAIKU, KERAS)}
+MODULES = (NNX, EQUINOX, JTREE)  # those whose models are pytrees of modules
+
+
+def layout_of(name: object) -> Layout:
+    """Return a layout by its name."""
+    if not isinstance(name, str) or name not in LAYOUTS:
+        raise ArgumentError(
+            f"layout: expected one of {', '.join(LAYOUTS)}, found {name!r}"
+            + did_you_mean(str(name), LAYOUTS)
+        )
+    return LAYOUTS[name]

@@ -1,0 +1,1 @@
+"""Rules: plain data applied to paths and lazy arrays."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-collect_ignore = ["fuzz.py"]  # a program, which needs atheris
+collect_ignore = ["formats/fuzz.py"]  # a program, which needs atheris
 
 
 @pytest.fixture(autouse=True)

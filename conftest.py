@@ -1,4 +1,4 @@
-"""What the examples in docstrings and documents may use without importing it."""
+"""Names and a working directory for the examples in docstrings and documents."""
 
 import jax
 import jax.numpy as jnp
@@ -9,5 +9,8 @@ import jtree
 
 
 @pytest.fixture(autouse=True)
-def _names(doctest_namespace: dict[str, object]) -> None:
+def _examples(doctest_namespace: dict[str, object], request: pytest.FixtureRequest) -> None:
+    """Let examples use the usual names without importing them, and write files nobody keeps."""
     doctest_namespace |= {"jax": jax, "jnp": jnp, "np": np, "jtree": jtree}
+    if isinstance(request.node, pytest.DoctestItem):
+        request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))

@@ -112,15 +112,15 @@ def packed() -> Result:
     ocp.save(at.path / "orbax", state)
     names = (
         *("save", "orbax save", "load", "orbax load"),
-        *("inspect", "inspect packed", "orbax metadata"),
+        *("open", "open packed", "orbax metadata"),
     )
     times = median(
         lambda: jtree.save(at.fresh("again"), state, packed=True),
         lambda: ocp.save(at.fresh("again"), state),
         lambda: jtree.load(at.path / "packed"),
         lambda: ocp.load(at.path / "orbax"),
-        lambda: jtree.inspect(at.path / "ours"),
-        lambda: jtree.inspect(at.path / "packed"),
+        lambda: jtree.open(at.path / "ours"),
+        lambda: jtree.open(at.path / "packed"),
         lambda: ocp.metadata(at.path / "orbax"),
         repeat=5,
     )

@@ -5,7 +5,7 @@ What is in it:   trainables, modules, children, count, isnumeric, trainable, wal
 Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
-Files:           save, save_async, save_as, load, open, inspect, verify, Checkpoint, Saving
+Files:           save, save_async, save_as, load, open, verify, Checkpoint, Saving
 Shapes:          outputsize
 Second order:    curvature
 Modules:         layers, init, callbacks, migrate
@@ -50,7 +50,6 @@ from ._vector.destructure import destructure as destructure
 from ._vector.restructure import Restructure as Restructure
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import Saving as Saving
-from .checkpoint import inspect as inspect
 from .checkpoint import load as load
 from .checkpoint import open as open
 from .checkpoint import save as save

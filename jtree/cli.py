@@ -73,9 +73,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print what a checkpoint holds: shapes, dtypes, bytes, ties, metadata. No array is read."""
-    from .checkpoint import _show, inspect
+    from . import checkpoint as _checkpoints
+    from .checkpoint import _show
 
-    found = inspect(checkpoint)
+    found = _checkpoints.open(checkpoint)
     _print(
         _show.as_json(found, where) if as_json else _show.as_tree(found, where, depth, everything)
     )
@@ -104,11 +105,10 @@ def diff(
 @_command
 def verify(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
     """Read all of a checkpoint and check every checksum; exit code 1 if something is wrong."""
-    from .checkpoint import inspect
-    from .checkpoint import verify as verify_all
+    from . import checkpoint as _checkpoints
 
-    wrong = verify_all(checkpoint)
-    checked = not wrong and inspect(checkpoint).checksums
+    wrong = _checkpoints.verify(checkpoint)
+    checked = not wrong and _checkpoints.open(checkpoint).checksums
     if as_json:
         _print({"wrong": wrong, "checksums": checked})
     elif wrong:
@@ -158,14 +158,14 @@ def convert(
 
     Exit code 1 if what was written is wrong; DST is then not there.
     """
-    from .checkpoint import inspect
+    from . import checkpoint as _checkpoints
     from .checkpoint._storage import memory
     from .migrate import Plan, convert_file, read_rules
     from .migrate._files.convert_file import prepared
 
     options: Any = {"rules": read_rules(rules) if rules else (), "where": where, "cast": cast}
     if dry_run:
-        plan = Plan(prepared(inspect(source), **options))
+        plan = Plan(prepared(_checkpoints.open(source), **options))
         _print(plan.to_json() if as_json else plan)
         return
     memory.return_freed_memory()

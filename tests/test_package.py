@@ -71,7 +71,6 @@ PUBLIC = {
     "f16",
     "f32",
     "f64",
-    "inspect",
     "isnumeric",
     "load",
     "loadmodel",

@@ -1,7 +1,6 @@
 """Checkpoints: states on disk, written and read through Orbax."""
 
 from ._checkpoint import Checkpoint as Checkpoint
-from ._checkpoint import inspect as inspect
 from ._checkpoint import open as open
 from ._compare import Difference as Difference
 from ._compare import differences as differences

@@ -41,7 +41,7 @@ class Checkpoint(Mapping[str, LazyArray]):
       >>> from jtree import save
       >>> with tempfile.TemporaryDirectory() as directory:
       ...     save(f"{directory}/model", {"w": jnp.ones((2, 3))}, metadata={"step": 7})
-      ...     found = inspect(f"{directory}/model")
+      ...     found = jtree.open(f"{directory}/model")
       ...     print(list(found), found.metadata, np.asarray(found["w"]).sum())
       ['w'] {'step': 7} 6.0
     """
@@ -95,32 +95,6 @@ class Checkpoint(Mapping[str, LazyArray]):
         from ._show import as_tree
 
         return as_tree(self)
-
-
-def inspect(path: str | os.PathLike[str], /) -> Checkpoint:
-    """Return what is in a checkpoint, without reading its arrays.
-
-    Args:
-      path: a checkpoint that `save` wrote, or Orbax by itself: version 1, or a step directory of
-        version 0; or a file of another library, as `jtree.open` reads them.
-
-    Returns:
-      A `Checkpoint`: a mapping from paths to lazy arrays, which prints as a tree. It can be given
-      to `jtree.diff` and `jtree.loadmodel` as it is.
-
-    Raises:
-      CheckpointError: there is no checkpoint; the message says what is there instead.
-
-    Example:
-      >>> import tempfile
-      >>> from jtree import save
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     save(f"{directory}/model", {"w": jnp.ones((2, 3)), "rate": 0.1})
-      ...     found = inspect(f"{directory}/model")
-      >>> found["w"].shape, found.nbytes, found.tree
-      ((2, 3), 24, {'rate': 0.1, 'w': LazyArray(float32[2, 3])})
-    """
-    return open_checkpoint(path)
 
 
 def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) -> Checkpoint:

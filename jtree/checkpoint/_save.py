@@ -51,7 +51,7 @@ def save(
       overwrite: True replaces a checkpoint that is there, once the new one is complete beside it.
       packed: True stores all arrays of up to a mebibyte as one: thousands of them cost what one
         costs. Plain Orbax then finds their bytes only.
-      metadata: JSON of your own, kept with the checkpoint; `inspect(path).metadata` returns it.
+      metadata: JSON of your own, kept with the checkpoint; `jtree.open(path).metadata` returns it.
       progress: False shows no bar. There is one on a terminal only, above 1 GB or after 2 seconds.
 
     Raises:

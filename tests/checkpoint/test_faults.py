@@ -473,7 +473,7 @@ def test_the_last_of_two_saves_in_the_background_is_the_one_that_stays(tmp_path:
 
 def test_a_checkpoint_that_is_overwritten_while_it_is_read(tmp_path: Path) -> None:
     jtree.save(tmp_path / "x", version(0))
-    found = jtree.inspect(tmp_path / "x")
+    found = jtree.open(tmp_path / "x")
     with ThreadPoolExecutor(1) as pool:
         saving = pool.submit(
             lambda: [jtree.save(tmp_path / "x", version(n), overwrite=True) for n in range(1, 9)]

@@ -1,4 +1,4 @@
-"""save, load, inspect and verify, through Orbax."""
+"""Save, load, open and verify checkpoints, through Orbax."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ ODD = {
 def test_what_orbax_alone_loses_is_kept(tmp_path: Path, packed: bool) -> None:
     jtree.save(tmp_path / "a b\u00e9", ODD, packed=packed)
     assert same(jtree.load(tmp_path / "a b\u00e9"), dict(ODD))
-    assert jtree.inspect(tmp_path / "a b\u00e9").packed == packed
+    assert jtree.open(tmp_path / "a b\u00e9").packed == packed
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -145,7 +145,7 @@ def test_a_model_is_loaded_into_another_kind_with_the_same_names(tmp_path: Path)
 def test_ties_are_stored_once_and_tied_again(tmp_path: Path) -> None:
     shared = Shared(nnx.Rngs(0))
     jtree.save(tmp_path / "s", shared)
-    found = jtree.inspect(tmp_path / "s")
+    found = jtree.open(tmp_path / "s")
     assert ("dec/kernel", "enc/kernel") in found.ties
     assert found["dec/kernel"] is found["enc/kernel"]
     assert "enc" not in ocp.metadata(tmp_path / "s").metadata
@@ -258,7 +258,7 @@ def test_opening_reads_no_array(tmp_path: Path) -> None:
     jtree.save(tmp_path / "x", model)
     for data in (tmp_path / "x").rglob("d"):
         shutil.rmtree(data)  # where the arrays are
-    found = jtree.inspect(tmp_path / "x")
+    found = jtree.open(tmp_path / "x")
     assert found["conv/kernel"].shape == (3, 3, 1, 2)
     assert "layers/1/kernel" in found
     assert "12 arrays, 172 numbers, 692 bytes" in " ".join(str(found).split())
@@ -274,7 +274,7 @@ def test_a_path_or_an_opened_checkpoint_stands_for_a_model(tmp_path: Path) -> No
     jtree.save(tmp_path / "x", state)
     jtree.save(tmp_path / "y", {"a": np.zeros(3, np.float32), "b": np.zeros(2, np.int8)})
     model = {"a": jnp.zeros(3), "b": jnp.zeros(2, jnp.int8)}
-    for src in (tmp_path / "x", str(tmp_path / "x"), jtree.inspect(tmp_path / "x")):
+    for src in (tmp_path / "x", str(tmp_path / "x"), jtree.open(tmp_path / "x")):
         assert not jtree.diff(model, src)
         loaded = jtree.loadmodel(model, src)
         assert [type(x) for x in loaded.values()] == [type(x) for x in model.values()]
@@ -296,14 +296,14 @@ def test_a_model_may_be_a_text_and_a_wrong_path_is_none(tmp_path: Path) -> None:
 def test_metadata_comes_back_and_is_checked(tmp_path: Path) -> None:
     metadata = {"step": 3, "nested": {"rates": [0.1, None, "\u00e9"]}}
     jtree.save(tmp_path / "x", {"a": 1}, metadata=metadata)
-    assert jtree.inspect(tmp_path / "x").metadata == metadata
+    assert jtree.open(tmp_path / "x").metadata == metadata
     for wrong in ({"a": np.ones(1)}, {1: "a"}, {"a": (1, 2)}, [1]):
         with pytest.raises(jtree.ArgumentTypeError, match=r"^metadata: expected a dict of JSON"):
             jtree.save(tmp_path / "y", {"a": 1}, metadata=wrong)  # type: ignore[arg-type]
     file = tmp_path / "x" / "_CHECKPOINT_METADATA"
     file.write_text(file.read_text().replace('"step": 3', '"step": 4'))
     with pytest.raises(jtree.ChecksumError, match="the structure that was read is not the one"):
-        jtree.inspect(tmp_path / "x")
+        jtree.open(tmp_path / "x")
 
 
 def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ def test_plain_checkpoints_of_orbax(tmp_path: Path) -> None:
             "e": None,
         }
         ocp.save(tmp_path / "v1", tree)
-    found = jtree.inspect(tmp_path / "v1")
+    found = jtree.open(tmp_path / "v1")
     assert found.format == "Orbax v1"
     assert not found.checksums
     assert "without checksums" in str(found)
@@ -402,7 +402,7 @@ def test_step_directories_of_version_0(tmp_path: Path) -> None:
     assert same(loaded["wide"], state["wide"])
     assert loaded["b"][1] == 3
     assert loaded["flag"] is True
-    assert jtree.inspect(tmp_path / "run" / "1").format == "Orbax v0"
+    assert jtree.open(tmp_path / "run" / "1").format == "Orbax v0"
     both = jtree.load(tmp_path / "items" / "7")
     assert same(both, {"params": {"w": np.ones(2)}, "data": {"seen": [1, 2]}})
     assert same(jtree.load(tmp_path / "tree"), {"a": np.arange(3.0)})
@@ -465,10 +465,10 @@ def test_differences_of_two_checkpoints(tmp_path: Path) -> None:
 
 def test_an_opened_checkpoint_can_be_saved(tmp_path: Path) -> None:
     jtree.save(tmp_path / "x", Shared(nnx.Rngs(0)))
-    jtree.save(tmp_path / "y", jtree.inspect(tmp_path / "x"), packed=True)
-    jtree.save(tmp_path / "z", {"inner": jtree.inspect(tmp_path / "x").tree})
+    jtree.save(tmp_path / "y", jtree.open(tmp_path / "x"), packed=True)
+    jtree.save(tmp_path / "z", {"inner": jtree.open(tmp_path / "x").tree})
     assert same(jtree.load(tmp_path / "y"), jtree.load(tmp_path / "x"))
-    assert jtree.inspect(tmp_path / "y").ties == jtree.inspect(tmp_path / "x").ties
+    assert jtree.open(tmp_path / "y").ties == jtree.open(tmp_path / "x").ties
     assert same(jtree.load(tmp_path / "z")["inner"], jtree.load(tmp_path / "x"))
 
 

@@ -278,7 +278,7 @@ def test_from_any_format_to_any_other(tmp_path: Path, source: Any, into: Any) ->
 def test_every_command_of_checkpoints_takes_every_format(tmp_path: Path) -> None:
     arrays = {"a/w": np.ones((2, 3)), "b": np.array([1.0, np.nan])}
     jtree.save_as(tmp_path / "x.npz", arrays)
-    found = jtree.inspect(tmp_path / "x.npz")
+    found = jtree.open(tmp_path / "x.npz")
     assert "npz, with checksums" in str(found)
     assert jtree.checkpoint.stats(tmp_path / "x.npz")["b"].nan == 1
     assert same(jtree.load(tmp_path / "x.npz", where="a/*"), {"a/w": arrays["a/w"]})

@@ -68,7 +68,7 @@ def test_a_copy_is_the_same(source: Path) -> None:
         f"{target}: 25 arrays, 812 bytes, orbax, verified\n",
     )
     assert same(jtree.load(target), jtree.load(source))
-    assert jtree.inspect(target).metadata == {"step": 3}
+    assert jtree.open(target).metadata == {"step": 3}
     assert beside(target) == []
 
 
@@ -93,7 +93,7 @@ def test_rules_from_a_file_in_every_format(source: Path, ending: str) -> None:
 def test_where_chooses_what_is_written(source: Path) -> None:
     target = source.with_name("b")
     assert run(source, target, "--where", "layers/3/*").exit_code == 0
-    assert list(jtree.inspect(target)) == ["layers/3/n", "layers/3/w"]
+    assert list(jtree.open(target)) == ["layers/3/n", "layers/3/w"]
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(source: Path) -> None:
@@ -177,7 +177,7 @@ def test_what_is_tied_stays_tied(tmp_path: Path) -> None:
     torch.save({"emb": shared, "head": shared, "fc": shared[:1]}, tmp_path / "a.pt")
     for source, target in (("a.pt", "b"), ("b", "c")):
         assert run(tmp_path / source, tmp_path / target).exit_code == 0
-        assert jtree.inspect(tmp_path / target).ties == (("emb", "head"),)
+        assert jtree.open(tmp_path / target).ties == (("emb", "head"),)
     assert jtree.checkpoint.differences(tmp_path / "a.pt", tmp_path / "c", values=True) == []
 
 

@@ -461,7 +461,7 @@ def test_abstract_models_and_narrow_dtypes() -> None:
 def test_checkpoints_are_sources(tmp_path: Any) -> None:
     model = randomised(Nnx(nnx.Rngs(0)))
     jtree.save(tmp_path / "model", model)
-    for source in (tmp_path / "model", jtree.inspect(tmp_path / "model"), jtree.state(model)):
+    for source in (tmp_path / "model", jtree.open(tmp_path / "model"), jtree.state(model)):
         again, _ = migrate.convert(Nnx(nnx.Rngs(1)), source, layout="nnx", rules=_without_keys())
         equal(again, model)
 

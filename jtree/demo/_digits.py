@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 HELD_OUT = 360  # of the 1,797 images
 
 
-class Split(NamedTuple):
+class LabelledImages(NamedTuple):
     """Images, one per row, with pixels from 0 to 1, and the digit that each one shows."""
 
     images: jax.Array
@@ -22,8 +22,8 @@ class Split(NamedTuple):
 class Digits(NamedTuple):
     """The images to learn from, and those held out."""
 
-    train: Split
-    held_out: Split
+    train: LabelledImages
+    held_out: LabelledImages
 
 
 def load(seed: int) -> Digits:
@@ -35,11 +35,11 @@ def load(seed: int) -> Digits:
     return Digits(_take(images, labels, train), _take(images, labels, held_out))
 
 
-def _take(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> Split:
-    return Split(jnp.asarray(images[rows]), jnp.asarray(labels[rows]))
+def _take(images: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> LabelledImages:
+    return LabelledImages(jnp.asarray(images[rows]), jnp.asarray(labels[rows]))
 
 
-def coarse(split: Split) -> Split:
+def coarse(split: LabelledImages) -> LabelledImages:
     """Return the same images at 4 by 4 pixels, each the mean of four."""
     images = split.images.reshape(-1, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(-1, 16)
     return split._replace(images=images)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 
 @dataclass
-class Step:
+class DemoStep:
     """One step of the demo: what it measured, by name, and how long it took."""
 
     measured: dict[str, str] = field(default_factory=dict)
@@ -23,19 +23,19 @@ class Step:
 
 
 @dataclass
-class Report:
+class DemoReport:
     """The steps so far. When quiet, nothing is printed but the table at the end."""
 
     quiet: bool = False
-    steps: list[Step] = field(default_factory=list)
+    steps: list[DemoStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.console = Console(quiet=self.quiet, highlight=False)
 
     @contextmanager
-    def step(self, title: str, code: str) -> Iterator[Step]:
+    def step(self, title: str, code: str) -> Iterator[DemoStep]:
         """Print what comes next, and time it; it has a section in the table."""
-        self.steps.append(Step())
+        self.steps.append(DemoStep())
         self.console.rule(f"[bold]{len(self.steps)}. {title}", align="left")
         self.console.print(Text(code, style="cyan"))
         begin = perf_counter()

@@ -14,9 +14,9 @@ from rich.table import Table
 import jtree
 
 from . import _digits, _train
-from ._digits import Digits, Split
+from ._digits import Digits, LabelledImages
 from ._network import Network
-from ._report import Report
+from ._report import DemoReport
 
 SIZES = (64, 32, 32, 10)
 SMALL = (16, 10, 10, 10)  # its Hessian has 390 rows, one per parameter
@@ -32,7 +32,7 @@ def run(out: Path, /, *, seed: int = 0, quiet: bool = False) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint"
-    report, digits = Report(quiet), _digits.load(seed)
+    report, digits = DemoReport(quiet), _digits.load(seed)
     network = _learn(report, digits, seed)
     _compare_gradients(report, network, digits.train)
     pictures = _draw_hessian(report, digits, seed, out)
@@ -41,7 +41,7 @@ def run(out: Path, /, *, seed: int = 0, quiet: bool = False) -> None:
     report.conclude(pictures | {"checkpoint": str(checkpoint)})
 
 
-def _learn(report: Report, digits: Digits, seed: int) -> Network:
+def _learn(report: DemoReport, digits: Digits, seed: int) -> Network:
     """Return a network that was trained over its flat vector."""
     code = (
         "flat, re = jtree.destructure(network)\n"
@@ -69,11 +69,11 @@ def _layout(network: Network) -> Table:
     return table
 
 
-def _accuracy(network: Network, split: Split) -> str:
+def _accuracy(network: Network, split: LabelledImages) -> str:
     return f"{100 * float(_train.accuracy(network, split)):.1f} %"
 
 
-def _compare_gradients(report: Report, network: Network, split: Split) -> None:
+def _compare_gradients(report: DemoReport, network: Network, split: LabelledImages) -> None:
     """Differentiate one loss over the nested network and over its vector."""
     code = (
         "nested = re.ravel_grad(nnx.grad(loss)(network, data))\n"
@@ -86,7 +86,7 @@ def _compare_gradients(report: Report, network: Network, split: Split) -> None:
         step.measured["gradients, largest |nested - flat|"] = f"{difference:.2g}"
 
 
-def _gradients(network: Network, split: Split) -> tuple[jax.Array, jax.Array]:
+def _gradients(network: Network, split: LabelledImages) -> tuple[jax.Array, jax.Array]:
     """Return the gradient over the network as a vector, and the gradient over the vector."""
     flat, re = jtree.destructure(network)
     nested = nnx.grad(_train.cross_entropy)(network, split)
@@ -94,7 +94,7 @@ def _gradients(network: Network, split: Split) -> tuple[jax.Array, jax.Array]:
     return re.ravel_grad(nested), direct
 
 
-def _draw_hessian(report: Report, digits: Digits, seed: int, out: Path) -> dict[str, str]:
+def _draw_hessian(report: DemoReport, digits: Digits, seed: int, out: Path) -> dict[str, str]:
     """Train a small network, draw the Hessian over all its parameters, and return the files."""
     code = (
         "matrix = jax.hessian(lambda flat: loss(re(flat), data))(flat)\n"
@@ -124,7 +124,7 @@ def _write(figure: Figure, path: Path) -> str:
 
 
 def _save_and_load(
-    report: Report, network: Network, held_out: Split, seed: int, checkpoint: Path
+    report: DemoReport, network: Network, held_out: LabelledImages, seed: int, checkpoint: Path
 ) -> None:
     """Load what was saved into a network with another activation and one bias more."""
     code = (
@@ -149,7 +149,7 @@ def _difference(saved: Network, loaded: Network) -> float:
     )
 
 
-def _compare_networks(report: Report, network: Network, seed: int) -> None:
+def _compare_networks(report: DemoReport, network: Network, seed: int) -> None:
     """Say why the trained network does not fit into one of another shape."""
     with report.step("What does not fit, and why", "jtree.diff(third, network)") as step:
         third = Network((64, 32, 48, 24, 10), activation=nnx.relu, unbiased={0}, seed=seed)

@@ -12,31 +12,31 @@ import optax
 
 import jtree
 
-from ._digits import Split
+from ._digits import LabelledImages
 from ._network import Network
 
 DECAY = 1e-3
 SOLVER = optax.lbfgs()
 
 
-def cross_entropy(network: Network, split: Split) -> jax.Array:
+def cross_entropy(network: Network, split: LabelledImages) -> jax.Array:
     """Return the mean cross-entropy of a network's logits."""
     losses = optax.softmax_cross_entropy_with_integer_labels(network(split.images), split.labels)
     return jnp.mean(losses)
 
 
-def loss(flat: jax.Array, re: jtree.Restructure, split: Split) -> jax.Array:
+def loss(flat: jax.Array, re: jtree.Restructure, split: LabelledImages) -> jax.Array:
     """Return the cross-entropy, with weight decay, as a function of one vector."""
     return cross_entropy(re(flat), split) + DECAY / 2 * jnp.vdot(flat, flat)
 
 
 @jax.jit
-def accuracy(network: Network, split: Split) -> jax.Array:
+def accuracy(network: Network, split: LabelledImages) -> jax.Array:
     """Return the share of images whose digit a network tells."""
     return jnp.mean(network(split.images).argmax(axis=-1) == split.labels)
 
 
-def train(network: Network, split: Split, steps: Iterable[int]) -> tuple[Network, float]:
+def train(network: Network, split: LabelledImages, steps: Iterable[int]) -> tuple[Network, float]:
     """Return the network after some steps of L-BFGS, and its loss before the last one."""
     flat, re = jtree.destructure(network)
     state, value = _strong(SOLVER.init(flat)), jnp.inf
@@ -53,7 +53,7 @@ def _strong(state: Any) -> Any:
 
 @jax.jit
 def _step(
-    flat: jax.Array, state: Any, re: jtree.Restructure, split: Split
+    flat: jax.Array, state: Any, re: jtree.Restructure, split: LabelledImages
 ) -> tuple[jax.Array, Any, jax.Array]:
     objective = partial(loss, re=re, split=split)
     value, grad = optax.value_and_grad_from_state(objective)(flat, state=state)

@@ -6,7 +6,7 @@ Numbers:   cast, scale, fill
 Several:   stack, unstack, split, merge
 By type:   convert, Report, linen, flattened, unflattened, neutral, transposed_padding
 Applied:   apply, Migrated, plan, Plan, Rule
-Files:     read_rules, to_toml, convert_file, Converted
+Files:     read_rules, to_toml, convert_file, FileReport
 """
 
 from ._convert.convert import convert as convert
@@ -16,7 +16,7 @@ from ._convert.images import transposed_padding as transposed_padding
 from ._convert.images import unflattened as unflattened
 from ._convert.linen import linen as linen
 from ._convert.report import Report as Report
-from ._files.convert_file import Converted as Converted
+from ._files.convert_file import FileReport as FileReport
 from ._files.convert_file import convert_file as convert_file
 from ._rules.apply import Migrated as Migrated
 from ._rules.apply import apply as apply

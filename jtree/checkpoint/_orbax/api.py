@@ -27,7 +27,7 @@ Parts = tuple[str, ...]
 _ONE = threading.RLock()
 
 
-class Found(NamedTuple):
+class OrbaxCheckpoint(NamedTuple):
     """What Orbax says of a checkpoint: its trees by the names they were saved under."""
 
     version: str
@@ -146,7 +146,7 @@ def _isnew(record: logging.LogRecord) -> bool:
     return not orbax and "was never retrieved" not in record.getMessage()
 
 
-def find(path: Path) -> Found:
+def find(path: Path) -> OrbaxCheckpoint:
     """Return what is in a checkpoint that Orbax wrote by itself."""
     ocp = _ocp()
     if (path / "_METADATA").exists():  # a tree of version 0, which has no name
@@ -154,10 +154,10 @@ def find(path: Path) -> Found:
             tree = ocp.metadata(path, checkpointable_name=None).metadata
         except Exception:  # of booleans it does not know the shape
             tree = None
-        return Found("v0", {None: tree}, custom_metadata(path) or {})
+        return OrbaxCheckpoint("v0", {None: tree}, custom_metadata(path) or {})
     found = _named(path, lambda: ocp.checkpointables_metadata(path))
     version = "v1" if (path / "orbax.checkpoint").exists() else "v0"
-    return Found(version, dict(found.metadata), found.custom_metadata or {})
+    return OrbaxCheckpoint(version, dict(found.metadata), found.custom_metadata or {})
 
 
 def read_item(path: Path, name: str | None, target: Any) -> Any:

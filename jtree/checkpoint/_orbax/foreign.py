@@ -76,7 +76,7 @@ class PlainArrays:
         if any(map(_isarray, leaves)):
             kinds = [np.ndarray if _isarray(x) else type(x) for x in leaves]
             tree = api.read_item(self.path, item, jax.tree.unflatten(treedef, kinds))
-            held = Held(jax.tree.leaves(tree))
+            held = ArraysInMemory(jax.tree.leaves(tree))
             leaves = [held.lazy(n) if _isarray(x) else x for n, x in enumerate(held.arrays)]
         return jax.tree.unflatten(treedef, leaves)
 
@@ -85,7 +85,7 @@ class PlainArrays:
         return jax.tree.leaves(api.read_item(self.path, item, tree))
 
 
-class Held:
+class ArraysInMemory:
     """Arrays that are in memory already."""
 
     def __init__(self, arrays: list[Any]) -> None:

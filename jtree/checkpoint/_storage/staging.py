@@ -91,7 +91,7 @@ def _as(x: LazyArray, data: Array) -> Array:
     return found
 
 
-class Held(NamedTuple):
+class StagedState(NamedTuple):
     """A state with its numbers, and the checksums of those that are in a file, by path."""
 
     state: Any
@@ -99,7 +99,7 @@ class Held(NamedTuple):
 
 
 @contextlib.contextmanager
-def in_file(state: Any, target: atomic.Path, *, shown: bool) -> Iterator[Held]:
+def in_file(state: Any, target: atomic.Path, *, shown: bool) -> Iterator[StagedState]:
     """Give a state whose lazy arrays are in memory that a file is mapped to, PRNG keys aside.
 
     Those that are in no such file are put into one beside the target, some at a time.
@@ -116,7 +116,7 @@ def in_file(state: Any, target: atomic.Path, *, shown: bool) -> Iterator[Held]:
         values |= {x: mapped.array for x, mapped in held.items()}
         checksums = {path: held[x].crc32 for path, x in lazy.items() if x in held}
         found = (values[x] if isinstance(x, LazyArray) else x for x in walked.values)
-        yield Held(walked.rebuild(list(found)) if lazy else state, checksums)
+        yield StagedState(walked.rebuild(list(found)) if lazy else state, checksums)
 
 
 @contextlib.contextmanager

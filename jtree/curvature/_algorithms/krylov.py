@@ -16,7 +16,7 @@ from jax import lax
 Product = Callable[[jax.Array], jax.Array]
 
 
-class Found(NamedTuple):
+class KrylovSolution(NamedTuple):
     """Where an iteration stopped.
 
     Attributes:
@@ -32,7 +32,9 @@ class Found(NamedTuple):
     curvature: jax.Array
 
 
-def cg(mv: Product, b: jax.Array, precondition: Product, tol: jax.Array, maxiter: int) -> Found:
+def cg(
+    mv: Product, b: jax.Array, precondition: Product, tol: jax.Array, maxiter: int
+) -> KrylovSolution:
     """Solve `A @ x = b`, and stop before a direction of curvature that is not positive.
 
     Source: Hestenes and Stiefel, Journal of Research of the NBS 49, 1952, doi:10.6028/jres.049.044;
@@ -68,10 +70,12 @@ def cg(mv: Product, b: jax.Array, precondition: Product, tol: jax.Array, maxiter
         return x + alpha * state[2], r, d, new, steps + 1, least
 
     x, r, _, _, steps, curvature = lax.while_loop(going, step, start)
-    return Found(x, jnp.linalg.norm(r), steps, curvature)
+    return KrylovSolution(x, jnp.linalg.norm(r), steps, curvature)
 
 
-def minres(mv: Product, b: jax.Array, unused: Product, tol: jax.Array, maxiter: int) -> Found:
+def minres(
+    mv: Product, b: jax.Array, unused: Product, tol: jax.Array, maxiter: int
+) -> KrylovSolution:
     """Solve `A @ x = b` for a symmetric A of any signs: the residual shrinks at every step.
 
     Source: Paige and Saunders, SIAM Journal on Numerical Analysis 12, 1975, doi:10.1137/0712047.
@@ -114,4 +118,4 @@ def minres(mv: Product, b: jax.Array, unused: Product, tol: jax.Array, maxiter: 
 
     del unused  # a preconditioner of MINRES would have to be definite, and change its norm
     x, *_, phi, steps = lax.while_loop(going, step, start)
-    return Found(x, jnp.abs(phi), steps, jnp.array(jnp.inf, b.dtype))
+    return KrylovSolution(x, jnp.abs(phi), steps, jnp.array(jnp.inf, b.dtype))

@@ -108,7 +108,7 @@ def _check_preconditioner(given: Any, b: jax.Array) -> None:
 @partial(jax.jit, static_argnums=(0, 1))
 def _iterate(
     name: str, steps: int, op: Operator, b: jax.Array, tol: Any, preconditioner: Any
-) -> krylov.Found:
+) -> krylov.KrylovSolution:
     def precondition(r: jax.Array) -> Any:
         if preconditioner is None:
             return r
@@ -118,22 +118,22 @@ def _iterate(
 
     goal = jnp.asarray(tol).astype(b.dtype) * jnp.linalg.norm(b)
     linear = op._linear()
-    found: krylov.Found = getattr(krylov, name)(linear, b, precondition, goal, steps)
+    found: krylov.KrylovSolution = getattr(krylov, name)(linear, b, precondition, goal, steps)
     return found._replace(residual=jnp.linalg.norm(b - linear(found.x)))
 
 
-def _failed(found: krylov.Found, b: jax.Array, tol: Any) -> jax.Array:
+def _failed(found: krylov.KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
     """Tell whether the true residual, which rounding keeps above the iteration's, is too large."""
     goal = jnp.maximum(100 * jnp.asarray(tol).astype(b.dtype), jnp.finfo(b.dtype).eps ** 0.5)
     good: jax.Array = found.residual <= goal * jnp.linalg.norm(b)
     return ~good
 
 
-def _marked(found: krylov.Found, b: jax.Array, tol: Any) -> jax.Array:
+def _marked(found: krylov.KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
     return jnp.where(_failed(found, b, tol), jnp.nan, found.x) if istracer(found.x) else found.x
 
 
-def _trouble(name: str, found: krylov.Found, b: jax.Array, tol: Any) -> str | None:
+def _trouble(name: str, found: krylov.KrylovSolution, b: jax.Array, tol: Any) -> str | None:
     """Return what went wrong, in words; None if nothing did, or if that cannot be known yet."""
     if istracer(found.x) or not bool(_failed(found, b, tol)):
         return None

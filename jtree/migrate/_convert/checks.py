@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from .._layouts.canonical import Roles
-from .._layouts.spec import Layer, Steps
+from .._layouts.canonical import CanonicalArrays
+from .._layouts.spec import KeyPath, TypedLayer
 
-Kernels = Mapping[Steps, tuple[str, tuple[int, ...]]]  # kind and shape of each layer's kernel
-Shapes = Mapping[Steps, tuple[int, ...]]
+Kernels = Mapping[KeyPath, tuple[str, tuple[int, ...]]]  # kind and shape of each layer's kernel
+Shapes = Mapping[KeyPath, tuple[int, ...]]
 IMAGE = 4  # as many channels as an image has, or fewer
 
 
@@ -21,19 +21,21 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self.kernels: dict[Steps, tuple[str, tuple[int, ...]]] = {}
+        self.kernels: dict[KeyPath, tuple[str, tuple[int, ...]]] = {}
         self.warnings: dict[str, None] = {}
 
-    def add(self, place: Steps, layer: Layer, roles: Roles, *, differ: bool) -> None:
+    def add(
+        self, place: KeyPath, layer: TypedLayer, canonical: CanonicalArrays, *, differ: bool
+    ) -> None:
         """Remember a layer; `differ` tells whether the orders of axes do."""
-        kernel, scale = roles.get("kernel", roles.get("table")), roles.get("scale")
+        kernel, scale = canonical.get("kernel", canonical.get("table")), canonical.get("scale")
         if kernel is not None and kernel.ndim >= 2:
             self.kernels[place] = (layer.kind, tuple(kernel.shape))
         if differ and scale is not None and scale.ndim > 1:
             self.warnings[several_axes(layer.name, tuple(scale.shape))] = None
 
 
-def suspicious(kernels: Kernels, told: Collection[tuple[Steps, int]]) -> Iterator[str]:
+def suspicious(kernels: Kernels, told: Collection[tuple[KeyPath, int]]) -> Iterator[str]:
     """Yield warnings for dense layers beside which an image seems to be flattened.
 
     Their features are a multiple of a convolution's channels, and those of no dense layer beside
@@ -68,7 +70,7 @@ def _divisor(channels: Collection[int], features: int) -> int | None:
     return None if features in channels else max(found, default=None)
 
 
-def _beside(path: Steps, other: Steps) -> bool:
+def _beside(path: KeyPath, other: KeyPath) -> bool:
     """Tell whether two layers are in one block, and not only in the model."""
     return len(path) > 1 and path[:-1] == other[:-1]
 
@@ -78,7 +80,7 @@ def _isspace(features: int, channels: int, axes: int) -> bool:
     return features > channels and any(channels * n**axes == features for n in range(2, features))
 
 
-def _text(path: Steps, features: int, channels: Mapping[int, int], rule: str) -> Iterator[str]:
+def _text(path: KeyPath, features: int, channels: Mapping[int, int], rule: str) -> Iterator[str]:
     number = _divisor(channels, features)
     if number is None:
         return

@@ -11,7 +11,7 @@ from ..._state.compare import compare
 from ..._state.diff import Diff, Mismatch
 from ..._state.load import load_into
 from ..._tree.walk import walk
-from .._layouts.registry import MODULES, layout_of
+from .._layouts.registry import MODULES, framework_layout
 from .._rules.apply import apply
 from .._rules.base import Rule
 from .converter import Work
@@ -86,7 +86,7 @@ def convert(
     others = [rule for rule in given if not isinstance(rule, Rules)]
     found = source_of(
         source,
-        layout_of(layout),
+        framework_layout(layout),
         names,
         lambda arrays: apply(others, arrays) if others else arrays,
     )

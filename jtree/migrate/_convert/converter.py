@@ -9,15 +9,15 @@ import numpy as np
 
 from ..._state.diff import Mismatch
 from ..._tree.walk import walk
-from .._layouts.canonical import Roles, inner, read, unheld, write
-from .._layouts.spec import Form, Layer, Part, Steps
+from .._layouts.canonical import CanonicalArrays, from_canonical, lost_names, to_canonical
+from .._layouts.spec import ArraySpec, KeyPath, LayerSpec, TypedLayer
 from .defaults import advice, word
 from .hints import Rules, Told
-from .match import Spot, find, form_in, names_in
+from .match import Spot, find, layer_spec_in, names_in
 from .problems import ambiguous, twice, unplaced, wrong_kind
 from .report import Report
 from .report_builder import Findings
-from .source import Source
+from .source import SourceArrays
 from .target import Model
 from .unused import left_over
 
@@ -30,9 +30,9 @@ CONSTANTS: dict[str, Any] = {
 class Target(NamedTuple):
     """A layer of the model: where it is, what it is, and the slots of its arrays."""
 
-    place: Steps
-    layer: Layer
-    parts: dict[str, Part]  # by the path of the slot
+    place: KeyPath
+    layer: TypedLayer
+    specs: dict[str, ArraySpec]  # by the path of the slot
     number: int | None  # how many layers are stacked in it, or None
 
     @property
@@ -51,7 +51,7 @@ class Work:
       problems: what is wrong, apart from what `compare` finds in the values.
     """
 
-    def __init__(self, model: Model, source: Source, rules: Sequence[Rules]) -> None:
+    def __init__(self, model: Model, source: SourceArrays, rules: Sequence[Rules]) -> None:
         self.model = model
         self.source = source
         self.told = Told(rules, source.layout)
@@ -66,19 +66,19 @@ class Work:
         self.values: dict[str, Any] = {}
         self.tried: dict[str, str] = {}
         self.problems: list[Mismatch] = []
-        self.used: dict[Steps, set[int | None]] = {}
-        self.stacks: dict[Steps, Any] = {}
+        self.used: dict[KeyPath, set[int | None]] = {}
+        self.stacks: dict[KeyPath, Any] = {}
         self.refused: set[str] = set()
-        self.fillable: dict[str, tuple[Part, bool]] = {}
+        self.fillable: dict[str, tuple[ArraySpec, bool]] = {}
 
     def run(self) -> None:
         """Convert every layer and every other array of the model."""
-        groups: dict[Steps, dict[Steps, str]] = {}
+        groups: dict[KeyPath, dict[KeyPath, str]] = {}
         for place, path in self.model.places.items():
             above = (place[:n] for n in range(len(place)))
             layer = next((x for x in above if x in self.model.layers), None)
-            part = self._part(layer, place)
-            if layer is None or part is None:
+            spec = self._spec(layer, place)
+            if layer is None or spec is None:
                 self._plain(place, path)
             else:
                 groups.setdefault(layer, {})[place] = path
@@ -88,54 +88,56 @@ class Work:
         self.done.ignored |= ignored
         self.problems += [*problems, *self.told.problems, *self.told.unneeded()]
 
-    def _part(self, layer: Steps | None, place: Steps) -> Part | None:
+    def _spec(self, layer: KeyPath | None, place: KeyPath) -> ArraySpec | None:
         if layer is None:
             return None
-        rest, form = place[len(layer) :], self.model.layers[layer].form
-        return next((part for part in form if inner(part) == rest), None)
+        rest, layer_spec = place[len(layer) :], self.model.layers[layer].spec
+        return next((spec for spec in layer_spec if spec.key_path == rest), None)
 
-    def _target(self, place: Steps, slots: Mapping[Steps, str]) -> Target:
+    def _target(self, place: KeyPath, slots: Mapping[KeyPath, str]) -> Target:
         layer = self.model.layers[place]
-        parts = {path: self._part(place, name) for name, path in slots.items()}
-        known = {path: part for path, part in parts.items() if part is not None}
-        stacks = {self._stacked(layer, path, part) for path, part in known.items()}
+        specs = {path: self._spec(place, name) for name, path in slots.items()}
+        known = {path: spec for path, spec in specs.items() if spec is not None}
+        stacks = {self._stacked(layer, path, spec) for path, spec in known.items()}
         number = stacks.pop() if len(stacks) == 1 else None
         return Target(place, layer, known, number)
 
-    def _stacked(self, layer: Layer, path: str, part: Part) -> int | None:
+    def _stacked(self, layer: TypedLayer, path: str, spec: ArraySpec) -> int | None:
         """Return how many layers an array holds, by the axes that it has more than its type."""
         shape = self.slots[path].shape
-        return int(shape[0]) if len(shape) == part.turn.rank(layer.options) + 1 else None
+        return int(shape[0]) if len(shape) == spec.transform.rank(layer.options) + 1 else None
 
     def _layer(self, target: Target) -> None:
         own_names = self.model.names(target.place)
         names = names_in(self.source.layout, target.layer.kind, own_names)
         own = next((x for name in names if (x := self.source.layers.get(name))), None)
-        form = form_in(self.source.layout, target.layer, own)
-        spots = self._find(target.path, names, [inner(part) for part in form], target.number)
-        self._note_tried(target, form, spots[0].prefix if spots else own_names[-1])
+        layer_spec = layer_spec_in(self.source.layout, target.layer, own)
+        spots = self._find(
+            target.path, names, [spec.key_path for spec in layer_spec], target.number
+        )
+        self._note_tried(target, layer_spec, spots[0].prefix if spots else own_names[-1])
         if spots is None:
-            self.refused |= target.parts.keys()
+            self.refused |= target.specs.keys()
             return
         if own is not None and not _alike(own.kind, target.layer.kind):
-            self._wrong_kind(target, form, own, names)
+            self._wrong_kind(target, layer_spec, own, names)
             return
-        done = [self._one(target, form, spot, own) for spot in spots]
-        for path in target.parts:
+        done = [self._one(target, layer_spec, spot, own) for spot in spots]
+        for path in target.specs:
             blocks = [found[path] for found in done if path in found]
             if blocks and len(blocks) == len(spots):
                 self.values[path] = blocks[0] if target.number is None else np.stack(blocks)
         short = [
-            spot for spot, found in zip(spots, done, strict=True) if len(found) < len(target.parts)
+            spot for spot, found in zip(spots, done, strict=True) if len(found) < len(target.specs)
         ]
         if short:
-            self._note_tried(target, form, short[0].prefix)
+            self._note_tried(target, layer_spec, short[0].prefix)
         self._fill(target, found=bool(spots))
-        if spots or any(path in self.values for path in target.parts):
-            self.done.add(target.layer, form, spots, own, target.number)
+        if spots or any(path in self.values for path in target.specs):
+            self.done.add(target.layer, layer_spec, spots, own, target.number)
 
     def _find(
-        self, path: str, names: Sequence[Steps], below: Sequence[Steps], number: int | None
+        self, path: str, names: Sequence[KeyPath], below: Sequence[KeyPath], number: int | None
     ) -> list[Spot] | None:
         """Return where a layer is; None, and a problem, where nothing tells which way is meant."""
         ways = find(self.source.shapes, names, below, number, self.known)
@@ -147,58 +149,64 @@ class Work:
         self.problems.append(ambiguous(path, ways, self.source.layout.separator))
         return None
 
-    def _wrong_kind(self, target: Target, form: Form, own: Layer, names: Sequence[Steps]) -> None:
+    def _wrong_kind(
+        self, target: Target, layer_spec: LayerSpec, own: TypedLayer, names: Sequence[KeyPath]
+    ) -> None:
         """Refuse a layer that is of another kind in the source."""
-        self.refused |= target.parts.keys()
+        self.refused |= target.specs.keys()
         for name in names:
-            for part in form:
-                if (entry := self.source.get((*name, *inner(part)))) is not None:
+            for spec in layer_spec:
+                if (entry := self.source.get((*name, *spec.key_path))) is not None:
                     self.used.setdefault(entry.place, set()).add(None)
         self.problems.append(wrong_kind(own, target.layer))
 
     def _fill(self, target: Target, *, found: bool) -> None:
         """Take neutral numbers for what the source has not, where a rule allows it."""
-        for path, part in target.parts.items():
+        for path, spec in target.specs.items():
             if path in self.values:
                 continue
-            number, slot = self.told.number(path, part), self.slots[path]
+            number, slot = self.told.number(path, spec), self.slots[path]
             if number is None:
-                self.fillable[path] = (part, found)
+                self.fillable[path] = (spec, found)
             else:
                 self.values[path] = np.full(slot.shape, number, slot.dtype)
-                self.done.note(target.layer, f"{part.name}: {word(number)}, by migrate.neutral")
+                self.done.note(target.layer, f"{spec.path}: {word(number)}, by migrate.neutral")
 
     def _one(
-        self, target: Target, form: Form, spot: Spot, own: Layer | None
+        self, target: Target, layer_spec: LayerSpec, spot: Spot, own: TypedLayer | None
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Return the arrays of one layer, of one that may be in a stack."""
         options = own.options if own is not None else target.layer.options
         ranks = (
-            {inner(part): part.turn.rank(options) for part in form}
+            {spec.key_path: spec.transform.rank(options) for spec in layer_spec}
             if spot.place is not None
             else {}
         )
-        self._check_doubled(target, form, spot)
-        roles = read(form, lambda name: self._fetch(spot, name, ranks.get(name)), options)
-        self._ignore(form, spot)
+        self._check_doubled(target, layer_spec, spot)
+        canonical = to_canonical(
+            layer_spec, lambda name: self._fetch(spot, name, ranks.get(name)), options
+        )
+        self._ignore(layer_spec, spot)
         names = (*self.model.names(target.place), spot.prefix)
-        roles, notes = self.told.image(target.place, names, target.layer, roles)
+        canonical, notes = self.told.image(target.place, names, target.layer, canonical)
         for note in notes:
             self.done.note(target.layer, note)
-        held = {role for part in target.parts.values() for role in part.roles}
-        if "mean" in roles:
-            roles |= {name: x for name, x in CONSTANTS.items() if name in held}
-        self._check_held(target, form, spot, roles, held)
-        self.done.see(target.place, target.layer, roles, form, spot)
+        held = {
+            canonical_name for spec in target.specs.values() for canonical_name in spec.canonical
+        }
+        if "mean" in canonical:
+            canonical |= {name: x for name, x in CONSTANTS.items() if name in held}
+        self._check_held(target, layer_spec, spot, canonical, held)
+        self.done.see(target.place, target.layer, canonical, layer_spec, spot)
         found = {}
-        for path, part in target.parts.items():
+        for path, spec in target.specs.items():
             shape = self.slots[path].shape[0 if target.number is None else 1 :]
-            x = write(part, roles, target.layer.options, shape)
+            x = from_canonical(spec, canonical, target.layer.options, shape)
             if x is not None:
                 found[path] = x
         return found
 
-    def _fetch(self, spot: Spot, name: Steps, rank: int | None = None) -> Any:
+    def _fetch(self, spot: Spot, name: KeyPath, rank: int | None = None) -> Any:
         """Return an array of the source, or None; one of a stack has an axis more than its rank."""
         entry = self.source.get((*spot.prefix, *name))
         if entry is None:
@@ -214,29 +222,40 @@ class Work:
             return None
         return self.stacks[place][spot.place]
 
-    def _ignore(self, form: Form, spot: Spot) -> None:
-        for part in form:
-            entry = self.source.get((*spot.prefix, *inner(part)))
-            if not part.roles and entry is not None:
+    def _ignore(self, layer_spec: LayerSpec, spot: Spot) -> None:
+        for spec in layer_spec:
+            entry = self.source.get((*spot.prefix, *spec.key_path))
+            if not spec.canonical and entry is not None:
                 self.used.setdefault(entry.place, set()).add(spot.place)
                 self.done.ignored[entry.name] = "counts batches"
 
-    def _check_doubled(self, target: Target, form: Form, spot: Spot) -> None:
+    def _check_doubled(self, target: Target, layer_spec: LayerSpec, spot: Spot) -> None:
         """Refuse a layer that is there twice, in two ways to store it."""
-        at = {inner(part): self.source.get((*spot.prefix, *inner(part))) for part in form}
+        at = {spec.key_path: self.source.get((*spot.prefix, *spec.key_path)) for spec in layer_spec}
         held = {name: entry.name for name, entry in at.items() if entry is not None}
-        self.problems += twice(target.path, form, held)
+        self.problems += twice(target.path, layer_spec, held)
 
     def _check_held(
-        self, target: Target, form: Form, spot: Spot, roles: Roles, held: set[str]
+        self,
+        target: Target,
+        layer_spec: LayerSpec,
+        spot: Spot,
+        canonical: CanonicalArrays,
+        held: set[str],
     ) -> None:
         """Refuse numbers that the layer has no place for, unless they change nothing."""
-        for role in unheld(roles, held):
-            places = [(*spot.prefix, *inner(part)) for part in form if role in part.roles]
+        for canonical_name in lost_names(canonical, held):
+            places = [
+                (*spot.prefix, *spec.key_path)
+                for spec in layer_spec
+                if canonical_name in spec.canonical
+            ]
             names = [entry.name for x in places if (entry := self.source.get(x))]
-            self.problems.append(unplaced(target.layer, role, roles[role], names))
+            self.problems.append(
+                unplaced(target.layer, canonical_name, canonical[canonical_name], names)
+            )
 
-    def _plain(self, place: Steps, path: str) -> None:
+    def _plain(self, place: KeyPath, path: str) -> None:
         """Take an array that no type of layer explains as it is."""
         slot = self.slots[path]
         names = self.model.names(place[:-1])
@@ -261,10 +280,10 @@ class Work:
         elif path in self.model.optional:
             self.done.kept.append(path)
 
-    def _note_tried(self, target: Target, form: Form, prefix: Steps) -> None:
-        for path, part in target.parts.items():
-            near = [x for x in form if set(x.roles) & set(part.roles)]
-            name = inner(near[0]) if near else ("nothing",)
+    def _note_tried(self, target: Target, layer_spec: LayerSpec, prefix: KeyPath) -> None:
+        for path, spec in target.specs.items():
+            near = [x for x in layer_spec if set(x.canonical) & set(spec.canonical)]
+            name = near[0].key_path if near else ("nothing",)
             self.tried[path] = self.source.layout.separator.join((*prefix, *name))
 
     def sorted(self, problems: Iterable[Mismatch]) -> tuple[Mismatch, ...]:
@@ -272,7 +291,7 @@ class Work:
         places = {path: place for place, path in self.model.places.items()}
         names = {entry.name: place for place, entry in self.source.entries.items()}
 
-        def key(x: Mismatch) -> tuple[Steps, str]:
+        def key(x: Mismatch) -> tuple[KeyPath, str]:
             found = places if x.sort == "missing" else names
             return found.get(x.path, tuple(x.path.split("/"))), x.sort
 
@@ -280,8 +299,8 @@ class Work:
 
     def advice(self, path: str, *, left: bool) -> str:
         """Return how to fill an array, if not its name is wrong: nothing of its layer is left."""
-        part, found = self.fillable.get(path, (None, False))
-        return advice(path, part) if part and (found or not left) else ""
+        spec, found = self.fillable.get(path, (None, False))
+        return advice(path, spec) if spec and (found or not left) else ""
 
     def unused(self) -> list[str]:
         """Return the names of the arrays that nothing has taken."""

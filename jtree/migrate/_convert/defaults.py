@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..._errors import ArgumentTypeError
 from ..._tree import paths
 from .._layouts.canonical import ONES
-from .._layouts.spec import Part
+from .._layouts.spec import ArraySpec
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,21 @@ def neutral(*where: str) -> Neutral:
     return Neutral(where)
 
 
-def neutral_number(part: Part) -> int | None:
+def neutral_number(spec: ArraySpec) -> int | None:
     """Return the number that changes nothing in an array of a layer, or None."""
-    numbers = {_number(role) for role in part.roles}
+    numbers = {_number(canonical_name) for canonical_name in spec.canonical}
     return numbers.pop() if len(numbers) == 1 else None
 
 
-def _number(role: str) -> int | None:
-    if role in ONES:
+def _number(canonical_name: str) -> int | None:
+    if canonical_name in ONES:
         return 1
-    isbias = role == "mean" or role.startswith("bias") or role.endswith("_bias")
-    return 0 if isbias or role.startswith("hidden_bias") else None
+    isbias = (
+        canonical_name == "mean"
+        or canonical_name.startswith("bias")
+        or canonical_name.endswith("_bias")
+    )
+    return 0 if isbias or canonical_name.startswith("hidden_bias") else None
 
 
 def allowed(rules: Iterable[Neutral], path: str) -> list[str]:
@@ -71,12 +75,12 @@ def word(number: int) -> str:
     return "ones" if number else "zeros"
 
 
-def advice(path: str, part: Part) -> str:
+def advice(path: str, spec: ArraySpec) -> str:
     """Return how to fill an array that is missing, if there is a way."""
-    number = neutral_number(part)
+    number = neutral_number(spec)
     if number is None:
         return ""
-    if part.roles[0] in ("mean", "var"):
+    if spec.canonical[0] in ("mean", "var"):
         return (
             "; where the source normalises by each batch, and the model does, add "
             f"migrate.neutral({path!r}) to the rules"

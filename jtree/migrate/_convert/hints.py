@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TypeAlias
 
 from ..._state.diff import Mismatch
-from .._layouts.canonical import Roles
-from .._layouts.spec import Layer, Layout, Part, Steps
+from .._layouts.canonical import CanonicalArrays
+from .._layouts.spec import ArraySpec, FrameworkLayout, KeyPath, TypedLayer
 from .defaults import Neutral, allowed, neutral_number
 from .images import Flattened
-from .names import steps
+from .names import key_path
 from .problems import no_image
 from .unused import mismatch
 
@@ -25,34 +25,38 @@ class Told:
       problems: what does not fit.
     """
 
-    def __init__(self, rules: Sequence[Rules], layout: Layout) -> None:
+    def __init__(self, rules: Sequence[Rules], layout: FrameworkLayout) -> None:
         self.layout = layout
-        self.images = [(steps(x.path, layout), x) for x in rules if isinstance(x, Flattened)]
+        self.images = [(key_path(x.path, layout), x) for x in rules if isinstance(x, Flattened)]
         self.neutral = [x for x in rules if isinstance(x, Neutral)]
-        self.sides: set[tuple[Steps, int]] = set()
+        self.sides: set[tuple[KeyPath, int]] = set()
         self.problems: list[Mismatch] = []
         self.needed: set[Flattened | str] = set()
 
     def image(
-        self, place: Steps, names: Collection[Steps], layer: Layer, roles: Roles
-    ) -> tuple[Roles, list[str]]:
+        self,
+        place: KeyPath,
+        names: Collection[KeyPath],
+        layer: TypedLayer,
+        canonical: CanonicalArrays,
+    ) -> tuple[CanonicalArrays, list[str]]:
         """Return a layer with the features that are an image permuted, and notes of it."""
         notes: list[str] = []
         for path, rule in self.images:
-            if path not in names or not roles:
+            if path not in names or not canonical:
                 continue
             self.needed.add(rule)
             self.sides.add((place, rule.side))
-            if not rule.fits(layer.kind, roles):
-                self.problems.append(no_image(layer, rule, roles))
+            if not rule.fits(layer.kind, canonical):
+                self.problems.append(no_image(layer, rule, canonical))
             elif self.layout.channels_first != layer.layout.channels_first:
-                roles = rule.permuted(roles, channels_first=self.layout.channels_first)
+                canonical = rule.permuted(canonical, channels_first=self.layout.channels_first)
                 notes.append(rule.note)
-        return roles, notes
+        return canonical, notes
 
-    def number(self, path: str, part: Part) -> int | None:
+    def number(self, path: str, spec: ArraySpec) -> int | None:
         """Return the neutral number that an array may be filled with, or None."""
-        number, globs = neutral_number(part), allowed(self.neutral, path)
+        number, globs = neutral_number(spec), allowed(self.neutral, path)
         if number is None or not globs:
             return None
         self.needed |= set(globs)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..._errors import ArgumentError
-from .._layouts.canonical import Roles
+from .._layouts.canonical import CanonicalArrays
 from .._layouts.spec import per_axis
 
 
@@ -24,7 +24,7 @@ class Flattened:
     features: ClassVar[str] = "inputs"
     note: ClassVar[str] = "rows permuted"
 
-    def permuted(self, roles: Roles, *, channels_first: bool) -> Roles:
+    def permuted(self, canonical: CanonicalArrays, *, channels_first: bool) -> CanonicalArrays:
         """Return what a dense layer holds for the other order of axes than it has now."""
         channels, *space = self.shape
         places, last = np.arange(self.size), len(space)
@@ -33,18 +33,18 @@ class Flattened:
         else:
             order = places.reshape(*space, channels).transpose(last, *range(last))
         order = order.reshape(-1)
-        if "kernel" not in roles:  # a norm beside the dense layer
-            return {role: x[order] for role, x in roles.items()}
-        changed = {"kernel": roles["kernel"].take(order, self.side)}
-        if self.side and "bias" in roles:
-            changed["bias"] = roles["bias"][order]
-        return roles | changed
+        if "kernel" not in canonical:  # a norm beside the dense layer
+            return {canonical_name: x[order] for canonical_name, x in canonical.items()}
+        changed = {"kernel": canonical["kernel"].take(order, self.side)}
+        if self.side and "bias" in canonical:
+            changed["bias"] = canonical["bias"][order]
+        return canonical | changed
 
-    def fits(self, kind: str, roles: Roles) -> bool:
+    def fits(self, kind: str, canonical: CanonicalArrays) -> bool:
         """Tell whether a layer has so many features: a dense one, or a norm of vectors."""
-        if kind == "dense" and "kernel" in roles:
-            return bool(roles["kernel"].shape[self.side] == self.size)
-        return kind.endswith("_norm") and all(x.shape == (self.size,) for x in roles.values())
+        if kind == "dense" and "kernel" in canonical:
+            return bool(canonical["kernel"].shape[self.side] == self.size)
+        return kind.endswith("_norm") and all(x.shape == (self.size,) for x in canonical.values())
 
     @property
     def size(self) -> int:

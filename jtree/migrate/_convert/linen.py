@@ -14,8 +14,8 @@ from ..._tree.leaves import isarray
 from ..._tree.nodes import loaded
 from ..._tree.walk import walk
 from .._layouts.registry import LINEN
-from .._layouts.spec import Layer, Steps, inner_steps, recognise
-from .names import steps
+from .._layouts.spec import KeyPath, TypedLayer, container_paths, recognise
+from .names import key_path
 from .target import Model, unique
 
 
@@ -24,8 +24,8 @@ class Linen:
     """Variables of a linen module, and the types of its layers; made by `migrate.linen`."""
 
     variables: Any
-    layers: Mapping[Steps, Layer]
-    containers: Mapping[Steps, Mapping[str, Steps]]
+    layers: Mapping[KeyPath, TypedLayer]
+    containers: Mapping[KeyPath, Mapping[str, KeyPath]]
 
     def __repr__(self) -> str:
         return f"Linen({len(self.layers)} layers)"
@@ -66,20 +66,20 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
         raise ArgumentTypeError(
             f"linen: expected a module of flax.linen, found {type(module).__name__}"
         )
-    layers: dict[Steps, Layer] = {}
-    containers: dict[Steps, Mapping[str, Steps]] = {}
+    layers: dict[KeyPath, TypedLayer] = {}
+    containers: dict[KeyPath, Mapping[str, KeyPath]] = {}
 
     own: Any = module
 
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         node = context.module
-        path = steps("/".join(("params", *node.path)), LINEN)
+        path = key_path("/".join(("params", *node.path)), LINEN)
         called = hasattr(type(node), context.method_name)  # not a function that linen lifts
         if called and not any(path[:n] in layers for n in range(len(path) + 1)):
             found = recognise(node, (LINEN,), "/".join(node.path))
             if found is not None:
                 layers[path] = found
-            elif inner := inner_steps(node, (LINEN,)):
+            elif inner := container_paths(node, (LINEN,)):
                 containers[path] = inner
         return call(*args, **kwargs)
 
@@ -95,7 +95,7 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
 def model_of_linen(found: Linen) -> Model:
     """Return where the arrays of linen's variables are."""
     slots = [slot for slot in walk(found.variables).slots if isarray(slot.value)]
-    places = unique((steps(slot.path, LINEN), slot.path) for slot in slots)
+    places = unique((key_path(slot.path, LINEN), slot.path) for slot in slots)
     own = ("params/", "batch_stats/")
     optional = frozenset(slot.path for slot in slots if not slot.path.startswith(own))
     return Model(found.variables, dict(found.layers), places, optional, dict(found.containers))

@@ -6,8 +6,7 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from itertools import count, takewhile
 from typing import NamedTuple
 
-from .._layouts.canonical import inner
-from .._layouts.spec import Form, Layer, Layout, Steps
+from .._layouts.spec import FrameworkLayout, KeyPath, LayerSpec, TypedLayer
 
 RECURRENT = ("lstm", "gru", "rnn")
 
@@ -15,16 +14,16 @@ RECURRENT = ("lstm", "gru", "rnn")
 class Spot(NamedTuple):
     """Where the arrays of a layer are: below a name, and where in a stack, if they are in one."""
 
-    prefix: Steps
+    prefix: KeyPath
     place: int | None = None
 
 
 def find(
-    shapes: Mapping[Steps, tuple[int, ...]],
-    names: Sequence[Steps],
-    below: Sequence[Steps],
+    shapes: Mapping[KeyPath, tuple[int, ...]],
+    names: Sequence[KeyPath],
+    below: Sequence[KeyPath],
     number: int | None,
-    layers: Container[Steps] = (),
+    layers: Container[KeyPath] = (),
 ) -> list[list[Spot]]:
     """Return where a layer is, or as many layers as a stack of them has.
 
@@ -50,10 +49,10 @@ def find(
       [[Spot(prefix=('h',), place=1)]]
     """
 
-    def held(prefix: Steps) -> list[tuple[int, ...] | None]:
+    def held(prefix: KeyPath) -> list[tuple[int, ...] | None]:
         return [shapes.get((*prefix, *x)) for x in below]
 
-    def there(prefix: Steps) -> bool:
+    def there(prefix: KeyPath) -> bool:
         return any(shape is not None for shape in held(prefix))
 
     for name in names:
@@ -80,39 +79,39 @@ def find(
     return []
 
 
-def _numbered(head: Steps, tail: Steps, layers: Container[Steps]) -> int:
+def _numbered(head: KeyPath, tail: KeyPath, layers: Container[KeyPath]) -> int:
     """Return how many layers of the destination are numbered at one step of their name."""
     return sum(1 for _ in takewhile(lambda n: (*head, str(n), *tail) in layers, count()))
 
 
-def form_in(source: Layout, layer: Layer, own: Layer | None) -> Form:
+def layer_spec_in(source: FrameworkLayout, layer: TypedLayer, own: TypedLayer | None) -> LayerSpec:
     """Return how the source stores a layer: as its type there says, or as its layout does."""
     if own is not None:
-        return own.form
+        return own.spec
     if source.name == layer.layout.name:
-        return layer.form
-    return _with_names(source.forms.get(layer.kind, ()), layer)
+        return layer.spec
+    return _with_names(source.specs.get(layer.kind, ()), layer)
 
 
-def _with_names(form: Form, layer: Layer) -> Form:
+def _with_names(layer_spec: LayerSpec, layer: TypedLayer) -> LayerSpec:
     """Add the names that the parts of a layer have in the model, such as `query` and `out`."""
     names = {
-        role: steps[0]
-        for part in layer.form
-        if len(steps := inner(part)) == 2 and len(part.roles) == 1
-        for role in part.roles
+        canonical_name: keys[0]
+        for spec in layer.spec
+        if len(keys := spec.key_path) == 2 and len(spec.canonical) == 1
+        for canonical_name in spec.canonical
     }
-    known = {part.name for part in form}
+    known = {spec.path for spec in layer_spec}
     more = []
-    for part in form:
-        alone = len(part.roles) == 1 and len(inner(part)) == 2
-        if alone and part.roles[0] in names:
-            name = f"{names[part.roles[0]]}/{inner(part)[1]}"
-            more += [part._replace(name=name)] if name not in known else []
-    return (*form, *more)
+    for spec in layer_spec:
+        alone = len(spec.canonical) == 1 and len(spec.key_path) == 2
+        if alone and spec.canonical[0] in names:
+            name = f"{names[spec.canonical[0]]}/{spec.key_path[1]}"
+            more += [spec._replace(path=name)] if name not in known else []
+    return (*layer_spec, *more)
 
 
-def names_in(source: Layout, kind: str, names: Sequence[Steps]) -> list[Steps]:
+def names_in(source: FrameworkLayout, kind: str, names: Sequence[KeyPath]) -> list[KeyPath]:
     """Return what a layer may be called; PyTorch's recurrent layers are numbered in one module."""
     found = list(names)
     if source.name == "torch" and kind in RECURRENT:
@@ -121,14 +120,14 @@ def names_in(source: Layout, kind: str, names: Sequence[Steps]) -> list[Steps]:
     return found
 
 
-def doubled(form: Form, held: Collection[Steps]) -> list[tuple[str, list[Steps]]]:
+def doubled(layer_spec: LayerSpec, held: Collection[KeyPath]) -> list[tuple[str, list[KeyPath]]]:
     """Return what is there twice, and where; biases of a cell may be, since they are added."""
-    found: dict[str, list[Steps]] = {}
-    for part in form:
-        for role in part.roles if inner(part) in held else ():
-            found.setdefault(role, []).append(inner(part))
+    found: dict[str, list[KeyPath]] = {}
+    for spec in layer_spec:
+        for canonical_name in spec.canonical if spec.key_path in held else ():
+            found.setdefault(canonical_name, []).append(spec.key_path)
     return [
-        (role, places)
-        for role, places in found.items()
-        if role and len(places) > 1 and not role.startswith("bias_")
+        (canonical_name, places)
+        for canonical_name, places in found.items()
+        if canonical_name and len(places) > 1 and not canonical_name.startswith("bias_")
     ]

@@ -8,18 +8,18 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from ..._errors import ArgumentError, ArgumentTypeError, PathError, did_you_mean
-from .._layouts.spec import Layout, Steps
+from .._layouts.spec import FrameworkLayout, KeyPath
 
 Rename: TypeAlias = Mapping[str, str] | Callable[[str], str] | None
 
 _NUMBERED = re.compile(r"(.*?[A-Za-z0-9])((?:_(?:\d+|\*))+)")
 
 
-def steps(name: str, layout: Layout) -> Steps:
+def key_path(name: str, layout: FrameworkLayout) -> KeyPath:
     """Return a name as steps: numbers at the end of a name are steps, as positions in a list are.
 
     >>> from jtree.migrate._layouts.registry import TORCH, LINEN
-    >>> steps("blocks.10.fc.weight", TORCH), steps("blocks_10/fc", LINEN)
+    >>> key_path("blocks.10.fc.weight", TORCH), key_path("blocks_10/fc", LINEN)
     (('blocks', '10', 'fc', 'weight'), ('blocks', '10', 'fc'))
     """
     text = name.replace(layout.separator, "/")
@@ -27,21 +27,21 @@ def steps(name: str, layout: Layout) -> Steps:
     return tuple(found for step in layout.split(given) for found in _unnumbered(step))
 
 
-def _unnumbered(step: str) -> Steps:
+def _unnumbered(step: str) -> KeyPath:
     found = _NUMBERED.fullmatch(step)
     return (found[1], *found[2][1:].split("_")) if found else (step,)
 
 
-def renamed(names: Iterable[str], layout: Layout, rename: Rename) -> dict[str, Steps]:
+def renamed(names: Iterable[str], layout: FrameworkLayout, rename: Rename) -> dict[str, KeyPath]:
     """Return each name of a source as steps, by the names that the destination has for layers."""
     known = list(names)
     if rename is None:
-        return {name: steps(name, layout) for name in known}
+        return {name: key_path(name, layout) for name in known}
     if not isinstance(rename, Mapping):
-        return {name: steps(_call(rename, name), layout) for name in known}
-    given = {name: steps(name, layout) for name in known}
+        return {name: key_path(_call(rename, name), layout) for name in known}
+    given = {name: key_path(name, layout) for name in known}
     changes = {
-        old: (_known(old, layout, given.values()), steps(new.replace(".", "/"), layout))
+        old: (_known(old, layout, given.values()), key_path(new.replace(".", "/"), layout))
         for old, new in rename.items()
     }
     ordered = sorted(changes, key=lambda old: -len(changes[old][0]))
@@ -58,12 +58,12 @@ def renamed(names: Iterable[str], layout: Layout, rename: Rename) -> dict[str, S
     return out
 
 
-def _known(old: str, layout: Layout, given: Collection[Steps]) -> Steps:
+def _known(old: str, layout: FrameworkLayout, given: Collection[KeyPath]) -> KeyPath:
     """Return a name in the source as steps; dots between them are right in every layout."""
-    exact = steps(old, layout)
+    exact = key_path(old, layout)
     if any(_begins(found, exact) for found in given):
         return exact
-    return steps(old.replace(".", "/"), layout)
+    return key_path(old.replace(".", "/"), layout)
 
 
 def _call(rename: object, name: str) -> str:
@@ -81,13 +81,13 @@ def _call(rename: object, name: str) -> str:
     return new
 
 
-def _begins(found: Steps, pattern: Steps) -> bool:
+def _begins(found: KeyPath, pattern: KeyPath) -> bool:
     if len(found) < len(pattern):
         return False
     return all(fnmatchcase(x, glob) for x, glob in zip(found, pattern, strict=False))
 
 
-def _replace(found: Steps, old: Steps, new: Steps) -> Steps:
+def _replace(found: KeyPath, old: KeyPath, new: KeyPath) -> KeyPath:
     captured = [x for x, glob in zip(found, old, strict=False) if "*" in glob]
     marks = [x for x in new if x == "*"]
     if len(marks) > len(captured) or "**" in (*old, *new):

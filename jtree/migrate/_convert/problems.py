@@ -7,8 +7,8 @@ from typing import Any
 
 from ..._state.diff import Mismatch
 from ..._tree.leaves import describe
-from .._layouts.canonical import ONES, TOKENS, Roles
-from .._layouts.spec import Form, Layer, Steps
+from .._layouts.canonical import ONES, TOKENS, CanonicalArrays
+from .._layouts.spec import KeyPath, LayerSpec, TypedLayer
 from .images import Flattened
 from .match import Spot, doubled
 from .unused import mismatch
@@ -38,12 +38,12 @@ def ambiguous(path: str, ways: Sequence[Sequence[Spot]], separator: str) -> Mism
     )
 
 
-def _differ(first: Steps, second: Steps) -> int:
+def _differ(first: KeyPath, second: KeyPath) -> int:
     """Return the first step at which two names differ."""
     return next(n for n, (x, y) in enumerate(zip(first, second, strict=True)) if x != y)
 
 
-def wrong_kind(own: Layer, layer: Layer) -> Mismatch:
+def wrong_kind(own: TypedLayer, layer: TypedLayer) -> Mismatch:
     """Refuse a layer that is of another kind in the source."""
     advice = (
         "; use that type in the model, or convert from arrays without types (of PyTorch a "
@@ -53,27 +53,27 @@ def wrong_kind(own: Layer, layer: Layer) -> Mismatch:
     return mismatch(layer.name, "kind", expected, f"{own.type} in the source", advice)
 
 
-def twice(path: str, form: Form, held: Mapping[Steps, str]) -> Iterator[Mismatch]:
+def twice(path: str, layer_spec: LayerSpec, held: Mapping[KeyPath, str]) -> Iterator[Mismatch]:
     """Refuse a layer that is there twice, in two ways to store it."""
-    for role, places in doubled(form, held):
-        expected = f"one array for its {role.replace('_', ' ')}"
+    for canonical_name, places in doubled(layer_spec, held):
+        expected = f"one array for its {canonical_name.replace('_', ' ')}"
         found = " and ".join(held[x] for x in places)
         yield mismatch(path, "kind", expected, found, "; drop or rename one of them with a rule")
 
 
-def unplaced(layer: Layer, role: str, x: Any, names: Iterable[str]) -> Mismatch:
+def unplaced(layer: TypedLayer, canonical_name: str, x: Any, names: Iterable[str]) -> Mismatch:
     """Refuse numbers that a layer has no place for."""
-    number = "one" if role in ONES else "zero"
-    why = "" if role in TOKENS else f" not all {number},"
-    what = f"no {role.replace('_', ' ')} in {layer.type}"
+    number = "one" if canonical_name in ONES else "zero"
+    why = "" if canonical_name in TOKENS else f" not all {number},"
+    what = f"no {canonical_name.replace('_', ' ')} in {layer.type}"
     found = f"{describe(x)},{why} in {' and '.join(names)}"
-    advice = _ADVICE.get(role, "give the layer this parameter, or drop it with a rule")
+    advice = _ADVICE.get(canonical_name, "give the layer this parameter, or drop it with a rule")
     return mismatch(layer.name, "kind", what, found, f"; {advice}")
 
 
-def no_image(layer: Layer, rule: Flattened, roles: Roles) -> Mismatch:
+def no_image(layer: TypedLayer, rule: Flattened, canonical: CanonicalArrays) -> Mismatch:
     """Refuse a layer that has other features than an image that was told."""
-    found = f"{layer.kind} {' and '.join(describe(x) for x in roles.values())}"
+    found = f"{layer.kind} {' and '.join(describe(x) for x in canonical.values())}"
     return mismatch(layer.name, "shape", f"a dense layer with {rule.size} {rule.features}", found)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-class Converted(NamedTuple):
+class ConvertedLayer(NamedTuple):
     """A layer, and the arrays of the source that it was made from; `notes` say what is unusual."""
 
     path: str
@@ -62,7 +62,7 @@ class Report:
     """
 
     layout: str
-    layers: tuple[Converted, ...] = ()
+    layers: tuple[ConvertedLayer, ...] = ()
     copied: Mapping[str, str] | None = None
     settings: tuple[Setting, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .._layouts.canonical import Roles, inner
-from .._layouts.spec import Form, Layer, Steps
+from .._layouts.canonical import CanonicalArrays
+from .._layouts.spec import KeyPath, LayerSpec, TypedLayer
 from .checks import Seen, suspicious
 from .hints import Told
 from .match import Spot
-from .report import Converted, Report, Setting
+from .report import ConvertedLayer, Report, Setting
 from .settings import differing, untold
-from .source import Source
+from .source import SourceArrays
 from .target import Model
 
 
@@ -23,34 +23,51 @@ class Findings:
       tables: where embeddings are in the source.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceArrays) -> None:
         self.source = source
         self.copied: dict[str, str] = {}
         self.ignored: dict[str, str] = {}
         self.kept: list[str] = []
-        self.tables: list[Steps] = []
-        self.layers: list[Converted] = []
+        self.tables: list[KeyPath] = []
+        self.layers: list[ConvertedLayer] = []
         self.settings: list[Setting] = []
         self.notes: dict[str, dict[str, None]] = {}
         self.seen = Seen()
 
-    def note(self, layer: Layer, note: str) -> None:
+    def note(self, layer: TypedLayer, note: str) -> None:
         """Say something of a layer, once."""
         self.notes.setdefault(layer.name, {})[note] = None
 
-    def see(self, place: Steps, layer: Layer, roles: Roles, form: Form, spot: Spot) -> None:
+    def see(
+        self,
+        place: KeyPath,
+        layer: TypedLayer,
+        canonical: CanonicalArrays,
+        layer_spec: LayerSpec,
+        spot: Spot,
+    ) -> None:
         """Remember what warnings and tied heads need to know of a layer."""
         differ = layer.layout.channels_first != self.source.layout.channels_first
-        self.seen.add(place, layer, roles, differ=differ)
+        self.seen.add(place, layer, canonical, differ=differ)
         if layer.kind == "embedding":
-            self.tables += [(*spot.prefix, *inner(part)) for part in form]
+            self.tables += [(*spot.prefix, *spec.key_path) for spec in layer_spec]
 
     def add(
-        self, layer: Layer, form: Form, spots: list[Spot], own: Layer | None, number: int | None
+        self,
+        layer: TypedLayer,
+        layer_spec: LayerSpec,
+        spots: list[Spot],
+        own: TypedLayer | None,
+        number: int | None,
     ) -> None:
         """Add a layer, which the source has at some spots, and knows the type of or not."""
         source = self.source
-        places = ((*spot.prefix, *inner(part)) for spot in spots for part in form if part.roles)
+        places = (
+            (*spot.prefix, *spec.key_path)
+            for spot in spots
+            for spec in layer_spec
+            if spec.canonical
+        )
         found = (entry.name for x in places if (entry := source.get(x)))
         names = tuple(dict.fromkeys(found))
         notes = [f"{number} layers stacked"] if number else []
@@ -59,7 +76,7 @@ class Findings:
         notes += self.notes.get(layer.name, ())
         untyped = untold(layer, source.layout) if own is None else ""
         notes += [untyped] if untyped else []
-        self.layers.append(Converted(layer.name, layer.kind, names, tuple(notes)))
+        self.layers.append(ConvertedLayer(layer.name, layer.kind, names, tuple(notes)))
         self.settings += differing(layer.name, layer, own, source.layout)
         types = {source.others[x.prefix] for x in spots if x.prefix in source.others}
         for other in sorted(types):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._layouts.spec import Layer, Layout
+from .._layouts.spec import FrameworkLayout, TypedLayer
 from .report import Setting, short
 
 # What layers have mostly, which is not worth a note, and what the shapes of kernels tell.
@@ -21,7 +21,9 @@ _USUAL = {
 _IN_WEIGHTS = (("conv", "groups"),)
 
 
-def differing(path: str, here: Layer, there: Layer | None, layout: Layout) -> Iterator[Setting]:
+def differing(
+    path: str, here: TypedLayer, there: TypedLayer | None, layout: FrameworkLayout
+) -> Iterator[Setting]:
     """Yield the settings of a layer that are not the source's, or that depend on more.
 
     Without a layer in the source, its framework's defaults stand for what it was.
@@ -42,7 +44,7 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def untold(here: Layer, layout: Layout) -> str:
+def untold(here: TypedLayer, layout: FrameworkLayout) -> str:
     """Return a note of the settings that a source without types says nothing of."""
     defaults = layout.defaults.get(here.kind, {})
     names = [

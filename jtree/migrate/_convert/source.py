@@ -20,7 +20,7 @@ from ..._tree.leaves import check_alive, isarray
 from ..._tree.nodes import loaded
 from ..._tree.walk import walk
 from .._layouts.registry import LAYOUTS, MODULES
-from .._layouts.spec import Layer, Layout, Steps, recognise
+from .._layouts.spec import FrameworkLayout, KeyPath, TypedLayer, recognise
 from .linen import Linen, model_of_linen
 from .names import Rename, renamed
 from .target import Model, model_of
@@ -28,16 +28,16 @@ from .target import Model, model_of
 T = TypeVar("T")
 
 
-class Entry(NamedTuple):
+class SourceArray(NamedTuple):
     """An array of a source, what it is called there, and its place among the others."""
 
     name: str
     array: Any
-    place: Steps
+    place: KeyPath
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceArrays:
     """The arrays of a source by the names that the destination has for its layers.
 
     Attributes:
@@ -48,18 +48,18 @@ class Source:
       aliases: names without containers that only some frameworks have, such as `layers`.
     """
 
-    layout: Layout
-    entries: dict[Steps, Entry]
-    layers: dict[Steps, Layer] = field(default_factory=dict)
-    others: dict[Steps, str] = field(default_factory=dict)
-    aliases: dict[Steps, Entry] = field(default_factory=dict)
+    layout: FrameworkLayout
+    entries: dict[KeyPath, SourceArray]
+    layers: dict[KeyPath, TypedLayer] = field(default_factory=dict)
+    others: dict[KeyPath, str] = field(default_factory=dict)
+    aliases: dict[KeyPath, SourceArray] = field(default_factory=dict)
 
-    def get(self, place: Steps) -> Entry | None:
+    def get(self, place: KeyPath) -> SourceArray | None:
         """Return the array of a name, or None."""
         return self.entries.get(place) or self.aliases.get(place)
 
     @cached_property
-    def shapes(self) -> dict[Steps, tuple[int, ...]]:
+    def shapes(self) -> dict[KeyPath, tuple[int, ...]]:
         """The shape of each array, by all of its names."""
         found = {**self.aliases, **self.entries}
         return {place: tuple(entry.array.shape) for place, entry in found.items()}
@@ -67,12 +67,14 @@ class Source:
 
 class _Named(NamedTuple):
     arrays: dict[str, Any]
-    layers: Mapping[str, Layer] = {}
+    layers: Mapping[str, TypedLayer] = {}
     others: Mapping[str, str] = {}
     shorter: Mapping[str, str] = {}  # names without containers
 
 
-def source_of(source: Any, layout: Layout, rename: Rename, rules: Callable[[Any], Any]) -> Source:
+def source_of(
+    source: Any, layout: FrameworkLayout, rename: Rename, rules: Callable[[Any], Any]
+) -> SourceArrays:
     """Return what a source holds, after its rules and with the destination's names."""
     named = _named(source, layout)
     arrays = dict(rules(named.arrays).items())
@@ -81,21 +83,21 @@ def source_of(source: Any, layout: Layout, rename: Rename, rules: Callable[[Any]
     shorter = {} if callable(rename) else _unambiguous(named.shorter, arrays)
     every = renamed([*arrays, *shorter.values()], layout, rename)
     places = {name: every[name] for name in arrays}
-    entries: dict[Steps, Entry] = {}
+    entries: dict[KeyPath, SourceArray] = {}
     for name, place in places.items():
         if place in entries:
             both = f"{entries[place].name} and {name}"
             text = f"{'/'.join(place)}: expected one array, found two in the source: {both}"
             mismatch = Mismatch("/".join(place), "unexpected", "one array", "two", text)
             raise LoadError(f"nothing was loaded: {text}", Diff((mismatch,)))
-        entries[place] = Entry(name, arrays[name], place)
+        entries[place] = SourceArray(name, arrays[name], place)
     aliases = {every[short]: entries[places[name]] for name, short in shorter.items()}
     known = {**places, **{short: every[short] for short in shorter.values()}}
     layers = dict(_moved(named.layers, known, layout))
     holding = {name.rpartition(layout.separator)[0] for name in arrays}
     own = {path: kind for path, kind in named.others.items() if path in holding}
     others = dict(_moved(own, known, layout))
-    return Source(layout, entries, layers, others, aliases)
+    return SourceArrays(layout, entries, layers, others, aliases)
 
 
 def _unambiguous(shorter: Mapping[str, str], arrays: Collection[str]) -> dict[str, str]:
@@ -106,8 +108,8 @@ def _unambiguous(shorter: Mapping[str, str], arrays: Collection[str]) -> dict[st
 
 
 def _moved(
-    layers: Mapping[str, T], places: Mapping[str, Steps], layout: Layout
-) -> Iterable[tuple[Steps, T]]:
+    layers: Mapping[str, T], places: Mapping[str, KeyPath], layout: FrameworkLayout
+) -> Iterable[tuple[KeyPath, T]]:
     """Yield layers at the names that the destination has for them: where their arrays went."""
     for path, layer in layers.items():
         prefix = f"{path}{layout.separator}" if path else ""
@@ -121,7 +123,7 @@ def _moved(
             yield places[name][: max(0, len(places[name]) - below[name])], layer
 
 
-def _named(source: Any, layout: Layout) -> _Named:
+def _named(source: Any, layout: FrameworkLayout) -> _Named:
     """Return the arrays of a source by their own names, and its layers where they are known."""
     if _isa(source, "torch.nn", "Module"):
         _check(layout, LAYOUTS["torch"], "a PyTorch module")
@@ -158,7 +160,7 @@ def _isa(x: Any, module: str, name: str) -> bool:
     return cls is not None and isinstance(x, cls)
 
 
-def _check(layout: Layout, own: Layout, what: str) -> None:
+def _check(layout: FrameworkLayout, own: FrameworkLayout, what: str) -> None:
     if layout.name != own.name:
         raise ArgumentError(
             f"layout: the source is {what}, so expected layout={own.name!r}, found {layout.name!r}"

@@ -14,8 +14,8 @@ from ..._tree import paths
 from ..._tree.leaves import isarray, isnumeric
 from ..._tree.nodes import kind, loaded
 from ..._tree.walk import Walk, walk
-from .._layouts.spec import Layer, Layout, Steps, inner_steps, recognise
-from .names import steps
+from .._layouts.spec import FrameworkLayout, KeyPath, TypedLayer, container_paths, recognise
+from .names import key_path
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class Model:
     """
 
     tree: Any
-    layers: dict[Steps, Layer]
-    places: dict[Steps, str]
+    layers: dict[KeyPath, TypedLayer]
+    places: dict[KeyPath, str]
     optional: frozenset[str] = frozenset()
-    containers: dict[Steps, Mapping[str, Steps]] = field(default_factory=dict)
+    containers: dict[KeyPath, Mapping[str, KeyPath]] = field(default_factory=dict)
 
-    def names(self, path: Steps) -> list[Steps]:
+    def names(self, path: KeyPath) -> list[KeyPath]:
         """Return the names that a place may have elsewhere.
 
         The first is its own, the last has no containers, and between them only some are left out,
         as where both frameworks have a Sequential within what is one here and a list there.
         """
-        ways: list[Steps] = [()]
+        ways: list[KeyPath] = [()]
         for n, step in enumerate(path):
             inner = self.containers.get(path[:n], {}).get(step)
             kept = [(*way, step) for way in ways]
@@ -50,40 +50,40 @@ class Model:
         return list(dict.fromkeys(ways))
 
 
-def model_of(tree: Any, layouts: tuple[Layout, ...]) -> Model:
+def model_of(tree: Any, layouts: tuple[FrameworkLayout, ...]) -> Model:
     """Return what is known of a pytree of modules: NNX, Equinox, jtree's own, or none."""
     state = _equinox_state(tree)
     prefix = "" if state is None else "0/"
     walked = walk(tree)
     nodes = {path: node for path, node in walked.nodes if f"{path}/".startswith(prefix)}
-    layers: dict[Steps, Layer] = {}
-    containers: dict[Steps, Mapping[str, Steps]] = {}
+    layers: dict[KeyPath, TypedLayer] = {}
+    containers: dict[KeyPath, Mapping[str, KeyPath]] = {}
     for path, node in nodes.items():
-        place = steps(path[len(prefix) :], layouts[0])
+        place = key_path(path[len(prefix) :], layouts[0])
         if kind(node).box or any(place[:n] in layers for n in range(len(place))):
             continue
         found = recognise(node, layouts, path[len(prefix) :])
         if found is not None:
             layers.setdefault(place, found)
-        elif inner := inner_steps(node, layouts):
+        elif inner := container_paths(node, layouts):
             containers[place] = inner
     held = [
-        ((*steps(path[len(prefix) :], layouts[0]), name), place)
+        ((*key_path(path[len(prefix) :], layouts[0]), name), place)
         for path, names in _statistics(nodes, walked, state).items()
         for name, place in names.items()
     ]
     statistics = {place for _, place in held}
     own = [
-        (steps(path[len(prefix) :], layouts[0]), path)
+        (key_path(path[len(prefix) :], layouts[0]), path)
         for path in _arrays(walked)
         if path.startswith(prefix) and path not in statistics
     ]
     return Model(tree, layers, unique([*own, *held]), _optional(walked), containers)
 
 
-def unique(places: Iterable[tuple[Steps, str]]) -> dict[Steps, str]:
+def unique(places: Iterable[tuple[KeyPath, str]]) -> dict[KeyPath, str]:
     """Return the paths of slots by their names elsewhere, and refuse two of one name."""
-    found: dict[Steps, str] = {}
+    found: dict[KeyPath, str] = {}
     for place, path in places:
         if place in found:
             raise ModelError(

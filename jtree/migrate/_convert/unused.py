@@ -10,15 +10,15 @@ import numpy as np
 from ..._state.diff import Mismatch
 from ..._tree import paths
 from ..._tree.leaves import describe, equal
-from .._layouts.spec import Steps
-from .source import Source
+from .._layouts.spec import KeyPath
+from .source import SourceArrays
 
 _PARAMETRISED = re.compile(r"(^|\.)parametrizations\.|(^|\.)weight_(g|v|u|orig)$")
-Used = Mapping[Steps, set[int | None]]  # what was taken, and which layers of stacks
+Used = Mapping[KeyPath, set[int | None]]  # what was taken, and which layers of stacks
 
 
 def left_over(
-    source: Source, used: Used, tables: Collection[Steps]
+    source: SourceArrays, used: Used, tables: Collection[KeyPath]
 ) -> tuple[dict[str, str], list[Mismatch]]:
     """Return the arrays of a source that are not needed and why, and those that are refused."""
     ignored: dict[str, str] = {}
@@ -49,7 +49,9 @@ def _advice(name: str) -> str:
     return f"rename it, or add migrate.drop({name!r}) to the rules"
 
 
-def _tied(source: Source, used: Used, tables: Collection[Steps], place: Steps) -> str | None:
+def _tied(
+    source: SourceArrays, used: Used, tables: Collection[KeyPath], place: KeyPath
+) -> str | None:
     """Return the name of the embedding that an array is equal to."""
     found = source.entries[place].array
     for table in tables:

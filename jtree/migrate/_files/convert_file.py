@@ -30,7 +30,7 @@ from .output import check_paths, chosen_format, iskey, left_out, remove, write, 
 Format: TypeAlias = Literal["orbax", "safetensors", "npz"]
 
 
-class Converted(NamedTuple):
+class FileReport(NamedTuple):
     """What `convert_file` has done.
 
     Attributes:
@@ -80,7 +80,7 @@ def convert_file(
     cast: Any = None,
     format: Format | None = None,
     progress: bool = True,
-) -> Converted:
+) -> FileReport:
     """Make another checkpoint of one, one array in memory at a time, and check what was written.
 
     Arrays are finished one after another in a hidden directory beside the target. A process that
@@ -97,7 +97,7 @@ def convert_file(
       progress: False shows no bar. There is one on a terminal only, above 1 GB or after 2 seconds.
 
     Returns:
-      A `Converted`: the plan, and what is wrong, most often nothing.
+      A `FileReport`: the plan, and what is wrong, most often nothing.
 
     Raises:
       RuleError: as in `apply`; nothing has been read then.
@@ -135,7 +135,7 @@ def convert_file(
                 (work / "done").write_text(key)
                 new.rename(place)
     left = left_out(opened, found, chosen)
-    return Converted(Plan(found), str(place), chosen, resumed, left, wrong)
+    return FileReport(Plan(found), str(place), chosen, resumed, left, wrong)
 
 
 def prepared(

@@ -8,66 +8,76 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .spec import Form, Part, Steps
+from .spec import ArraySpec, KeyPath, LayerSpec
 from .transforms import Array, Options
 
-Roles = dict[str, Array]
+CanonicalArrays = dict[str, Array]
 
 TOKENS = ("bias_k", "bias_v")  # one more position to attend to, which changes all others
 ONES = ("scale", "var")  # what an absent parameter stands for; zero for every other one
 
 
-def inner(part: Part) -> Steps:
-    """Return the steps of an array below its layer."""
-    return tuple(part.name.split("/"))
-
-
-def read(form: Form, fetch: Callable[[Steps], Any], options: Options) -> Roles:
+def to_canonical(
+    layer_spec: LayerSpec, fetch: Callable[[KeyPath], Any], options: Options
+) -> CanonicalArrays:
     """Return a layer in the common form; an array that is None is not there.
 
     What is there twice is added, such as the two biases of PyTorch's LSTM.
     """
-    out: Roles = {}
-    for part in form:
-        x = fetch(inner(part))
-        if x is None or not part.roles:
+    out: CanonicalArrays = {}
+    for part in layer_spec:
+        x = fetch(part.key_path)
+        if x is None or not part.canonical:
             continue
         if part.rows:
             x = x.reshape(-1) if x.shape[:-1] == (part.rows,) else x[:0]
-        packed = len(part.roles) > 1
-        if packed and (x.ndim <= part.axis or not x.size or x.shape[part.axis] % len(part.roles)):
+        packed = len(part.canonical) > 1
+        if packed and (
+            x.ndim <= part.axis or not x.size or x.shape[part.axis] % len(part.canonical)
+        ):
             continue
-        blocks = np.split(x, len(part.roles), part.axis) if packed else [x]
-        for role, block in zip(part.roles, blocks, strict=True):
-            found = part.turn.read(block, options)
-            if role:
-                out[role] = _add(out[role], found) if role in out else found
+        blocks = np.split(x, len(part.canonical), part.axis) if packed else [x]
+        for canonical_name, block in zip(part.canonical, blocks, strict=True):
+            found = part.transform.read(block, options)
+            if canonical_name:
+                out[canonical_name] = (
+                    _add(out[canonical_name], found) if canonical_name in out else found
+                )
     return out
 
 
-def write(part: Part, roles: Mapping[str, Array], options: Options, shape: Any) -> Array | None:
+def from_canonical(
+    part: ArraySpec, canonical: Mapping[str, Array], options: Options, shape: Any
+) -> Array | None:
     """Return one array of a layer as its framework stores it; None where the source has none."""
-    if not all(role in roles for role in part.roles):
+    if not all(canonical_name in canonical for canonical_name in part.canonical):
         return None
-    number = len(part.roles)
+    number = len(part.canonical)
     if number > 1:
         axis = part.axis
         shape = (*shape[:axis], shape[axis] // number, *shape[axis + 1 :])
-    blocks = [part.turn.write(roles[role], options, shape) for role in part.roles]
+    blocks = [
+        part.transform.write(canonical[canonical_name], options, shape)
+        for canonical_name in part.canonical
+    ]
     return np.concatenate(blocks, part.axis) if number > 1 else blocks[0]
 
 
-def unheld(roles: Mapping[str, Array], held: Iterable[str]) -> list[str]:
-    """Return the roles that a destination has no place for, and that are not neutral."""
-    left = [role for role in roles if role not in set(held)]
-    return [role for role in left if not _neutral(role, roles[role])]
+def lost_names(canonical: Mapping[str, Array], held: Iterable[str]) -> list[str]:
+    """Return the names of arrays that a destination has no place for, and that are not neutral."""
+    left = [canonical_name for canonical_name in canonical if canonical_name not in set(held)]
+    return [
+        canonical_name
+        for canonical_name in left
+        if not _neutral(canonical_name, canonical[canonical_name])
+    ]
 
 
-def _neutral(role: str, x: Array) -> bool:
-    if role in TOKENS:
+def _neutral(canonical_name: str, x: Array) -> bool:
+    if canonical_name in TOKENS:
         return False
     wide = np.asarray(x, np.float64)
-    return bool((wide == 1).all()) if role in ONES else not wide.any()
+    return bool((wide == 1).all()) if canonical_name in ONES else not wide.any()
 
 
 def _add(x: Array, y: Array) -> Array:

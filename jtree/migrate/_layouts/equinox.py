@@ -7,49 +7,71 @@ from __future__ import annotations
 
 from typing import Any
 
-from .spec import Form, Layout, Part, Recipe, behind, fields, transposed_window, unbounded, window
-from .transforms import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_GROUPED, WIDE_BIAS, Turn, flat, same
+from .spec import (
+    ArraySpec,
+    FrameworkLayout,
+    LayerSpec,
+    LayerType,
+    conv_settings,
+    conv_transpose_settings,
+    no_max_norm,
+    read_fields,
+    transposed_conv_padding,
+)
+from .transforms import (
+    CONV_FRONT,
+    MATRIX,
+    SWAPPED,
+    TRANSPOSED_GROUPED,
+    WIDE_BIAS,
+    Transform,
+    flat,
+    identity,
+)
 
-_AFFINE: Form = (Part("weight", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
+_AFFINE: LayerSpec = (
+    ArraySpec("weight", ("scale",), identity(1)),
+    ArraySpec("bias", ("bias",), identity(1)),
+)
 
 
-def _convolved(turn: Turn) -> Form:
-    return (Part("weight", ("kernel",), turn), Part("bias", ("bias",), WIDE_BIAS))
+def _convolved(transform: Transform) -> LayerSpec:
+    return (ArraySpec("weight", ("kernel",), transform), ArraySpec("bias", ("bias",), WIDE_BIAS))
 
 
-def _recurrent(gates: str) -> Form:
+def _recurrent(gates: str) -> LayerSpec:
     return (
-        Part("weight_ih", tuple(f"input_{g}" for g in gates), SWAPPED),
-        Part("weight_hh", tuple(f"hidden_{g}" for g in gates), SWAPPED),
-        Part("bias", tuple(f"bias_{g}" for g in gates)),
+        ArraySpec("weight_ih", tuple(f"input_{g}" for g in gates), SWAPPED),
+        ArraySpec("weight_hh", tuple(f"hidden_{g}" for g in gates), SWAPPED),
+        ArraySpec("bias", tuple(f"bias_{g}" for g in gates)),
     )
 
 
-def _projected(name: str, role: str) -> Form:
+def _projected(name: str, role: str) -> LayerSpec:
     return (
-        Part(f"{name}_proj/weight", (f"{role}_kernel",), SWAPPED),
-        Part(f"{name}_proj/bias", (f"{role}_bias",)),
+        ArraySpec(f"{name}_proj/weight", (f"{role}_kernel",), SWAPPED),
+        ArraySpec(f"{name}_proj/bias", (f"{role}_bias",)),
     )
 
 
-_FORMS: dict[str, Form] = {
-    "dense": (Part("weight", ("kernel",), SWAPPED), Part("bias", ("bias",))),
+_SPECS: dict[str, LayerSpec] = {
+    "dense": (ArraySpec("weight", ("kernel",), SWAPPED), ArraySpec("bias", ("bias",))),
     "conv": _convolved(CONV_FRONT),
     "conv_transpose": _convolved(TRANSPOSED_GROUPED),
     "batch_norm": (
         *_AFFINE,
-        Part("mean", ("mean",)),
-        Part("var", ("var",)),
-        Part("counter", ("counter",), same(0)),
-        Part("first", ("first",), same(0)),
+        ArraySpec("mean", ("mean",)),
+        ArraySpec("var", ("var",)),
+        ArraySpec("counter", ("counter",), identity(0)),
+        ArraySpec("first", ("first",), identity(0)),
     ),
     "layer_norm": _AFFINE,
     "group_norm": _AFFINE,
     "rms_norm": _AFFINE,
-    "embedding": (Part("weight", ("table",), MATRIX),),
-    "prelu": (Part("negative_slope", ("slope",), flat(0, 0)),),
+    "embedding": (ArraySpec("weight", ("table",), MATRIX),),
+    "prelu": (ArraySpec("negative_slope", ("slope",), flat(0, 0)),),
     "lstm": _recurrent("ifgo"),
-    "gru": (*_recurrent("rzn"), Part("bias_n", ("hidden_bias_n",))),
+    "gru": (*_recurrent("rzn"), ArraySpec("bias_n", ("hidden_bias_n",))),
     "attention": (
         *_projected("query", "query"),
         *_projected("key", "key"),
@@ -60,7 +82,7 @@ _FORMS: dict[str, Form] = {
 
 
 def _convolution(node: Any) -> dict[str, Any]:
-    return window(
+    return conv_settings(
         node.kernel_size,
         stride=node.stride,
         dilation=node.dilation,
@@ -71,8 +93,8 @@ def _convolution(node: Any) -> dict[str, Any]:
 
 def _transposed(node: Any) -> dict[str, Any]:
     size, dilation = node.kernel_size, node.dilation
-    pads = behind(size, node.padding, node.output_padding, dilation)
-    return transposed_window(size, pads, stride=node.stride, dilation=dilation)
+    pads = transposed_conv_padding(size, node.padding, node.output_padding, dilation)
+    return conv_transpose_settings(size, pads, stride=node.stride, dilation=dilation)
 
 
 def _attention(node: Any) -> dict[str, Any]:
@@ -83,31 +105,31 @@ def _rank(node: Any) -> dict[str, Any]:
     return {"rank": len(node.shape)}
 
 
-_EPSILON = fields(epsilon="eps")
-_DIMS = fields(dims="num_spatial_dims", groups="groups")
+_EPSILON = read_fields(epsilon="eps")
+_DIMS = read_fields(dims="num_spatial_dims", groups="groups")
 _TYPES = {
-    "Linear": Recipe("dense", _FORMS["dense"]),
-    "Conv": Recipe("conv", _FORMS["conv"], _DIMS, _convolution),
-    "ConvTranspose": Recipe("conv_transpose", _FORMS["conv_transpose"], _DIMS, _transposed),
-    "BatchNorm": Recipe(
-        "batch_norm", _FORMS["batch_norm"], settings=fields(epsilon="eps", momentum="momentum")
+    "Linear": LayerType("dense", _SPECS["dense"]),
+    "Conv": LayerType("conv", _SPECS["conv"], _DIMS, _convolution),
+    "ConvTranspose": LayerType("conv_transpose", _SPECS["conv_transpose"], _DIMS, _transposed),
+    "BatchNorm": LayerType(
+        "batch_norm", _SPECS["batch_norm"], settings=read_fields(epsilon="eps", momentum="momentum")
     ),
-    "LayerNorm": Recipe("layer_norm", _FORMS["layer_norm"], _rank, _EPSILON),
-    "GroupNorm": Recipe(
-        "group_norm", _FORMS["group_norm"], settings=fields(epsilon="eps", groups="groups")
+    "LayerNorm": LayerType("layer_norm", _SPECS["layer_norm"], _rank, _EPSILON),
+    "GroupNorm": LayerType(
+        "group_norm", _SPECS["group_norm"], settings=read_fields(epsilon="eps", groups="groups")
     ),
-    "RMSNorm": Recipe("rms_norm", _FORMS["rms_norm"], _rank, _EPSILON),
-    "Embedding": Recipe("embedding", _FORMS["embedding"], settings=unbounded),
-    "PReLU": Recipe("prelu", _FORMS["prelu"]),
-    "LSTMCell": Recipe("lstm", _FORMS["lstm"]),
-    "GRUCell": Recipe("gru", _FORMS["gru"]),
-    "MultiheadAttention": Recipe("attention", _FORMS["attention"], settings=_attention),
+    "RMSNorm": LayerType("rms_norm", _SPECS["rms_norm"], _rank, _EPSILON),
+    "Embedding": LayerType("embedding", _SPECS["embedding"], settings=no_max_norm),
+    "PReLU": LayerType("prelu", _SPECS["prelu"]),
+    "LSTMCell": LayerType("lstm", _SPECS["lstm"]),
+    "GRUCell": LayerType("gru", _SPECS["gru"]),
+    "MultiheadAttention": LayerType("attention", _SPECS["attention"], settings=_attention),
 }
 
-EQUINOX = Layout(
+EQUINOX = FrameworkLayout(
     name="equinox",
     separator="/",
-    forms=_FORMS,
+    specs=_SPECS,
     types={("equinox.nn", name): recipe for name, recipe in _TYPES.items()},
     containers={("equinox.nn", "Sequential"): {"layers": ()}},
     defaults={

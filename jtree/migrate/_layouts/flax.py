@@ -7,33 +7,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from .spec import Form, Layout, Part, Recipe, Steps, fields, transposed_window, unbounded, window
-from .transforms import CONV, EINSUM, MATRIX, TRANSPOSED_LAX, VECTOR, flat, same
+from .spec import (
+    ArraySpec,
+    FrameworkLayout,
+    KeyPath,
+    LayerSpec,
+    LayerType,
+    conv_settings,
+    conv_transpose_settings,
+    no_max_norm,
+    read_fields,
+)
+from .transforms import CONV, EINSUM, MATRIX, TRANSPOSED_LAX, VECTOR, flat, identity
 
-_AFFINE: Form = (Part("scale", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
+_AFFINE: LayerSpec = (
+    ArraySpec("scale", ("scale",), identity(1)),
+    ArraySpec("bias", ("bias",), identity(1)),
+)
 _LSTM = ("i", "f", "g", "o")
 _GRU = ("r", "z", "n")
 
 
-def _biased(kernel: Part) -> Form:
-    return (kernel, Part("bias", ("bias",)))
+def _biased(kernel: ArraySpec) -> LayerSpec:
+    return (kernel, ArraySpec("bias", ("bias",)))
 
 
-def _gates(names: dict[str, str], roles: dict[str, str]) -> Form:
+def _gates(names: dict[str, str], roles: dict[str, str]) -> LayerSpec:
     """Return one kernel for each gate, and the biases that there are."""
-    kernels = (Part(f"{name}/kernel", (role,), MATRIX) for name, role in names.items())
-    return (*kernels, *(Part(f"{name}/bias", (role,)) for name, role in roles.items()))
+    kernels = (ArraySpec(f"{name}/kernel", (role,), MATRIX) for name, role in names.items())
+    return (*kernels, *(ArraySpec(f"{name}/bias", (role,)) for name, role in roles.items()))
 
 
-def _packed(gates: tuple[str, ...], biased: str) -> Form:
+def _packed(gates: tuple[str, ...], biased: str) -> LayerSpec:
     return (
-        Part("dense_i/kernel", tuple(f"input_{g}" for g in gates), MATRIX, 1),
-        Part("dense_h/kernel", tuple(f"hidden_{g}" for g in gates), MATRIX, 1),
-        Part(f"{biased}/bias", tuple(f"bias_{g}" for g in gates)),
+        ArraySpec("dense_i/kernel", tuple(f"input_{g}" for g in gates), MATRIX, 1),
+        ArraySpec("dense_h/kernel", tuple(f"hidden_{g}" for g in gates), MATRIX, 1),
+        ArraySpec(f"{biased}/bias", tuple(f"bias_{g}" for g in gates)),
     )
 
 
-def _lstm(suffix: str) -> Form:
+def _lstm(suffix: str) -> LayerSpec:
     """Return the gates of an LSTM; `if` is a word of Python, so NNX has `if_`."""
     last = {"f": f"f{suffix}"}
     names = {f"i{last.get(g, g)}": f"input_{g}" for g in _LSTM}
@@ -48,46 +61,46 @@ _LINEN_GRU = _gates(
 _LINEN_RNN = _gates({"i": "input_h", "h": "hidden_h"}, {"i": "bias_h"})
 
 
-def _heads(name: str) -> Form:
+def _heads(name: str) -> LayerSpec:
     return (
-        Part(f"{name}/kernel", (f"{name}_kernel",), flat(1, 2)),
-        Part(f"{name}/bias", (f"{name}_bias",), flat(0, 2)),
+        ArraySpec(f"{name}/kernel", (f"{name}_kernel",), flat(1, 2)),
+        ArraySpec(f"{name}/bias", (f"{name}_bias",), flat(0, 2)),
     )
 
 
-_COMMON: dict[str, Form] = {
-    "dense": _biased(Part("kernel", ("kernel",), MATRIX)),
-    "conv": _biased(Part("kernel", ("kernel",), CONV)),
-    "conv_transpose": _biased(Part("kernel", ("kernel",), TRANSPOSED_LAX)),
-    "batch_norm": (*_AFFINE, Part("mean", ("mean",)), Part("var", ("var",))),
+_COMMON: dict[str, LayerSpec] = {
+    "dense": _biased(ArraySpec("kernel", ("kernel",), MATRIX)),
+    "conv": _biased(ArraySpec("kernel", ("kernel",), CONV)),
+    "conv_transpose": _biased(ArraySpec("kernel", ("kernel",), TRANSPOSED_LAX)),
+    "batch_norm": (*_AFFINE, ArraySpec("mean", ("mean",)), ArraySpec("var", ("var",))),
     "layer_norm": _AFFINE,
     "group_norm": _AFFINE,
     "instance_norm": _AFFINE,
     "rms_norm": _AFFINE[:1],
-    "embedding": (Part("embedding", ("table",), MATRIX),),
-    "prelu": (Part("negative_slope", ("slope",), flat(0, 0)),),
+    "embedding": (ArraySpec("embedding", ("table",), MATRIX),),
+    "prelu": (ArraySpec("negative_slope", ("slope",), flat(0, 0)),),
     "attention": (
         *_heads("query"),
         *_heads("key"),
         *_heads("value"),
-        Part("out/kernel", ("out_kernel",), flat(2, 1)),
-        Part("out/bias", ("out_bias",), VECTOR),
-        Part("query_ln/scale", ("query_norm",), VECTOR),
-        Part("key_ln/scale", ("key_norm",), VECTOR),
+        ArraySpec("out/kernel", ("out_kernel",), flat(2, 1)),
+        ArraySpec("out/bias", ("out_bias",), VECTOR),
+        ArraySpec("query_ln/scale", ("query_norm",), VECTOR),
+        ArraySpec("key_ln/scale", ("key_norm",), VECTOR),
     ),
 }
-LINEN_FORMS = _COMMON | {"lstm": _lstm(""), "gru": _LINEN_GRU, "rnn": _LINEN_RNN}
-NNX_FORMS = _COMMON | {
+LINEN_SPECS = _COMMON | {"lstm": _lstm(""), "gru": _LINEN_GRU, "rnn": _LINEN_RNN}
+NNX_SPECS = _COMMON | {
     "lstm": (*_lstm("_"), *_packed(_LSTM, "dense_h")),
     "gru": _packed(_GRU, "dense_i"),
     "rnn": _packed(("h",), "dense_i"),
 }
-_EINSUM = (Part("kernel", ("kernel",), EINSUM), Part("bias", ("bias",), flat(0, 1)))
-_GENERAL = (Part("kernel", ("kernel",), flat(1, 1)), Part("bias", ("bias",), flat(0, 1)))
+_EINSUM = (ArraySpec("kernel", ("kernel",), EINSUM), ArraySpec("bias", ("bias",), flat(0, 1)))
+_GENERAL = (ArraySpec("kernel", ("kernel",), flat(1, 1)), ArraySpec("bias", ("bias",), flat(0, 1)))
 
 
 def _convolution(node: Any) -> dict[str, Any]:
-    return window(
+    return conv_settings(
         _size(node),
         stride=node.strides,
         dilation=node.kernel_dilation,
@@ -97,7 +110,7 @@ def _convolution(node: Any) -> dict[str, Any]:
 
 
 def _transposed(node: Any) -> dict[str, Any]:
-    return transposed_window(
+    return conv_transpose_settings(
         _size(node), node.padding, stride=node.strides, dilation=node.kernel_dilation
     )
 
@@ -161,33 +174,33 @@ def _attention(node: Any) -> dict[str, Any]:
     return {"heads": node.num_heads, "zero_attention": False}
 
 
-_EPSILON = fields(epsilon="epsilon")
+_EPSILON = read_fields(epsilon="epsilon")
 
 
-def _recipes(forms: dict[str, Form]) -> dict[str, Recipe]:
+def _recipes(specs: dict[str, LayerSpec]) -> dict[str, LayerType]:
     """Return what linen and NNX have in common."""
     return {
-        "Conv": Recipe("conv", forms["conv"], _dims, _convolution),
-        "ConvTranspose": Recipe("conv_transpose", forms["conv_transpose"], _dims, _transposed),
-        "BatchNorm": Recipe(
+        "Conv": LayerType("conv", specs["conv"], _dims, _convolution),
+        "ConvTranspose": LayerType("conv_transpose", specs["conv_transpose"], _dims, _transposed),
+        "BatchNorm": LayerType(
             "batch_norm",
-            forms["batch_norm"],
-            settings=fields(epsilon="epsilon", momentum="momentum"),
+            specs["batch_norm"],
+            settings=read_fields(epsilon="epsilon", momentum="momentum"),
         ),
-        "LayerNorm": Recipe("layer_norm", forms["layer_norm"], _rank, _EPSILON),
-        "GroupNorm": Recipe("group_norm", forms["group_norm"], settings=_grouped),
-        "InstanceNorm": Recipe("instance_norm", forms["instance_norm"], settings=_EPSILON),
-        "RMSNorm": Recipe("rms_norm", forms["rms_norm"], _rank, _EPSILON),
-        "Embed": Recipe("embedding", forms["embedding"], settings=unbounded),
-        "PReLU": Recipe("prelu", forms["prelu"]),
-        "LSTMCell": Recipe("lstm", forms["lstm"]),
-        "OptimizedLSTMCell": Recipe("lstm", forms["lstm"]),
-        "GRUCell": Recipe("gru", forms["gru"]),
-        "SimpleCell": Recipe("rnn", forms["rnn"], settings=_activation),
-        "MultiHeadAttention": Recipe("attention", forms["attention"], settings=_attention),
-        "Linear": Recipe("dense", forms["dense"]),
-        "LinearGeneral": Recipe("dense", _GENERAL, _general),
-        "Einsum": Recipe("dense", _EINSUM, _einsum, accepts=_isdense),
+        "LayerNorm": LayerType("layer_norm", specs["layer_norm"], _rank, _EPSILON),
+        "GroupNorm": LayerType("group_norm", specs["group_norm"], settings=_grouped),
+        "InstanceNorm": LayerType("instance_norm", specs["instance_norm"], settings=_EPSILON),
+        "RMSNorm": LayerType("rms_norm", specs["rms_norm"], _rank, _EPSILON),
+        "Embed": LayerType("embedding", specs["embedding"], settings=no_max_norm),
+        "PReLU": LayerType("prelu", specs["prelu"]),
+        "LSTMCell": LayerType("lstm", specs["lstm"]),
+        "OptimizedLSTMCell": LayerType("lstm", specs["lstm"]),
+        "GRUCell": LayerType("gru", specs["gru"]),
+        "SimpleCell": LayerType("rnn", specs["rnn"], settings=_activation),
+        "MultiHeadAttention": LayerType("attention", specs["attention"], settings=_attention),
+        "Linear": LayerType("dense", specs["dense"]),
+        "LinearGeneral": LayerType("dense", _GENERAL, _general),
+        "Einsum": LayerType("dense", _EINSUM, _einsum, accepts=_isdense),
     }
 
 
@@ -197,39 +210,39 @@ def _grouped(node: Any) -> dict[str, Any]:
 
 
 _LINEN_NAMES = {"Linear": "Dense", "LinearGeneral": "DenseGeneral"}
-_LINEN_TYPES = {_LINEN_NAMES.get(name, name): x for name, x in _recipes(LINEN_FORMS).items()}
+_LINEN_TYPES = {_LINEN_NAMES.get(name, name): x for name, x in _recipes(LINEN_SPECS).items()}
 _LINEN_TYPES["MultiHeadDotProductAttention"] = _LINEN_TYPES["MultiHeadAttention"]
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "batch_norm": {"epsilon": 1e-5, "momentum": 0.99},
     "rnn": {"activation": "tanh"},
     **{f"{kind}_norm": {"epsilon": 1e-6} for kind in ("layer", "group", "rms", "instance")},
 }
-_CONTAINERS: dict[str, dict[str, Steps]] = {
+_CONTAINERS: dict[str, dict[str, KeyPath]] = {
     "Sequential": {"layers": ()},
     "RNN": {"cell": ()},
     "Bidirectional": {"forward_rnn": (), "backward_rnn": ("reverse",)},
 }
 
 
-def _uncollected(steps: Steps) -> Steps:
+def _uncollected(steps: KeyPath) -> KeyPath:
     """Leave out the collection that linen's variables are in."""
     return steps[1:] if steps[:1] in (("params",), ("batch_stats",)) else steps
 
 
-LINEN = Layout(
+LINEN = FrameworkLayout(
     name="linen",
     separator="/",
-    forms=LINEN_FORMS,
+    specs=LINEN_SPECS,
     types={("flax.linen", name): recipe for name, recipe in _LINEN_TYPES.items()},
     containers={("flax.linen", name): steps for name, steps in _CONTAINERS.items()},
     defaults=_DEFAULTS,
     split=_uncollected,
 )
-NNX = Layout(
+NNX = FrameworkLayout(
     name="nnx",
     separator="/",
-    forms=NNX_FORMS,
-    types={("flax.nnx", name): recipe for name, recipe in _recipes(NNX_FORMS).items()},
+    specs=NNX_SPECS,
+    types={("flax.nnx", name): recipe for name, recipe in _recipes(NNX_SPECS).items()},
     containers={("flax.nnx", name): steps for name, steps in _CONTAINERS.items()},
     defaults=_DEFAULTS,
 )

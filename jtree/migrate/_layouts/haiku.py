@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .spec import Form, Layout, Part
-from .transforms import CONV, MATRIX, Array, Options, Shape, Turn, same
+from .spec import ArraySpec, FrameworkLayout, LayerSpec
+from .transforms import CONV, MATRIX, Array, Options, Shape, Transform, identity
 
 
-def _bias(form: Part) -> Form:
-    return (form, Part("b", ("bias",)))
+def _bias(spec: ArraySpec) -> LayerSpec:
+    return (spec, ArraySpec("b", ("bias",)))
 
 
 def _no_write(x: Array, _: Options, __: Shape) -> Array:
@@ -22,42 +22,51 @@ def _no_write(x: Array, _: Options, __: Shape) -> Array:
 
 
 # Haiku's kernel is (*window, out, in), and lax does not flip it.
-_TRANSPOSED = Turn(
+_TRANSPOSED = Transform(
     lambda x, _: np.flip(x.swapaxes(-1, -2), tuple(range(x.ndim - 2))),
     _no_write,
     lambda options: options["dims"] + 2,
 )
 _GATES = "igfo"
-_INPUT = Turn(lambda x, _: x[: len(x) - x.shape[1]], _no_write, lambda _: 2)
-_HIDDEN = Turn(lambda x, _: x[len(x) - x.shape[1] :], _no_write, lambda _: 2)
-_ONE = Turn(lambda x, _: np.ones_like(x), _no_write, lambda _: 1)
-_FLAT = Turn(lambda x, _: x.reshape(-1), _no_write, lambda _: 1)
-_AFFINE: Form = (Part("scale", ("scale",), _FLAT), Part("offset", ("bias",), _FLAT))
+_INPUT = Transform(lambda x, _: x[: len(x) - x.shape[1]], _no_write, lambda _: 2)
+_HIDDEN = Transform(lambda x, _: x[len(x) - x.shape[1] :], _no_write, lambda _: 2)
+_ONE = Transform(lambda x, _: np.ones_like(x), _no_write, lambda _: 1)
+_FLAT = Transform(lambda x, _: x.reshape(-1), _no_write, lambda _: 1)
+_AFFINE: LayerSpec = (ArraySpec("scale", ("scale",), _FLAT), ArraySpec("offset", ("bias",), _FLAT))
 
 
-def _heads(name: str, role: str) -> Form:
-    return (Part(f"{name}/w", (f"{role}_kernel",), MATRIX), Part(f"{name}/b", (f"{role}_bias",)))
+def _heads(name: str, role: str) -> LayerSpec:
+    return (
+        ArraySpec(f"{name}/w", (f"{role}_kernel",), MATRIX),
+        ArraySpec(f"{name}/b", (f"{role}_bias",)),
+    )
 
 
-_FORMS: dict[str, Form] = {
-    "dense": _bias(Part("w", ("kernel",), MATRIX)),
-    "conv": _bias(Part("w", ("kernel",), CONV)),
-    "conv_transpose": _bias(Part("w", ("kernel",), _TRANSPOSED)),
+_SPECS: dict[str, LayerSpec] = {
+    "dense": _bias(ArraySpec("w", ("kernel",), MATRIX)),
+    "conv": _bias(ArraySpec("w", ("kernel",), CONV)),
+    "conv_transpose": _bias(ArraySpec("w", ("kernel",), _TRANSPOSED)),
     "batch_norm": (
         *_AFFINE,
-        Part("mean_ema/average", ("mean",), _FLAT),
-        Part("var_ema/average", ("var",), _FLAT),
-        *(Part(f"{x}_ema/{name}", ()) for x in ("mean", "var") for name in ("hidden", "counter")),
+        ArraySpec("mean_ema/average", ("mean",), _FLAT),
+        ArraySpec("var_ema/average", ("var",), _FLAT),
+        *(
+            ArraySpec(f"{x}_ema/{name}", ())
+            for x in ("mean", "var")
+            for name in ("hidden", "counter")
+        ),
     ),
     "layer_norm": _AFFINE,
     "group_norm": _AFFINE,
     "rms_norm": _AFFINE[:1],
-    "embedding": (Part("embeddings", ("table",), same(2)),),
+    "embedding": (ArraySpec("embeddings", ("table",), identity(2)),),
     "lstm": (
-        Part("linear/w", tuple(f"input_{g}" for g in _GATES), _INPUT, 1),
-        Part("linear/w", tuple(f"hidden_{g}" for g in _GATES), _HIDDEN, 1),
-        Part("linear/b", tuple(f"bias_{g}" for g in _GATES)),
-        Part("linear/b", ("", "", "bias_f", ""), _ONE),  # what Haiku adds to it when it is called
+        ArraySpec("linear/w", tuple(f"input_{g}" for g in _GATES), _INPUT, 1),
+        ArraySpec("linear/w", tuple(f"hidden_{g}" for g in _GATES), _HIDDEN, 1),
+        ArraySpec("linear/b", tuple(f"bias_{g}" for g in _GATES)),
+        ArraySpec(
+            "linear/b", ("", "", "bias_f", ""), _ONE
+        ),  # what Haiku adds to it when it is called
     ),
     "attention": (
         *_heads("query", "query"),
@@ -67,10 +76,10 @@ _FORMS: dict[str, Form] = {
     ),
 }
 
-HAIKU = Layout(
+HAIKU = FrameworkLayout(
     name="haiku",
     separator="/",
-    forms=_FORMS,
+    specs=_SPECS,
     defaults={
         "batch_norm": {"epsilon": 1e-5},
         "layer_norm": {"epsilon": 1e-5},

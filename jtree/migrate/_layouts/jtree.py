@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .spec import Form, Layout, Part, Recipe, window
+from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType, conv_settings
 from .transforms import CONV, MATRIX
 
-_FORMS: dict[str, Form] = {
-    "dense": (Part("weight", ("kernel",), MATRIX), Part("bias", ("bias",))),
-    "conv": (Part("weight", ("kernel",), CONV), Part("bias", ("bias",))),
+_SPECS: dict[str, LayerSpec] = {
+    "dense": (ArraySpec("weight", ("kernel",), MATRIX), ArraySpec("bias", ("bias",))),
+    "conv": (ArraySpec("weight", ("kernel",), CONV), ArraySpec("bias", ("bias",))),
     "batch_norm": (
-        Part("gamma", ("scale",)),
-        Part("beta", ("bias",)),
-        Part("mu", ("mean",)),
-        Part("sigma2", ("var",)),
+        ArraySpec("gamma", ("scale",)),
+        ArraySpec("beta", ("bias",)),
+        ArraySpec("mu", ("mean",)),
+        ArraySpec("sigma2", ("var",)),
     ),
 }
 
@@ -25,7 +25,7 @@ def _dims(node: Any) -> dict[str, Any]:
 
 def _convolution(node: Any) -> dict[str, Any]:
     size = node.weight.shape[:-2]
-    return window(
+    return conv_settings(
         size, stride=node.stride, dilation=node.dilation, padding=node.pad, groups=node.groups
     )
 
@@ -35,15 +35,15 @@ def _batch(node: Any) -> dict[str, Any]:
 
 
 _TYPES = {
-    "Dense": Recipe("dense", _FORMS["dense"]),
-    "Conv": Recipe("conv", _FORMS["conv"], _dims, _convolution),
-    "BatchNorm": Recipe("batch_norm", _FORMS["batch_norm"], settings=_batch),
+    "Dense": LayerType("dense", _SPECS["dense"]),
+    "Conv": LayerType("conv", _SPECS["conv"], _dims, _convolution),
+    "BatchNorm": LayerType("batch_norm", _SPECS["batch_norm"], settings=_batch),
 }
 
-JTREE = Layout(
+JTREE = FrameworkLayout(
     name="jtree",
     separator="/",
-    forms=_FORMS,
+    specs=_SPECS,
     types={("jtree.layers", name): recipe for name, recipe in _TYPES.items()},
     containers={
         ("jtree.layers", "Chain"): {"layers": ()},

@@ -5,59 +5,59 @@ Source: the documentation of Keras, https://keras.io/api/layers.
 
 from __future__ import annotations
 
-from .spec import Form, Layout, Part
-from .transforms import CONV, MATRIX, TRANSPOSED_SWAPPED, Turn, flat, same
+from .spec import ArraySpec, FrameworkLayout, LayerSpec
+from .transforms import CONV, MATRIX, TRANSPOSED_SWAPPED, Transform, flat, identity
 
 
-def _vars(**names: tuple[str, Turn]) -> Form:
+def _vars(**names: tuple[str, Transform]) -> LayerSpec:
     """Return arrays by name, and in order, as files have them."""
-    named = [Part(name, (role,), turn) for name, (role, turn) in names.items()]
-    return (*named, *(part._replace(name=f"vars/{n}") for n, part in enumerate(named)))
+    named = [ArraySpec(name, (role,), turn) for name, (role, turn) in names.items()]
+    return (*named, *(part._replace(path=f"vars/{n}") for n, part in enumerate(named)))
 
 
-_VECTOR = same(1)
+_VECTOR = identity(1)
 _BIAS = ("bias", _VECTOR)
 
 
-def _heads(name: str, role: str, inputs: int, outputs: int) -> Form:
-    kernel = Part("kernel", (f"{role}_kernel",), flat(inputs, outputs))
-    parts = (kernel, Part("bias", (f"{role}_bias",), flat(0, outputs)))
+def _heads(name: str, role: str, inputs: int, outputs: int) -> LayerSpec:
+    kernel = ArraySpec("kernel", (f"{role}_kernel",), flat(inputs, outputs))
+    parts = (kernel, ArraySpec("bias", (f"{role}_bias",), flat(0, outputs)))
     return tuple(
-        part._replace(name=f"{name}/{prefix or part.name}")
+        part._replace(path=f"{name}/{prefix or part.path}")
         for n, part in enumerate(parts)
         for prefix in ("", f"vars/{n}")
     )
 
 
-def _gated(gates: str) -> Form:
-    return (Part("bias", tuple(f"bias_{g}" for g in gates)),)
+def _gated(gates: str) -> LayerSpec:
+    return (ArraySpec("bias", tuple(f"bias_{g}" for g in gates)),)
 
 
-def _recurrent(gates: str, biases: Form) -> Form:
+def _recurrent(gates: str, biases: LayerSpec) -> LayerSpec:
     """Return the cell of a layer: its arrays are named, or numbered in a file."""
     parts = (
-        Part("kernel", tuple(f"input_{g}" for g in gates), MATRIX, 1),
-        Part("recurrent_kernel", tuple(f"hidden_{g}" for g in gates), MATRIX, 1),
+        ArraySpec("kernel", tuple(f"input_{g}" for g in gates), MATRIX, 1),
+        ArraySpec("recurrent_kernel", tuple(f"hidden_{g}" for g in gates), MATRIX, 1),
         *biases,
     )
     return tuple(
-        part._replace(name=f"{cell}{name}")
+        part._replace(path=f"{cell}{name}")
         for cell in ("", *(f"{x}_cell/" for x in ("lstm", "gru", "simple_rnn")), "cell/")
         for n, part in enumerate(parts)
-        for name in (part.name, f"vars/{n}")
+        for name in (part.path, f"vars/{n}")
     )
 
 
 # A GRU's two biases, for the input and for the state: what `reset_after=True`, the default, has.
 # Without it the layer is another function, and has one row only.
-_PAIR = Part(
+_PAIR = ArraySpec(
     "bias",
     ("bias_z", "bias_r", "bias_n", "bias_z", "bias_r", "hidden_bias_n"),
     _VECTOR,
     rows=2,
 )
 
-_FORMS: dict[str, Form] = {
+_SPECS: dict[str, LayerSpec] = {
     "dense": _vars(kernel=("kernel", MATRIX), bias=_BIAS),
     "conv": _vars(kernel=("kernel", CONV), bias=_BIAS),
     "conv_transpose": _vars(kernel=("kernel", TRANSPOSED_SWAPPED), bias=_BIAS),
@@ -82,10 +82,10 @@ _FORMS: dict[str, Form] = {
     ),
 }
 
-KERAS = Layout(
+KERAS = FrameworkLayout(
     name="keras",
     separator="/",
-    forms=_FORMS,
+    specs=_SPECS,
     defaults={
         "batch_norm": {"epsilon": 1e-3, "momentum": 0.99},
         **{kind: {"epsilon": 1e-3} for kind in ("layer_norm", "group_norm")},

@@ -9,14 +9,14 @@ from .flax import NNX as NNX
 from .haiku import HAIKU as HAIKU
 from .jtree import JTREE as JTREE
 from .keras import KERAS as KERAS
-from .spec import Layout
+from .spec import FrameworkLayout
 from .torch import TORCH as TORCH
 
 LAYOUTS = {x.name: x for x in (TORCH, LINEN, NNX, EQUINOX, JTREE, HAIKU, KERAS)}
 MODULES = (NNX, EQUINOX, JTREE)  # those whose models are pytrees of modules
 
 
-def layout_of(name: object) -> Layout:
+def framework_layout(name: object) -> FrameworkLayout:
     """Return a layout by its name."""
     if not isinstance(name, str) or name not in LAYOUTS:
         raise ArgumentError(

@@ -8,50 +8,55 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from ..._tree.nodes import loaded
-from .transforms import VECTOR, Turn
+from .transforms import VECTOR, Transform
 
-Steps: TypeAlias = tuple[str, ...]  # a path, step by step
-Read: TypeAlias = Callable[[Any], dict[str, Any]]
+KeyPath: TypeAlias = tuple[str, ...]  # a path, step by step
+FieldReader: TypeAlias = Callable[[Any], dict[str, Any]]
 
 
-class Part(NamedTuple):
+class ArraySpec(NamedTuple):
     """One array that a framework stores for a layer.
 
     Attributes:
-      name: its path below the layer.
-      roles: what it is in the common form; several are packed one after another.
-      turn: its way there, and back.
+      path: where it is below the layer.
+      canonical: what it is in the common form; several are packed one after another.
+      transform: its way there, and back.
       axis: along which it is packed.
       rows: how many rows the packed arrays are in; 0 where they are in none.
     """
 
-    name: str
-    roles: tuple[str, ...]
-    turn: Turn = VECTOR
+    path: str
+    canonical: tuple[str, ...]
+    transform: Transform = VECTOR
     axis: int = 0
     rows: int = 0
 
+    @property
+    def key_path(self) -> KeyPath:
+        """The keys of its path below the layer."""
+        return tuple(self.path.split("/"))
 
-Form: TypeAlias = tuple[Part, ...]
+
+LayerSpec: TypeAlias = tuple[ArraySpec, ...]
 
 
-class Recipe(NamedTuple):
+class LayerType(NamedTuple):
     """What a type of layer is: its kind, and how to read its fields."""
 
     kind: str
-    form: Form
-    options: Read = lambda _: {}
-    settings: Read = lambda _: {}
+    spec: LayerSpec
+    options: FieldReader = lambda _: {}
+    settings: FieldReader = lambda _: {}
     accepts: Callable[[Any], bool] = lambda _: True  # whether a node of the type is of the kind
 
 
-class Layout(NamedTuple):
+class FrameworkLayout(NamedTuple):
     """How a framework stores layers.
 
     Attributes:
       name: what it is called in `convert`.
       separator: what is between the steps of its names.
-      forms: the arrays of each kind of layer.
+      specs: the arrays of each kind of layer.
       types: what each type of layer is, by module and name.
       containers: steps of containers that other frameworks do not have, and what replaces them.
       defaults: the settings that layers have unless they are told others.
@@ -61,33 +66,33 @@ class Layout(NamedTuple):
 
     name: str
     separator: str
-    forms: Mapping[str, Form]
-    types: Mapping[tuple[str, str], Recipe] = {}
-    containers: Mapping[tuple[str, str], Mapping[str, Steps]] = {}
+    specs: Mapping[str, LayerSpec]
+    types: Mapping[tuple[str, str], LayerType] = {}
+    containers: Mapping[tuple[str, str], Mapping[str, KeyPath]] = {}
     defaults: Mapping[str, Mapping[str, Any]] = {}
-    split: Callable[[Steps], Steps] = lambda steps: steps
+    split: Callable[[KeyPath], KeyPath] = lambda steps: steps
     channels_first: bool = False
 
 
 @dataclass(frozen=True)
-class Layer:
+class TypedLayer:
     """A layer of a model."""
 
     kind: str
-    layout: Layout
-    form: Form
+    layout: FrameworkLayout
+    spec: LayerSpec
     type: str = ""
     name: str = ""  # its path, as users know it
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def roles(self) -> set[str]:
+    def canonical(self) -> set[str]:
         """What the layer may hold, in the common form."""
-        return {role for part in self.form for role in part.roles}
+        return {canonical_name for part in self.spec for canonical_name in part.canonical}
 
 
-def recognise(node: Any, layouts: tuple[Layout, ...], path: str = "") -> Layer | None:
+def recognise(node: Any, layouts: tuple[FrameworkLayout, ...], path: str = "") -> TypedLayer | None:
     """Return what a node is: the layer of the nearest of its types that a table names."""
     for cls in type(node).__mro__[:-1]:
         for layout in layouts:
@@ -95,11 +100,11 @@ def recognise(node: Any, layouts: tuple[Layout, ...], path: str = "") -> Layer |
                 if loaded(module, name) is cls and recipe.accepts(node):
                     options, settings = recipe.options(node), recipe.settings(node)
                     called = type(node).__name__, path
-                    return Layer(recipe.kind, layout, recipe.form, *called, options, settings)
+                    return TypedLayer(recipe.kind, layout, recipe.spec, *called, options, settings)
     return None
 
 
-def inner_steps(node: Any, layouts: tuple[Layout, ...]) -> Mapping[str, Steps]:
+def container_paths(node: Any, layouts: tuple[FrameworkLayout, ...]) -> Mapping[str, KeyPath]:
     """Return what replaces the steps below a container in other frameworks."""
     for layout in layouts:
         for (module, name), steps in layout.containers.items():
@@ -109,12 +114,12 @@ def inner_steps(node: Any, layouts: tuple[Layout, ...]) -> Mapping[str, Steps]:
     return {}
 
 
-def fields(**names: str) -> Read:
+def read_fields(**names: str) -> FieldReader:
     """Return a function that reads fields of a node, by what they are called here."""
     return lambda node: {ours: getattr(node, theirs, None) for ours, theirs in names.items()}
 
 
-def unbounded(_: Any) -> dict[str, Any]:
+def no_max_norm(_: Any) -> dict[str, Any]:
     """Return the settings of embeddings whose rows may be of any length, as outside of PyTorch."""
     return {"max_norm": False}
 
@@ -126,7 +131,7 @@ def per_axis(x: Any, dims: int) -> tuple[int, ...]:
     return (x,) * dims if isinstance(x, int) else tuple(x)
 
 
-def window(
+def conv_settings(
     size: Any, *, stride: Any = 1, dilation: Any = 1, padding: Any = 0, groups: int = 1
 ) -> dict[str, Any]:
     """Return the settings of a convolution in one form for all frameworks."""
@@ -136,7 +141,7 @@ def window(
     return {"strides": steps, "dilation": spread, "padding": pads, "groups": groups}
 
 
-def transposed_window(
+def conv_transpose_settings(
     size: Any, pads: Any, *, stride: Any = 1, dilation: Any = 1
 ) -> dict[str, Any]:
     """Return the settings of a transposed convolution: the padding is that of the spread input."""
@@ -160,7 +165,7 @@ def _spread(name: str, size: int, step: int) -> tuple[int, int]:
     return before, total - before
 
 
-def behind(size: Any, padding: Any, extra: Any, dilation: Any) -> Any:
+def transposed_conv_padding(size: Any, padding: Any, extra: Any, dilation: Any) -> Any:
     """Return what a transposed convolution pads, from the padding of the one it turns back."""
     if isinstance(padding, str):
         return padding

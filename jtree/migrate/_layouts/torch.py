@@ -8,62 +8,75 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .spec import Form, Layout, Part, Recipe, Steps, behind, fields, transposed_window, window
-from .transforms import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_FRONT, same
+from .spec import (
+    ArraySpec,
+    FrameworkLayout,
+    KeyPath,
+    LayerSpec,
+    LayerType,
+    conv_settings,
+    conv_transpose_settings,
+    read_fields,
+    transposed_conv_padding,
+)
+from .transforms import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_FRONT, identity
 
-_AFFINE: Form = (Part("weight", ("scale",), same(1)), Part("bias", ("bias",), same(1)))
+_AFFINE: LayerSpec = (
+    ArraySpec("weight", ("scale",), identity(1)),
+    ArraySpec("bias", ("bias",), identity(1)),
+)
 _LSTM = ("i", "f", "g", "o")
 _GRU = ("r", "z", "n")
 
 
-def _biased(*kernel: Part) -> Form:
-    return (*kernel, Part("bias", ("bias",)))
+def _biased(*kernel: ArraySpec) -> LayerSpec:
+    return (*kernel, ArraySpec("bias", ("bias",)))
 
 
-def _recurrent(gates: tuple[str, ...], hidden_bias: tuple[str, ...]) -> Form:
+def _recurrent(gates: tuple[str, ...], hidden_bias: tuple[str, ...]) -> LayerSpec:
     return (
-        Part("weight_ih", tuple(f"input_{g}" for g in gates), SWAPPED),
-        Part("weight_hh", tuple(f"hidden_{g}" for g in gates), SWAPPED),
-        Part("bias_ih", tuple(f"bias_{g}" for g in gates)),
-        Part("bias_hh", hidden_bias),
+        ArraySpec("weight_ih", tuple(f"input_{g}" for g in gates), SWAPPED),
+        ArraySpec("weight_hh", tuple(f"hidden_{g}" for g in gates), SWAPPED),
+        ArraySpec("bias_ih", tuple(f"bias_{g}" for g in gates)),
+        ArraySpec("bias_hh", hidden_bias),
     )
 
 
-def _projected(name: str, role: str) -> Form:
+def _projected(name: str, role: str) -> LayerSpec:
     """Return a projection that is a layer of its own, as many models have it."""
     return (
-        Part(f"{name}/weight", (f"{role}_kernel",), SWAPPED),
-        Part(f"{name}/bias", (f"{role}_bias",)),
+        ArraySpec(f"{name}/weight", (f"{role}_kernel",), SWAPPED),
+        ArraySpec(f"{name}/bias", (f"{role}_bias",)),
     )
 
 
-FORMS: dict[str, Form] = {
-    "dense": _biased(Part("weight", ("kernel",), SWAPPED)),
-    "conv": _biased(Part("weight", ("kernel",), CONV_FRONT)),
-    "conv_transpose": _biased(Part("weight", ("kernel",), TRANSPOSED_FRONT)),
+SPECS: dict[str, LayerSpec] = {
+    "dense": _biased(ArraySpec("weight", ("kernel",), SWAPPED)),
+    "conv": _biased(ArraySpec("weight", ("kernel",), CONV_FRONT)),
+    "conv_transpose": _biased(ArraySpec("weight", ("kernel",), TRANSPOSED_FRONT)),
     "batch_norm": (
         *_AFFINE,
-        Part("running_mean", ("mean",)),
-        Part("running_var", ("var",)),
-        Part("num_batches_tracked", ()),
+        ArraySpec("running_mean", ("mean",)),
+        ArraySpec("running_var", ("var",)),
+        ArraySpec("num_batches_tracked", ()),
     ),
     "layer_norm": _AFFINE,
     "group_norm": _AFFINE,
     "instance_norm": _AFFINE,
-    "rms_norm": (Part("weight", ("scale",), same(1)),),
-    "embedding": (Part("weight", ("table",), MATRIX),),
-    "prelu": (Part("weight", ("slope",), same(1)),),
+    "rms_norm": (ArraySpec("weight", ("scale",), identity(1)),),
+    "embedding": (ArraySpec("weight", ("table",), MATRIX),),
+    "prelu": (ArraySpec("weight", ("slope",), identity(1)),),
     "lstm": _recurrent(_LSTM, tuple(f"bias_{g}" for g in _LSTM)),
     "gru": _recurrent(_GRU, ("bias_r", "bias_z", "hidden_bias_n")),
     "rnn": _recurrent(("h",), ("bias_h",)),
     "attention": (
-        Part("in_proj_weight", ("query_kernel", "key_kernel", "value_kernel"), SWAPPED),
-        Part("in_proj_bias", ("query_bias", "key_bias", "value_bias")),
-        Part("q_proj_weight", ("query_kernel",), SWAPPED),
-        Part("k_proj_weight", ("key_kernel",), SWAPPED),
-        Part("v_proj_weight", ("value_kernel",), SWAPPED),
-        Part("bias_k", ("bias_k",)),
-        Part("bias_v", ("bias_v",)),
+        ArraySpec("in_proj_weight", ("query_kernel", "key_kernel", "value_kernel"), SWAPPED),
+        ArraySpec("in_proj_bias", ("query_bias", "key_bias", "value_bias")),
+        ArraySpec("q_proj_weight", ("query_kernel",), SWAPPED),
+        ArraySpec("k_proj_weight", ("key_kernel",), SWAPPED),
+        ArraySpec("v_proj_weight", ("value_kernel",), SWAPPED),
+        ArraySpec("bias_k", ("bias_k",)),
+        ArraySpec("bias_v", ("bias_v",)),
         *_projected("q_proj", "query"),
         *_projected("k_proj", "key"),
         *_projected("v_proj", "value"),
@@ -73,7 +86,7 @@ FORMS: dict[str, Form] = {
 
 
 def _convolution(node: Any) -> dict[str, Any]:
-    found = window(
+    found = conv_settings(
         node.kernel_size,
         stride=node.stride,
         dilation=node.dilation,
@@ -87,14 +100,14 @@ def _convolution(node: Any) -> dict[str, Any]:
 
 
 def _halves(node: Any) -> Any:
-    same = window(node.kernel_size, dilation=node.dilation, padding="SAME")
+    same = conv_settings(node.kernel_size, dilation=node.dilation, padding="SAME")
     return same["padding"]
 
 
 def _transposed(node: Any) -> dict[str, Any]:
     size, dilation = node.kernel_size, node.dilation
-    pads = behind(size, node.padding, node.output_padding, dilation)
-    return transposed_window(size, pads, stride=node.stride, dilation=dilation)
+    pads = transposed_conv_padding(size, node.padding, node.output_padding, dilation)
+    return conv_transpose_settings(size, pads, stride=node.stride, dilation=dilation)
 
 
 def _instance(node: Any) -> dict[str, Any]:
@@ -106,13 +119,15 @@ def _batch(node: Any) -> dict[str, Any]:
     return {"epsilon": node.eps, "momentum": None if momentum is None else 1 - momentum}
 
 
-def _kind(kind: str, **options: Any) -> Recipe:
-    return Recipe(kind, FORMS[kind], **options)
+def _kind(kind: str, **options: Any) -> LayerType:
+    return LayerType(kind, SPECS[kind], **options)
 
 
-_EPSILON = fields(epsilon="eps")
+_EPSILON = read_fields(epsilon="eps")
 _CONV = _kind("conv", settings=_convolution)
-_CONV_TRANSPOSE = _kind("conv_transpose", options=fields(groups="groups"), settings=_transposed)
+_CONV_TRANSPOSE = _kind(
+    "conv_transpose", options=read_fields(groups="groups"), settings=_transposed
+)
 _RECIPES = {
     "Linear": _kind("dense"),
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), _CONV),
@@ -122,7 +137,7 @@ _RECIPES = {
         _kind("batch_norm", settings=_batch),
     ),
     "LayerNorm": _kind("layer_norm", settings=_EPSILON),
-    "GroupNorm": _kind("group_norm", settings=fields(epsilon="eps", groups="num_groups")),
+    "GroupNorm": _kind("group_norm", settings=read_fields(epsilon="eps", groups="num_groups")),
     **dict.fromkeys(
         ("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"),
         _kind("instance_norm", settings=_instance),
@@ -132,16 +147,18 @@ _RECIPES = {
     "PReLU": _kind("prelu"),
     **dict.fromkeys(("LSTM", "LSTMCell"), _kind("lstm")),
     **dict.fromkeys(("GRU", "GRUCell"), _kind("gru")),
-    **dict.fromkeys(("RNN", "RNNCell"), _kind("rnn", settings=fields(activation="nonlinearity"))),
+    **dict.fromkeys(
+        ("RNN", "RNNCell"), _kind("rnn", settings=read_fields(activation="nonlinearity"))
+    ),
     "MultiheadAttention": _kind(
-        "attention", settings=fields(heads="num_heads", zero_attention="add_zero_attn")
+        "attention", settings=read_fields(heads="num_heads", zero_attention="add_zero_attn")
     ),
 }
 
 _LAYERED = re.compile(r"(\w+_[ih]h|weight_hr)_l(\d+)(_reverse)?")
 
 
-def _split(steps: Steps) -> Steps:
+def _split(steps: KeyPath) -> KeyPath:
     """Read the number and the direction of a layer in a name such as `weight_ih_l0_reverse`."""
     found = _LAYERED.fullmatch(steps[-1]) if steps else None
     if found is None:
@@ -150,10 +167,10 @@ def _split(steps: Steps) -> Steps:
     return (*steps[:-1], found[2], *reverse, found[1])
 
 
-TORCH = Layout(
+TORCH = FrameworkLayout(
     name="torch",
     separator=".",
-    forms=FORMS,
+    specs=SPECS,
     types={("torch.nn", name): recipe for name, recipe in _RECIPES.items()},
     defaults={
         "batch_norm": {"epsilon": 1e-5, "momentum": 0.9},

@@ -18,7 +18,7 @@ Options: TypeAlias = Mapping[str, Any]  # what a layer's type says: groups, dims
 Shape: TypeAlias = tuple[int, ...]
 
 
-class Turn(NamedTuple):
+class Transform(NamedTuple):
     """A way there and back, and how many axes the framework's form has."""
 
     read: Callable[[Array, Options], Array]
@@ -30,12 +30,12 @@ def _as_is(x: Array, _: Options, __: Shape = ()) -> Array:
     return x
 
 
-def same(rank: int) -> Turn:
+def identity(rank: int) -> Transform:
     """Return the turn of an array that is stored in the common form."""
-    return Turn(_as_is, _as_is, lambda options: options.get("rank", rank))
+    return Transform(_as_is, _as_is, lambda options: options.get("rank", rank))
 
 
-def flat(inputs: int, outputs: int) -> Turn:
+def flat(inputs: int, outputs: int) -> Transform:
     """Return the turn of an array with several axes for its inputs, its outputs, or both."""
 
     def number(options: Options) -> int:
@@ -49,7 +49,7 @@ def flat(inputs: int, outputs: int) -> Turn:
     def write(x: Array, options: Options, shape: Shape) -> Array:
         return x.reshape(shape) if x.shape == matrix(shape, options) else x
 
-    return Turn(
+    return Transform(
         lambda x, options: x.reshape(matrix(x.shape, options)),
         write,
         lambda options: number(options) + int(options.get("outputs", outputs)),
@@ -119,20 +119,20 @@ def _broadcast(x: Array, _: Options, shape: Shape) -> Array:
     return x.reshape(shape) if x.shape == shape[:1] else x
 
 
-VECTOR = same(1)
-MATRIX = same(2)
-SWAPPED = Turn(lambda x, _: x.T, lambda x, _, __: x.T, lambda _: 2)
-CONV = Turn(_as_is, _as_is, _kernel_rank)
-CONV_FRONT = Turn(_to_back, _to_front, _kernel_rank)
-TRANSPOSED_LAX = Turn(_lax_transposed, _lax_transposed, _kernel_rank)
-TRANSPOSED_GROUPED = Turn(_from_grouped, _to_grouped, _kernel_rank)
-TRANSPOSED_FRONT = Turn(
+VECTOR = identity(1)
+MATRIX = identity(2)
+SWAPPED = Transform(lambda x, _: x.T, lambda x, _, __: x.T, lambda _: 2)
+CONV = Transform(_as_is, _as_is, _kernel_rank)
+CONV_FRONT = Transform(_to_back, _to_front, _kernel_rank)
+TRANSPOSED_LAX = Transform(_lax_transposed, _lax_transposed, _kernel_rank)
+TRANSPOSED_GROUPED = Transform(_from_grouped, _to_grouped, _kernel_rank)
+TRANSPOSED_FRONT = Transform(
     lambda x, options: _to_back(x, options).swapaxes(-1, -2),
     lambda x, options, _: _to_front(x.swapaxes(-1, -2), options),
     _kernel_rank,
 )
-TRANSPOSED_SWAPPED = Turn(
+TRANSPOSED_SWAPPED = Transform(
     lambda x, _: x.swapaxes(-1, -2), lambda x, _, __: x.swapaxes(-1, -2), _kernel_rank
 )
-EINSUM = Turn(_from_einsum, _to_einsum, lambda options: len(options["axes"]))
-WIDE_BIAS = Turn(lambda x, _: x.reshape(-1), _broadcast, lambda options: options["dims"] + 1)
+EINSUM = Transform(_from_einsum, _to_einsum, lambda options: len(options["axes"]))
+WIDE_BIAS = Transform(lambda x, _: x.reshape(-1), _broadcast, lambda options: options["dims"] + 1)

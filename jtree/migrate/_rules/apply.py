@@ -11,11 +11,11 @@ from ..._state.sources import opened
 from ..._tree import paths as _path
 from ..._tree.lazy import LazyArray
 from ..._tree.paths import Where
-from .base import Rule, Step
+from .base import Edit, Rule
 from .source import Leaves, leaves
 
 
-class Entry(NamedTuple):
+class MigratedArray(NamedTuple):
     """An array on its way: the paths that it is made of, and the rules that it went through."""
 
     array: LazyArray
@@ -44,7 +44,7 @@ class Migrated(Mapping[str, LazyArray]):
         self.rules = rules
         self.source = found.arrays
         self.other = found.other
-        self.entries = {path: Entry(x, (path,)) for path, x in found.arrays.items()}
+        self.entries = {path: MigratedArray(x, (path,)) for path, x in found.arrays.items()}
         self.dropped: dict[str, int] = {}
         self.matches: list[int] = []
         for number, rule in enumerate(rules):
@@ -87,33 +87,33 @@ class Migrated(Mapping[str, LazyArray]):
         return repr(dict(self))
 
     def _apply(self, number: int, rule: Rule) -> None:
-        steps = list(rule.steps({path: entry.array for path, entry in self.entries.items()}))
-        self.matches.append(len(steps))
-        for step in steps:
-            if not step.gives:
-                self.dropped |= dict.fromkeys(self._sources(step), number)
+        edits = list(rule.edits({path: entry.array for path, entry in self.entries.items()}))
+        self.matches.append(len(edits))
+        for edit in edits:
+            if not edit.adds:
+                self.dropped |= dict.fromkeys(self._sources(edit), number)
         results = _Results(rule)
-        taken = {path for step in steps for path in step.takes}
-        made = {step.takes[:1]: step for step in steps}
+        taken = {path for edit in edits for path in edit.removes}
+        made = {edit.removes[:1]: edit for edit in edits}
         for path, entry in self.entries.items():  # what is new is where the old was
             if path not in taken:
                 results.put(path, entry)
             for new in self._made(number, made.pop((path,), None)):
                 results.put(*new)
-        for step in steps:
-            for new in self._made(number, step if not step.takes else None):
+        for edit in edits:
+            for new in self._made(number, edit if not edit.removes else None):
                 results.put(*new)
         self.entries = results.entries
 
-    def _made(self, number: int, step: Step | None) -> Iterator[tuple[str, Entry]]:
-        if step is not None:
-            rules = [self.entries[path].rules for path in step.takes]
+    def _made(self, number: int, edit: Edit | None) -> Iterator[tuple[str, MigratedArray]]:
+        if edit is not None:
+            rules = [self.entries[path].rules for path in edit.removes]
             passed = tuple(sorted({number}.union(*rules)))
-            for path, array in step.gives.items():
-                yield path, Entry(array, self._sources(step), passed)
+            for path, array in edit.adds.items():
+                yield path, MigratedArray(array, self._sources(edit), passed)
 
-    def _sources(self, step: Step) -> tuple[str, ...]:
-        found = (path for taken in step.takes for path in self.entries[taken].sources)
+    def _sources(self, edit: Edit) -> tuple[str, ...]:
+        found = (path for taken in edit.removes for path in self.entries[taken].sources)
         return tuple(dict.fromkeys(found))
 
 
@@ -127,9 +127,9 @@ class _Results:
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, MigratedArray] = {}
 
-    def put(self, path: str, entry: Entry) -> None:
+    def put(self, path: str, entry: MigratedArray) -> None:
         """Add an array, or refuse it where there is one already."""
         if path in self.entries:
             sides = [_origin(x) for x in (self.entries[path], entry)]
@@ -140,7 +140,7 @@ class _Results:
         self.entries[path] = entry
 
 
-def _origin(entry: Entry) -> str:
+def _origin(entry: MigratedArray) -> str:
     names = [_path.show(path) for path in entry.sources]
     return f"one from {_path.shorten(names)}" if names else "one that was filled"
 

@@ -22,11 +22,11 @@ from .lazy_ops import Node
 Arrays: TypeAlias = Mapping[str, LazyArray]
 
 
-class Step(NamedTuple):
+class Edit(NamedTuple):
     """Part of what a rule does: the places that it takes away, and those that it gives."""
 
-    takes: tuple[str, ...]
-    gives: dict[str, LazyArray]
+    removes: tuple[str, ...]
+    adds: dict[str, LazyArray]
     note: str = ""
 
 
@@ -41,7 +41,7 @@ class Rule(ABC):
     optional: bool = field(default=False, kw_only=True)
 
     @abstractmethod
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield what the rule does to these arrays; raise RuleError where it does not fit."""
 
     def nothing(self, glob: str, paths: Iterable[str]) -> RuleError:
@@ -77,13 +77,13 @@ class EachRule(Rule):
     def change(self, path: str, x: Node, /) -> Node | None:
         """Return the new array, or None where it stays as it is."""
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each array that is chosen."""
         globs = (self.where,) if isinstance(self.where, str) else self.where
         for path in chosen(self, globs, arrays):
             check_numbers(self, path, arrays[path])
             new = self.change(path, node(arrays[path]))
-            yield Step((path,), {path: arrays[path] if new is None else lazy(new)})
+            yield Edit((path,), {path: arrays[path] if new is None else lazy(new)})
 
 
 def chosen(rule: Rule, globs: Iterable[str], arrays: Arrays) -> list[str]:

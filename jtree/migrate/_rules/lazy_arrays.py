@@ -11,7 +11,7 @@ import numpy as np
 from ..._tree.lazy import LazyArray, read_all
 from ..._tree.leaves import canonical
 from ...checkpoint._orbax.arrays import cost, together
-from .lazy_ops import Array, Held, Node, boxes, leaf, whole
+from .lazy_ops import Array, Inputs, Node, boxes, leaf, whole
 
 
 class Derived:
@@ -51,7 +51,7 @@ def pieces(xs: Iterable[LazyArray], most: int, /) -> Iterator[Iterator[Array]]:
         del held  # before more is read
 
 
-def _pieces(x: Node, held: Held, most: int) -> Iterator[Array]:
+def _pieces(x: Node, held: Inputs, most: int) -> Iterator[Array]:
     for box in boxes(x.shape, max(1, most // max(1, int(x.dtype.itemsize)))):
         yield np.ascontiguousarray(x.block(box, held))
 
@@ -71,7 +71,7 @@ def _batches(xs: list[LazyArray]) -> Iterator[list[LazyArray]]:
         yield batch
 
 
-def _read(*nodes: Node) -> Held:
+def _read(*nodes: Node) -> Inputs:
     leaves = dict.fromkeys(x for found in nodes for x in found.leaves())
     return {x: np.asarray(array) for x, array in read_all((x, None) for x in leaves).items()}
 

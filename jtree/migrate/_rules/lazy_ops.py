@@ -20,9 +20,9 @@ from ..._tree.lazy import LazyArray
 from ..._tree.leaves import equal
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Held: TypeAlias = Mapping[LazyArray, Array]  # the arrays that were read
+Inputs: TypeAlias = Mapping[LazyArray, Array]  # the arrays that were read
 Index: TypeAlias = tuple[slice, ...]  # start and stop for each axis
-Block: TypeAlias = Callable[[Index, Held], Array]
+Block: TypeAlias = Callable[[Index, Inputs], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def mapped(x: Node, dtype: Any, function: Callable[[Array], Array]) -> Node:
 def transposed(x: Node, axes: tuple[int, ...]) -> Node:
     """Return an array with its axes in another order."""
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         inner = [index[axes.index(n)] for n in range(len(axes))]
         return x.block(tuple(inner), held).transpose(axes)
 
@@ -76,7 +76,7 @@ def transposed(x: Node, axes: tuple[int, ...]) -> Node:
 def flipped(x: Node, axes: tuple[int, ...]) -> Node:
     """Return an array that runs backwards along some axes."""
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         inner = list(index)
         for n in axes:
             inner[n] = slice(x.shape[n] - index[n].stop, x.shape[n] - index[n].start)
@@ -88,7 +88,7 @@ def flipped(x: Node, axes: tuple[int, ...]) -> Node:
 def reordered(x: Node, axis: int, places: Array) -> Node:
     """Return an array whose entries along an axis are those at these places."""
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         wanted = places[index[axis]]
         if not wanted.size:
             return x.block(index, held)
@@ -101,7 +101,7 @@ def reordered(x: Node, axis: int, places: Array) -> Node:
 def reshaped(x: Node, shape: tuple[int, ...]) -> Node:
     """Return an array with the same numbers, in C order, in another shape."""
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         bounds = _flat_range(shape, index)
         if bounds is None:
             return x.block(whole(x.shape), held).reshape(shape)[index]
@@ -116,7 +116,7 @@ def stacked(xs: Sequence[Node], axis: int) -> Node:
     """Return arrays of one shape, side by side along a new axis."""
     first = xs[0]
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         inner = (*index[:axis], *index[axis + 1 :])
         chosen = [x.block(inner, held) for x in xs[index[axis]]]
         return np.stack(chosen, axis) if chosen else np.empty(_lengths(index), first.dtype)
@@ -128,7 +128,7 @@ def stacked(xs: Sequence[Node], axis: int) -> Node:
 def picked(x: Node, axis: int, place: int) -> Node:
     """Return what is at one place of an axis."""
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         inner = (*index[:axis], slice(place, place + 1), *index[axis:])
         return x.block(inner, held).squeeze(axis)
 
@@ -138,7 +138,7 @@ def picked(x: Node, axis: int, place: int) -> Node:
 def part(x: Node, axis: int, start: int, stop: int) -> Node:
     """Return what is between two places of an axis."""
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         moved = slice(index[axis].start + start, index[axis].stop + start)
         return x.block(_replace(index, axis, moved), held)
 
@@ -150,7 +150,7 @@ def joined(xs: Sequence[Node], axis: int) -> Node:
     """Return arrays one after another along an axis that they have."""
     ends = list(accumulate((x.shape[axis] for x in xs), initial=0))
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         wanted, found = index[axis], []
         for x, (start, stop) in zip(xs, pairwise(ends), strict=True):
             low, high = max(wanted.start, start), min(wanted.stop, stop)
@@ -166,7 +166,7 @@ def joined(xs: Sequence[Node], axis: int) -> Node:
 def agreed(x: Node, y: Node, message: str) -> Node:
     """Return an array that another must be equal to, which is checked when it is read."""
 
-    def block(index: Index, held: Held) -> Array:
+    def block(index: Index, held: Inputs) -> Array:
         found = x.block(index, held)
         if not equal(found, y.block(index, held)):
             raise RuleError(message)

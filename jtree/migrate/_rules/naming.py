@@ -11,8 +11,8 @@ from ..._tree import paths
 from ..._tree.leaves import describe
 from .base import (
     Arrays,
+    Edit,
     Rule,
-    Step,
     captured,
     check_template,
     chosen,
@@ -72,10 +72,10 @@ class Rename(Rule):
         except (re.error, IndexError) as error:
             raise ArgumentError(f"{self}: no regular expression: {error}") from error
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each path that matches."""
         for old, new in self._pairs(arrays):
-            yield Step((old,), {new: arrays[old]})
+            yield Edit((old,), {new: arrays[old]})
 
     def _pairs(self, arrays: Arrays) -> Iterator[tuple[str, str]]:
         if not self.regex:
@@ -119,11 +119,11 @@ class Drop(Rule):
     def __post_init__(self) -> None:
         normalise(self, where=texts)
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each array that is left out."""
         globs = (self.where,) if isinstance(self.where, str) else self.where
         for path in chosen(self, globs, arrays):
-            yield Step((path,), {})
+            yield Edit((path,), {})
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,16 +164,16 @@ class Tie(Rule):
         normalise(self, first=text, second=text)
         check_template(self, self.first, self.second)
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each array that is tied to another place."""
         for path, groups in captured(self, self.first, arrays).items():
             other = fill_in(self.second, groups)
             if other in arrays and other != path:
                 yield self._both(path, other, arrays)
             else:
-                yield Step((path,), {path: arrays[path], other: arrays[path]})
+                yield Edit((path,), {path: arrays[path], other: arrays[path]})
 
-    def _both(self, path: str, other: str, arrays: Arrays) -> Step:
+    def _both(self, path: str, other: str, arrays: Arrays) -> Edit:
         a, b = arrays[path], arrays[other]
         names = f"{paths.show(path)} and {paths.show(other)}"
         advice = f"leave out the wrong one first, with drop({other!r})"
@@ -182,7 +182,7 @@ class Tie(Rule):
         if a is not b:
             message = f"{self}: {names}: expected equal numbers, found different ones; {advice}"
             a = lazy(agreed(node(a), node(b), message))
-        return Step((path, other), {path: a, other: a})
+        return Edit((path, other), {path: a, other: a})
 
 
 rename = Rename

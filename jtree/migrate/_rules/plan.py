@@ -12,7 +12,7 @@ from .apply import Migrated, apply
 from .base import Rule
 
 
-class Row(NamedTuple):
+class PlanRow(NamedTuple):
     """A line of a plan: what is made, what of, and by which rules, counted from 1."""
 
     path: str
@@ -52,7 +52,9 @@ class Plan:
 
     def __init__(self, found: Migrated) -> None:
         self.rows = [
-            Row(path, describe(x.array), x.sources, _arrays(found, x.sources), _counted(x.rules))
+            PlanRow(
+                path, describe(x.array), x.sources, _arrays(found, x.sources), _counted(x.rules)
+            )
             for path, x in found.entries.items()
         ]
         self.rules = list(zip(map(repr, found.rules), found.matches, strict=True))
@@ -157,7 +159,7 @@ def _places(number: int) -> str:
     return f"{number} place{'' if number == 1 else 's'}"
 
 
-def _sources(row: Row) -> tuple[str, str]:
+def _sources(row: PlanRow) -> tuple[str, str]:
     """Return what an array is made of, in few words."""
     if not row.sources:
         return "(filled)", ""

@@ -10,8 +10,8 @@ from ..._errors import ArgumentError, RuleError
 from ..._tree import paths as _path
 from .base import (
     Arrays,
+    Edit,
     Rule,
-    Step,
     axis_of,
     captured,
     check_alike,
@@ -72,7 +72,7 @@ class Split(Rule):
             if len(self.sizes) != len(self.into) or min(self.sizes) < 0:
                 raise ArgumentError(f"{self}: expected a size for each of into=")
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each array that is cut."""
         for path, groups in captured(self, self.pattern, arrays).items():
             check_numbers(self, path, arrays[path])
@@ -89,7 +89,7 @@ class Split(Rule):
             bounds = pairwise(accumulate(sizes, initial=0))
             new = [(fill_in(name, groups), b) for name, b in zip(self.into, bounds, strict=True)]
             _check_names(self, [name for name, _ in new])
-            yield Step((path,), {name: lazy(part(x, axis, *b)) for name, b in new})
+            yield Edit((path,), {name: lazy(part(x, axis, *b)) for name, b in new})
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,7 +133,7 @@ class Merge(Rule):
         if len({_path.wildcards(pattern) for pattern in self.patterns}) > 1:
             raise ArgumentError(f"{self}: expected patterns with as many wildcards each")
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each array that is made."""
         found = [captured(self, pattern, arrays) for pattern in self.patterns]
         parts = [{groups: path for path, groups in one.items()} for one in found]
@@ -145,7 +145,7 @@ class Merge(Rule):
             xs = [node(arrays[path]) for path in paths]
             axis = axis_of(self, paths[0], xs[0], self.axis)
             check_alike(self, paths, arrays, axis)
-            yield Step(tuple(paths), {fill_in(self.into, groups): lazy(joined(xs, axis))})
+            yield Edit(tuple(paths), {fill_in(self.into, groups): lazy(joined(xs, axis))})
 
 
 def _several(rule: Rule, name: str, x: object) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from ..._errors import ArgumentError, RuleError
 from ..._tree import paths as _path
 from .base import (
     Arrays,
+    Edit,
     Rule,
-    Step,
     axis_of,
     captured,
     check_alike,
@@ -70,7 +70,7 @@ class Stack(Rule):
         _check_number(self, "pattern", self.pattern)
         check_template(self, self.pattern.replace(NUMBER, "_"), self.into)
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each group of numbered arrays."""
         groups: dict[str, list[tuple[int, str]]] = {}
         for path, (number, others) in self._numbered(arrays).items():
@@ -83,7 +83,7 @@ class Stack(Rule):
             check_alike(self, paths, arrays)
             axis = axis_of(self, paths[0], node(first), self.axis, len(first.shape) + 1)
             new = stacked([node(arrays[path]) for path in paths], axis)
-            yield Step(tuple(paths), {into: lazy(new)})
+            yield Edit(tuple(paths), {into: lazy(new)})
 
     def _numbered(self, arrays: Arrays) -> Mapping[str, tuple[int, tuple[str, ...]]]:
         """Return the number in each path that matches, and what the other wildcards stand for."""
@@ -153,7 +153,7 @@ class Unstack(Rule):
         _check_number(self, "into", self.into)
         check_template(self, self.pattern, self.into)
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield one step for each array that is taken apart."""
         for path, groups in captured(self, self.pattern, arrays).items():
             check_numbers(self, path, arrays[path])
@@ -163,7 +163,7 @@ class Unstack(Rule):
                 fill_in(self.into.replace(NUMBER, str(self.start + n)), groups)
                 for n in range(x.shape[axis])
             ]
-            yield Step((path,), {name: lazy(picked(x, axis, n)) for n, name in enumerate(names)})
+            yield Edit((path,), {name: lazy(picked(x, axis, n)) for n, name in enumerate(names)})
 
 
 def _check_number(rule: Rule, name: str, pattern: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ..._errors import ArgumentError, ArgumentTypeError, RuleError
 from ..._state.dtypes import family, no_conversion
 from ..._tree import paths
-from .base import Arrays, EachRule, Rule, Step, integers, normalise, text
+from .base import Arrays, EachRule, Edit, Rule, integers, normalise, text
 from .lazy_arrays import lazy
 from .lazy_ops import Array, Node, filled, mapped
 
@@ -203,10 +203,10 @@ class Fill(Rule):
         if family(_dtype(self.dtype)) in ("integer", "bool") and not self._isexact():
             raise ArgumentError(f"{self}: {self.dtype} has no {self.value!r}")
 
-    def steps(self, arrays: Arrays, /) -> Iterator[Step]:
+    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
         """Yield the step that makes the array."""
         if not (self.optional and self.path in arrays):
-            yield Step((), {self.path: lazy(filled(self.shape, _dtype(self.dtype), self.value))})
+            yield Edit((), {self.path: lazy(filled(self.shape, _dtype(self.dtype), self.value))})
 
     def _isexact(self) -> bool:
         try:

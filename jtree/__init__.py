@@ -13,66 +13,104 @@ Pictures:        plot
 Errors:          JtreeError, and those that derive from it
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._errors import ArgumentError as ArgumentError
-from ._errors import ArgumentTypeError as ArgumentTypeError
-from ._errors import CheckpointError as CheckpointError
-from ._errors import ChecksumError as ChecksumError
-from ._errors import CurvatureError as CurvatureError
-from ._errors import DeletedArrayError as DeletedArrayError
-from ._errors import ExtraError as ExtraError
-from ._errors import JtreeError as JtreeError
-from ._errors import LoadError as LoadError
-from ._errors import ModelError as ModelError
-from ._errors import PathError as PathError
-from ._errors import RuleError as RuleError
-from ._errors import VectorError as VectorError
-from ._errors import VectorTypeError as VectorTypeError
-from ._state.diff import Diff as Diff
-from ._state.load import diff as diff
-from ._state.load import loadmodel as loadmodel
-from ._state.load import state as state
-from ._summary.summary import Summary as Summary
-from ._summary.summary import summary as summary
-from ._tree.cast import bf16 as bf16
-from ._tree.cast import f16 as f16
-from ._tree.cast import f32 as f32
-from ._tree.cast import f64 as f64
-from ._tree.leaves import isnumeric as isnumeric
-from ._tree.nodes import children as children
-from ._tree.nodes import trainable as trainable
-from ._tree.query import count as count
-from ._tree.query import modules as modules
-from ._tree.query import trainables as trainables
-from ._tree.walk import walk as walk
-from ._vector.destructure import destructure as destructure
-from ._vector.restructure import Restructure as Restructure
-from .checkpoint import Checkpoint as Checkpoint
-from .checkpoint import Saving as Saving
-from .checkpoint import load as load
-from .checkpoint import open as open
-from .checkpoint import save as save
-from .checkpoint import save_as as save_as
-from .checkpoint import save_async as save_async
-from .checkpoint import verify as verify
-from .layers._outputsize import outputsize as outputsize
+from ._errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CheckpointError,
+    ChecksumError,
+    CurvatureError,
+    DeletedArrayError,
+    ExtraError,
+    JtreeError,
+    LoadError,
+    ModelError,
+    PathError,
+    RuleError,
+    VectorError,
+    VectorTypeError,
+)
+from ._state.diff import Diff
+from ._state.load import diff, loadmodel, state
+from ._summary.summary import Summary, summary
+from ._tree.cast import bf16, f16, f32, f64
+from ._tree.leaves import isnumeric
+from ._tree.nodes import children, trainable
+from ._tree.query import count, modules, trainables
+from ._tree.walk import walk
+from ._vector.destructure import destructure
+from ._vector.restructure import Restructure
+from .checkpoint import Checkpoint, Saving, load, open, save, save_as, save_async, verify
 
 if TYPE_CHECKING:
-    from . import callbacks as callbacks
-    from . import curvature as curvature
-    from . import init as init
-    from . import layers as layers
-    from . import migrate as migrate
-    from . import plot as plot
+    from . import callbacks, curvature, init, layers, migrate, plot
+    from .layers._outputsize import outputsize
 
 __version__ = "0.1.0"
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "Checkpoint",
+    "CheckpointError",
+    "ChecksumError",
+    "CurvatureError",
+    "DeletedArrayError",
+    "Diff",
+    "ExtraError",
+    "JtreeError",
+    "LoadError",
+    "ModelError",
+    "PathError",
+    "Restructure",
+    "RuleError",
+    "Saving",
+    "Summary",
+    "VectorError",
+    "VectorTypeError",
+    "bf16",
+    "callbacks",
+    "children",
+    "count",
+    "curvature",
+    "destructure",
+    "diff",
+    "f16",
+    "f32",
+    "f64",
+    "init",
+    "isnumeric",
+    "layers",
+    "load",
+    "loadmodel",
+    "migrate",
+    "modules",
+    "open",
+    "outputsize",
+    "plot",
+    "save",
+    "save_as",
+    "save_async",
+    "state",
+    "summary",
+    "trainable",
+    "trainables",
+    "verify",
+    "walk",
+]
+
+_MODULES = ("callbacks", "curvature", "init", "layers", "migrate", "plot")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the modules that not everybody needs when they are first asked for."""
-    if name in ("callbacks", "curvature", "init", "layers", "migrate", "plot"):
-        from importlib import import_module
-
+    """Import the modules that not every program needs when they are first used."""
+    if name in _MODULES:
         return import_module(f".{name}", __name__)
+    if name == "outputsize":
+        return import_module(".layers._outputsize", __name__).outputsize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

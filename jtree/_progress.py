@@ -8,88 +8,117 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
-_open: list[tuple[Any, Any]] = []  # the bars that compiled code may advance
-LARGE = 10**9  # bytes from which on a bar is shown at once
-LATE = 2.0  # seconds after which it is shown in any case
+LARGE = 10**9  # bytes; a bar for so many or more is shown at once
+DELAY = 2.0  # seconds after which any other bar is shown
+
+
+class Bar:
+    """A progress bar, or one that is never drawn; it is true where it may be drawn."""
+
+    def __init__(self, bar: Any = None, task: Any = None) -> None:
+        self._bar = bar
+        self._task = task
+
+    def __bool__(self) -> bool:
+        return self._bar is not None
+
+    def advance(self, amount: float) -> None:
+        """Move the bar by an amount of its total."""
+        if self._bar is not None:
+            self._bar.advance(self._task, amount)
 
 
 @contextlib.contextmanager
-def progress(
-    work: str, total: int, *, shown: bool = True, measure: Callable[[], int] | None = None
-) -> Iterator[Callable[[int], None]]:
-    """Give a function that takes how many bytes are done, for a bar on standard error.
+def progress_bar(
+    title: str,
+    total: float | None,
+    *,
+    shown: bool = True,
+    unit: Literal["bytes", "share"] = "bytes",
+    measure: Callable[[], int] | None = None,
+) -> Iterator[Bar]:
+    """Show a bar on standard error while the block runs.
 
-    Where nobody calls it, `measure` tells how many are done.
+    A bar for `LARGE` or more bytes appears at once, any other after `DELAY` seconds.
+
+    Args:
+      title: the text beside the bar.
+      total: the amount that makes it full, or None where that is unknown.
+      shown: False shows nothing.
+      unit: whether bytes or a percentage are printed beside the bar.
+      measure: a function that returns how much has been done, for work that cannot call `advance`.
+
+    Yields:
+      A `Bar`.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not (shown and console.is_terminal):
-        yield lambda _: None
+    if not (shown and sys.stderr.isatty()):
+        yield Bar()
         return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn(work), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task(work, total=total)
+    drawn, task = _draw(title, total, unit)
+    at_once = unit == "bytes" and (total or 0) >= LARGE
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(bar, task, total, measure, ended), daemon=True)
+    watched = drawn, task, at_once, measure, ended
+    thread = threading.Thread(target=_watch, args=watched, daemon=True)
     thread.start()
+    _OPEN.append(Bar(drawn, task))
     try:
-        yield lambda done: bar.update(task, completed=done)
+        yield _OPEN[-1]
     finally:
+        _OPEN.pop()
         ended.set()
         thread.join()
-        bar.stop()
+        drawn.stop()
+
+
+_OPEN: list[Bar] = []
+
+
+def advance_innermost(amount: Any) -> None:
+    """Advance the bar that was opened last, for compiled code, which cannot keep a bar."""
+    if _OPEN:
+        _OPEN[-1].advance(float(amount))
+
+
+def tracked(items: Iterable[T], title: str, *, shown: bool = True) -> Iterator[T]:
+    """Yield items, and advance a bar after each."""
+    total = operator.length_hint(items) or None
+    with progress_bar(title, total, shown=shown, unit="share") as bar:
+        for item in items:
+            yield item
+            bar.advance(1)
+
+
+def _draw(title: str, total: float | None, unit: str) -> tuple[Any, Any]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    amount = DownloadColumn() if unit == "bytes" else TaskProgressColumn()
+    columns = TextColumn(title), BarColumn(), amount, TimeRemainingColumn()
+    drawn = Progress(*columns, console=Console(stderr=True), transient=True)
+    return drawn, drawn.add_task(title, total=total)
 
 
 def _watch(
-    bar: Any, task: Any, total: int, measure: Callable[[], int] | None, ended: threading.Event
+    drawn: Any,
+    task: Any,
+    at_once: bool,
+    measure: Callable[[], int] | None,
+    ended: threading.Event,
 ) -> None:
     """Show the bar when it is due, and keep it current."""
     start = time.monotonic()
     while not ended.wait(0.1):
-        if total >= LARGE or time.monotonic() - start > LATE:
-            bar.start()
+        if at_once or time.monotonic() - start > DELAY:
+            drawn.start()
         if measure:
-            bar.update(task, completed=measure())
-
-
-@contextlib.contextmanager
-def bar(name: str, progress: bool) -> Iterator[bool]:
-    """Show a bar that `advance` moves, and tell whether it is shown."""
-    if not (progress and sys.stderr.isatty()):
-        yield False
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as shown:
-        _open.append((shown, shown.add_task(name, total=1.0)))
-        try:
-            yield True
-        finally:
-            _open.pop()
-
-
-def advance(share: Any) -> None:
-    """Move the bar by a share of the whole, where one is open."""
-    if _open:
-        shown, task = _open[-1]
-        shown.advance(task, float(share))
-
-
-def tracked(items: Iterable[T], name: str, progress: bool) -> Iterator[T]:
-    """Yield items beside a bar."""
-    if not (progress and sys.stderr.isatty()):
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as shown:
-        total = operator.length_hint(items) or None
-        yield from shown.track(items, total=total, description=name)
+            drawn.update(task, completed=measure())

@@ -15,6 +15,7 @@ import typer
 
 from . import __version__
 from ._errors import JtreeError
+from ._text import table
 
 app = typer.Typer(name="jtree", no_args_is_help=True, add_completion=False)
 
@@ -204,17 +205,8 @@ def _print(found: Any) -> None:
 
 
 def _print_table(titles: Any, rows: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*titles, box=None, pad_edge=False, header_style="bold")
-    for column in table.columns:
-        column.overflow = "fold"
-    for row in rows:
-        table.add_row(
-            *(Text(str(cell) or "(root)" if i == 0 else str(cell)) for i, cell in enumerate(row))
-        )
-    _print(table)
+    cells = ((str(path) or "(root)", *map(str, others)) for path, *others in rows)
+    _print(table(titles, cells, border=False))
 
 
 def _number(x: float | None) -> str:

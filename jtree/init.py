@@ -27,7 +27,6 @@ from jax.nn import initializers
 from jax.typing import DTypeLike
 
 from ._errors import ArgumentError, ArgumentTypeError, did_you_mean
-from ._tree.leaves import isconcrete
 
 Shape = tuple[int, ...]
 
@@ -501,5 +500,5 @@ def rng_from_array(x: Any = None) -> jax.Array:
     Source: `rng_from_array` of Flux.jl.
     """
     key = jax.random.fold_in(jax.random.key(secrets.randbits(32)), secrets.randbits(32))
-    devices = x.devices() if isinstance(x, jax.Array) and isconcrete(x) else ()
+    devices = x.devices() if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer) else ()
     return jax.device_put(key, *devices) if len(devices) == 1 else key

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._text import plural, render, table
 from .._tree import paths
 from .._tree.leaves import describe
 
@@ -82,7 +82,7 @@ class Diff:
             return "no mismatch"
         lines = [f"  {x.text}" for x in self.mismatches[:most]]
         more = [f"  ... and {number - most} more, all in `.diff`"] if number > most else []
-        head = f"{number} mismatch{'es' if number > 1 else ''}"
+        head = plural(number, "mismatch", "mismatches")
         return "\n".join([head, *lines, *more])
 
     def __repr__(self) -> str:
@@ -92,30 +92,19 @@ class Diff:
         return bool(self.mismatches)
 
     def __rich__(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=self._title())
-        for column in ("path", "what", "expected", "found"):
-            table.add_column(column, overflow="fold")
-        for x in self.mismatches:
-            table.add_row(*map(Text, (paths.show(x.path), x.sort, str(x.expected), str(x.found))))
-        table.add_section()
-        for path, pair in self.config.items():
-            expected, found = map(describe, pair)
-            table.add_row(*map(Text, (paths.show(path), "config", expected, found)), style="dim")
-        if self.config:
-            table.caption = "config: fields without arrays that differ, which is no error"
-        return table
+        wrong, config = self.mismatches, self.config.items()
+        rows = [(paths.show(x.path), x.sort, str(x.expected), str(x.found)) for x in wrong]
+        fields = [(paths.show(path), "config", *map(describe, pair)) for path, pair in config]
+        caption = "config: fields without arrays that differ, which is no error"
+        titles = ("path", "what", "expected", "found")
+        drawn = table(titles, rows, fields, dim={1}, title=self._title())
+        drawn.caption = caption if fields else None
+        return drawn
 
     def __str__(self) -> str:
         if not self and not self.config:
             return self._title()
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=100, color_system=None)
-        console.print(self)
-        return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+        return render(self)
 
     def _title(self) -> str:
         return self.message(0).splitlines()[0]

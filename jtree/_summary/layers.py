@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from .._text import format_bytes
 from .._tree.leaves import describe, isarray
 from .._tree.nodes import children, kind
 from .._tree.ties import Ties
 from .._tree.walk import walk
-from .sizes import facts, in_bytes, of, remark, sizes, underscored
+from .sizes import facts, plural, remark, sizes
 
 COLUMN = 40  # where comments start, and for a layer on its own half as far
 LONGEST = 200  # of a repr that is shown as it is
@@ -94,9 +95,9 @@ def _about(layer: Any, end: str = "") -> str:
     trainable, rest, _ = sizes(enumerate(slots))
     if not trainable.arrays + rest.arrays:
         return ""
-    text = of(trainable.parameters, "parameter")
+    text = plural(trainable.parameters, "parameter")
     if rest.arrays:
-        text += f", plus {underscored(rest.parameters)}{end}"
+        text += f", plus {rest.parameters:_}{end}"
     found = remark(facts([slot.value for slot in slots if slot.trainable]))
     return f"{text}  {found}" if found else text
 
@@ -106,13 +107,13 @@ def _total(model: Any, ties: Ties) -> str:
     trainable, rest, tied = sizes(enumerate(walk(model, ties=ties).slots))
     if trainable.arrays <= 2 and not tied:
         return ""
-    again = f"; {of(tied, 'tied place')} not counted again." if tied else "."
-    text = f"{of(trainable.arrays, 'trainable array' if rest.arrays else 'array')}, "
-    text += f"{of(trainable.parameters, 'parameter')}, {in_bytes(trainable.bytes)}"
+    again = f"; {plural(tied, 'tied place')} not counted again." if tied else "."
+    text = f"{plural(trainable.arrays, 'trainable array' if rest.arrays else 'array')}, "
+    text += f"{plural(trainable.parameters, 'parameter')}, {format_bytes(trainable.bytes)}"
     if not rest.arrays:
         return f"{' ' * 19}# Total: {text}{again}"
-    more = f"{underscored(rest.arrays)} non-trainable, {of(rest.parameters, 'parameter')}, "
-    more += f"{in_bytes(rest.bytes)}{again}"
+    more = f"{rest.arrays:_} non-trainable, {plural(rest.parameters, 'parameter')}, "
+    more += f"{format_bytes(rest.bytes)}{again}"
     return f"{' ' * 9}# Total: {text},\n{' ' * 10}# plus {more}"
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import _text
 from .._tree.leaves import isarray, isconcrete, isnumeric
 from .._tree.ties import Slot
+
+plural = partial(_text.plural, separator="_")
 
 
 class Size(NamedTuple):
@@ -59,39 +63,6 @@ def sizes(slots: Iterable[tuple[int, Slot]]) -> Sizes:
 
 def _sum(found: Sequence[Size]) -> Size:
     return Size(*map(sum, zip(*found, strict=True))) if found else Size()
-
-
-def underscored(number: int) -> str:
-    """Return a number with `_` between thousands.
-
-    >>> underscored(51018)
-    '51_018'
-    """
-    return f"{number:_}"
-
-
-def of(number: int, what: str) -> str:
-    """Return a number of things, in the singular where it is one.
-
-    >>> of(1, "array"), of(50240, "parameter")
-    ('1 array', '50_240 parameters')
-    """
-    return f"{underscored(number)} {what}{'' if number == 1 else 's'}"
-
-
-def in_bytes(number: int) -> str:
-    """Return a number of bytes in the largest unit that it reaches.
-
-    >>> in_bytes(20), in_bytes(204072), in_bytes(3 * 2**30)
-    ('20 bytes', '199.289 KiB', '3.000 GiB')
-    """
-    if number < 1024:
-        return of(number, "byte")
-    power = min((number.bit_length() - 1) // 10, len(UNITS))
-    return f"{number / 1024**power:.3f} {UNITS[power - 1]}"
-
-
-UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def remark(facts: Sequence[Fact | None]) -> str:

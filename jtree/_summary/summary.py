@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from .._errors import ArgumentError
+from .._text import align, format_bytes
+from .._text import table as rich_table
 from .._tree import paths
 from .._tree.leaves import isarray, istracer
 from .._tree.structure import Branch
 from .._tree.ties import Slot, Ties
 from .._tree.walk import Walk, walk
 from .layers import layers_text as layers_text
-from .sizes import Fact, Sizes, facts, in_bytes, of, remark, sizes, underscored
+from .sizes import Fact, Sizes, facts, plural, remark, sizes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,19 +58,20 @@ class Summary:
     total: Sizes
 
     def __repr__(self) -> str:
-        return "\n".join([*_plain(self._table()), self.total_line()])
+        table = self._table()
+        right = {i for i, title in enumerate(table[0]) if title in _RIGHT}
+        return "\n".join([*align(table, right), self.total_line()])
 
     def __rich__(self) -> Table:
-        from rich.table import Table
         from rich.text import Text
 
         head, *body = self._table()
-        table = Table(caption=Text(self.total_line()), caption_justify="left")
-        for name in head:
-            numbers = _justify(name) == "right"
-            table.add_column(name, justify=_justify(name), overflow="fold", no_wrap=numbers)
-        for row, cells in zip(self.rows, body, strict=True):
-            table.add_row(*map(Text, cells), style="bold" if row.type else "")
+        caption = Text(self.total_line())
+        table = rich_table(head, body, right=_RIGHT, caption=caption, caption_justify="left")
+        for column in table.columns:
+            column.no_wrap = column.header in _RIGHT
+        for row, line in zip(table.rows, self.rows, strict=True):
+            row.style = "bold" if line.type else ""
         return table
 
     def _repr_html_(self) -> str:
@@ -83,12 +86,12 @@ class Summary:
         """Return the sizes of all arrays as a sentence."""
         trainable, rest, tied = self.total
         kind = "trainable array" if rest.arrays else "array"
-        text = f"Total: {of(trainable.arrays, kind)}, {of(trainable.parameters, 'parameter')}, "
-        text += in_bytes(trainable.bytes)
+        text = f"Total: {plural(trainable.arrays, kind)}, "
+        text += f"{plural(trainable.parameters, 'parameter')}, {format_bytes(trainable.bytes)}"
         if rest.arrays:
-            text += f", plus {of(rest.arrays, 'non-trainable array')}, "
-            text += f"{of(rest.parameters, 'parameter')}, {in_bytes(rest.bytes)}"
-        return text + (f"; {of(tied, 'tied place')} not counted again." if tied else ".")
+            text += f", plus {plural(rest.arrays, 'non-trainable array')}, "
+            text += f"{plural(rest.parameters, 'parameter')}, {format_bytes(rest.bytes)}"
+        return text + (f"; {plural(tied, 'tied place')} not counted again." if tied else ".")
 
     def _table(self) -> list[tuple[str, ...]]:
         """Return the columns' names and the cells, without the columns that are empty."""
@@ -194,40 +197,30 @@ def _sharding(x: Any) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     trainable, rest, tied = row.sizes
-    parameters = underscored(trainable.parameters)
+    parameters = f"{trainable.parameters:_}"
     if row.type and rest.arrays:
-        parameters += f", plus {underscored(rest.parameters)}"
+        parameters += f", plus {rest.parameters:_}"
     elif rest.arrays:
-        parameters = underscored(rest.parameters)
+        parameters = f"{rest.parameters:_}"
     counted = trainable.arrays + rest.arrays > 0 or not tied
     return (
         paths.show(row.path),
         row.type or str(row.shape),
         row.dtype,
         parameters if counted else "",
-        in_bytes(trainable.bytes + rest.bytes) if counted else "",
+        format_bytes(trainable.bytes + rest.bytes) if counted else "",
         row.sharding,
         ", ".join(row.remarks),
     )
 
 
-def _justify(column: str) -> Any:
-    return "right" if column in ("parameters", "bytes") else "left"
-
-
-def _plain(table: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    pads: list[Callable[[str, int], str]]
-    pads = [str.rjust if _justify(name) == "right" else str.ljust for name in table[0]]
-    for row in table:
-        cells = (pad(cell, width) for pad, cell, width in zip(pads, row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+_RIGHT = ("parameters", "bytes")  # columns justified to the right
 
 
 def _html_row(tag: str, head: Sequence[str], cells: Sequence[str]) -> str:
-    styles = (f'style="text-align: {_justify(name)}"' for name in head)
+    sides = ("right" if title in _RIGHT else "left" for title in head)
     inside = (
-        f"<{tag} {style}>{html.escape(cell)}</{tag}>"
-        for style, cell in zip(styles, cells, strict=True)
+        f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+        for side, cell in zip(sides, cells, strict=True)
     )
     return f"<tr>{''.join(inside)}</tr>"

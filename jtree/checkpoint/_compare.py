@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._progress import progress as bar
+from .._progress import progress_bar
 from .._tree.lazy import LazyArray, read_all
 from .._tree.leaves import describe, isnumber
 from .._tree.walk import walk
@@ -125,8 +125,8 @@ def _comparable(a: Any, b: Any) -> bool:
 
 
 def _numbers(pairs: Mapping[str, tuple[LazyArray, LazyArray]], shown: bool) -> Iterator[Difference]:
-    total, done = sum(a.nbytes for a, _ in pairs.values()), 0
-    with bar("comparing", total, shown=shown) as advance:
+    total = sum(a.nbytes for a, _ in pairs.values())
+    with progress_bar("comparing", total, shown=shown) as bar:
         paths: dict[LazyArray, list[str]] = {}
         for path, (x, _) in pairs.items():
             paths.setdefault(x, []).append(path)
@@ -136,7 +136,7 @@ def _numbers(pairs: Mapping[str, tuple[LazyArray, LazyArray]], shown: bool) -> I
             theirs = read_all((y, None) for _, y in both.values())
             for path, (x, y) in both.items():
                 yield from _largest_of(path, _data(ours[x]), _data(theirs[y]))
-            advance(done := done + sum(x.nbytes for x in batch))
+            bar.advance(sum(x.nbytes for x in batch))
 
 
 def _largest_of(path: str, a: Any, b: Any) -> Iterator[Difference]:

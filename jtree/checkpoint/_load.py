@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
-from .._progress import progress as bar
+from .._progress import progress_bar
 from .._state.load import Placement, load_into
 from .._state.sources import narrow, opened, read_tree, tied
 from .._tree import paths as _path
@@ -132,15 +132,13 @@ def verify(path: str | os.PathLike[str], /, *, progress: bool = True) -> dict[st
         return {"": str(error)}
     arrays = set(found.values())
     wrong: dict[str, str] = {}
-    done = 0
-    with quiet(), bar("verifying", found.nbytes, shown=progress) as advance:
+    with quiet(), progress_bar("verifying", found.nbytes, shown=progress) as bar:
         for batch in batches(arrays):
             try:
                 read_all((x, None) for x in batch)
             except CheckpointError:
                 wrong |= _one_by_one(found, batch)
-            done += sum(x.nbytes for x in batch)
-            advance(done)
+            bar.advance(sum(x.nbytes for x in batch))
     return {place: wrong[place] for place in found if place in wrong}
 
 

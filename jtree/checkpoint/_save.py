@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from .._errors import ArgumentTypeError, CheckpointError, JtreeError, ModelError
-from .._progress import progress as bar
+from .._progress import progress_bar
 from .._state.load import state
 from .._tree.leaves import describe, isarray
 from .._tree.walk import walk
@@ -213,7 +213,7 @@ def _begin(
 
     def finish() -> None:
         with _named(target), kept:
-            with bar("writing", total, shown=shown, measure=lambda: _size(new.parent)):
+            with progress_bar("writing", total, shown=shown, measure=lambda: _size(new.parent)):
                 response.result()
             if new != target:
                 atomic.install(new, target, overwrite=overwrite)

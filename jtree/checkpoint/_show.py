@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from .._text import plural, render
 from .._tree import paths
 from .._tree.lazy import LazyArray
 from .._tree.leaves import describe
@@ -27,11 +27,7 @@ class Line(NamedTuple):
 
 def as_text(found: Any) -> str:
     """Return a checkpoint as text, 100 columns wide."""
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    console.print(as_tree(found))
-    return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+    return render(as_tree(found))
 
 
 def as_tree(
@@ -117,7 +113,7 @@ def _leaf(path: str, steps: list[str], group: list[Any]) -> Line:
     whole, x = group[0]
     arrays = {id(y): y for _, y in group if isinstance(y, LazyArray)}
     nbytes = sum(y.nbytes for y in arrays.values()) if arrays else None
-    what = describe(x) if whole and len(group) == 1 else counted(len(arrays), "array")
+    what = describe(x) if whole and len(group) == 1 else plural(len(arrays), "array")
     return Line(path, len(steps) - 1, paths.show(steps[-1]), what, nbytes)
 
 
@@ -138,19 +134,14 @@ def _notes(found: Any) -> Iterator[Any]:
 def _total(slots: Mapping[str, Any], hidden: int) -> str:
     arrays = {id(x): x for x in slots.values() if isinstance(x, LazyArray)}.values()
     numbers = sum(x.size for x in arrays)
-    others = f"; {counted(hidden, 'other leaf', 'other leaves')}" if hidden else ""
+    others = f"; {plural(hidden, 'other leaf', 'other leaves')}" if hidden else ""
     return ", ".join(
         (
-            counted(len(arrays), "array"),
-            counted(numbers, "number"),
-            f"{counted(_nbytes(slots), 'byte')}{others}",
+            plural(len(arrays), "array"),
+            plural(numbers, "number"),
+            f"{plural(_nbytes(slots), 'byte')}{others}",
         )
     )
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    """Return a number of things: `1 array`, `2,000 arrays`."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def _nbytes(slots: Mapping[str, Any]) -> int:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._progress import progress as bar
+from .._progress import progress_bar
 from .._tree.lazy import read_all
 from .._tree.leaves import isnumber
 from ._checkpoint import open_checkpoint
@@ -58,12 +58,11 @@ def stats(path: str | os.PathLike[str], /, *, progress: bool = True) -> dict[str
     opened = open_checkpoint(path, shown=False)
     paths = {x: place for place, x in reversed(list(opened.items())) if isnumber(x.dtype)}
     found: dict[str, Stats] = {}
-    with bar("reading", opened.nbytes, shown=progress) as advance:
-        done = 0
+    with progress_bar("reading", opened.nbytes, shown=progress) as bar:
         for batch in batches(paths):
             for x, numbers in read_all((x, None) for x in batch).items():
                 found[paths[x]] = _stats(numbers)
-                advance(done := done + x.nbytes)
+                bar.advance(x.nbytes)
     return {place: found[place] for place in opened if place in found}
 
 

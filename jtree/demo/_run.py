@@ -13,6 +13,7 @@ from rich.table import Table
 
 import jtree
 
+from .._text import table
 from . import _digits, _train
 from ._digits import Digits, LabelledImages
 from ._network import Network
@@ -63,10 +64,10 @@ def _learn(report: DemoReport, digits: Digits, seed: int) -> Network:
 def _layout(network: Network) -> Table:
     """Return where each parameter is in the vector, as a table."""
     _, re = jtree.destructure(network)
-    table = Table("path", "shape", "in the vector", title=repr(re), title_justify="left")
-    for path, shape, part in zip(re.paths, re.shapes, re.slices, strict=True):
-        table.add_row(path, str(shape), f"flat[{part.start}:{part.stop}]")
-    return table
+    parameters = zip(re.paths, re.shapes, re.slices, strict=True)
+    rows = [(path, str(shape), f"flat[{x.start}:{x.stop}]") for path, shape, x in parameters]
+    titles = ("path", "shape", "in the vector")
+    return table(titles, rows, title=repr(re), title_justify="left")
 
 
 def _accuracy(network: Network, split: LabelledImages) -> str:

@@ -50,15 +50,6 @@ def blocks(re: Restructure, most: int, /) -> list[Block]:
     return list(map(_short, _neighbours(list(_under(single, 1)), most)))
 
 
-def counted(number: int, what: str) -> str:
-    """Return how many there are, in words.
-
-    >>> counted(1, "parameter"), counted(1200, "parameter")
-    ('1 parameter', '1,200 parameters')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def _mark(block: Block, re: Restructure) -> Block:
     """Say of a parameter that it has more places than the one that names it."""
     tied = any(block.label == places[0] for places in re.ties)

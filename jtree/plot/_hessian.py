@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
+from .._text import plural
 from .._vector.restructure import Restructure
-from ._blocks import Block, blocks, counted
+from ._blocks import Block, blocks
 from ._figure import FAINT, INK, MONO, ORDERED, SIGNED, add_bar, check_installed, figure, tidy
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def hessian(matrix: Any, /, re: Restructure | None = None, *, title: str | None 
     dense = _dense(matrix, re)
     picture = figure(*((13.4, 6.2) if re is not None else (7.4, 6.2)), square=True)
     kind = type(matrix).__name__ if hasattr(matrix, "dense") else "Matrix"
-    picture.suptitle(title or f"{kind} over {counted(len(dense), 'parameter')}", color=INK)
+    picture.suptitle(title or f"{kind} over {plural(len(dense), 'parameter')}", color=INK)
     if re is None:
         _draw_entries(picture.subplots(), dense, [])
         return picture

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
+from .._text import plural
 from .._vector.layout import check_vector
 from .._vector.restructure import Restructure
-from ._blocks import Block, blocks, counted
+from ._blocks import Block, blocks
 from ._figure import BARS, INK, MONO, PALE, check_installed, figure, tidy
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def parameters(
     rows = -(-len(named) // COLUMNS)
     columns = -(-len(named) // rows)
     picture = figure(3 * columns + 0.4, 1.9 * rows + 0.5)
-    picture.suptitle(title or counted(re.size, "parameter"), color=INK)
+    picture.suptitle(title or plural(re.size, "parameter"), color=INK)
     for number, block in enumerate(named):
         axes, part = picture.add_subplot(rows, columns, number + 1), slice(block.start, block.stop)
         _draw(axes, block.label, numbers[part].astype(np.float64), bins)

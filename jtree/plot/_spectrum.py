@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
-from ._blocks import counted
+from .._text import plural
 from ._figure import INK, NEGATIVE, POSITIVE, check_installed, figure, tidy
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _title(found: list[_Weighted]) -> str:
     if len(found) > 1:
         return "Eigenvalues"
     total = round(float(found[0].weights.sum()))
-    return f"{counted(total, 'eigenvalue')} {found[0].range}"
+    return f"{plural(total, 'eigenvalue')} {found[0].range}"
 
 
 def _draw_one(spectrum: _Weighted, axis: _Axis) -> Figure:

@@ -20,7 +20,7 @@ from rich.console import Console
 import jtree
 from jtree import layers
 from jtree._summary.layers import layers_text
-from jtree._summary.sizes import facts, in_bytes
+from jtree._summary.sizes import facts
 
 from ..zoo import ZOO, Linen, Net, Shared, abstract
 
@@ -246,14 +246,6 @@ def test_text_of_paths_is_never_markup() -> None:
     found = jtree.summary({"<b>[red]&": jnp.ones(1)})
     assert "&lt;b&gt;[red]&amp;" in found._repr_html_()
     assert "<b>[red]&" in rich_text(found)
-
-
-def test_bytes_have_units() -> None:
-    sizes = [0, 1, 1023, 1024, 1536, 2**20 - 1, 2**20, 5 * 2**30, 2**80]
-    assert [in_bytes(n) for n in sizes] == [
-        *("0 bytes", "1 byte", "1_023 bytes", "1.000 KiB", "1.500 KiB", "1023.999 KiB"),
-        *("1.000 MiB", "5.000 GiB", "1048576.000 EiB"),
-    ]
 
 
 def test_a_summary_changes_nothing_and_many_arrays_are_quick() -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._errors import CheckpointError, ChecksumError
-from ..._progress import progress
+from ..._progress import progress_bar
 from ..._tree import paths
 from ..._tree.lazy import LazyArray
 from .._storage import atomic
@@ -111,15 +111,14 @@ class Arrays:
         )
 
     def _read_all(self, wanted: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        found, damaged, done = {}, [], 0
+        found, damaged = {}, []
         total = sum(self.lazy[name].nbytes for name in wanted)
-        with progress("reading", total, shown=self.shown) as advance:
+        with progress_bar("reading", total, shown=self.shown) as bar:
             for batch in batches(self.lazy[name] for name in wanted):
                 for x in self._read([x.name for x in batch], wanted):
                     found[x.name] = _finish(self.stored[x.name], x.array)
                     damaged += [self.paths[x.name]] if x.damaged else []
-                done += sum(x.nbytes for x in batch)
-                advance(done)
+                bar.advance(sum(x.nbytes for x in batch))
         if damaged:
             raise ChecksumError(
                 f"{self.path}: the bytes of {paths.shorten(sorted(damaged))} are not those that "

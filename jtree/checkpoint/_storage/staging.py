@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._progress import progress as bar
+from ..._progress import progress_bar
 from ..._tree.lazy import LazyArray, read_all
 from ..._tree.walk import walk
 from .._orbax.arrays import batches, together
@@ -137,13 +137,12 @@ def _fill(staged: Staged, shown: bool) -> None:
     """Read the arrays that are to be in a file, some at a time, and write them."""
     staged.allocate()
     numbers = {x: n for n, x in enumerate(staged.arrays)}
-    done = 0
-    with bar("reading", sum(x.nbytes for x in numbers), shown=shown) as advance:
+    with progress_bar("reading", sum(x.nbytes for x in numbers), shown=shown) as bar:
         for batch in batches(numbers, together(numbers)):
             found = read_all((x, None) for x in batch)
             for x in batch:
                 staged.write(numbers[x], [np.ascontiguousarray(found.pop(x))])
-            advance(done := done + sum(x.nbytes for x in batch))
+            bar.advance(sum(x.nbytes for x in batch))
 
 
 def _iskey(x: LazyArray) -> bool:

@@ -40,9 +40,9 @@ def dense(op: Symmetric, options: Options) -> jax.Array:
     if any(map(istracer, jax.tree.leaves(op))):
         return op._matrix(chunk, None, False)
     budget = _memory.left(op, memory)
-    with _progress.bar("dense", progress) as shown:
-        found: jax.Array = _matrix(op, chunk, budget, shown)
-        return jax.block_until_ready(found) if shown else found
+    with _progress.progress_bar("dense", 1.0, shown=progress, unit="share") as bar:
+        found: jax.Array = _matrix(op, chunk, budget, bool(bar))
+        return jax.block_until_ready(found) if bar else found
 
 
 def check_chunk(chunk: Any) -> None:
@@ -145,7 +145,7 @@ def _in_chunks(
         units = [(place == jnp.arange(a, b)[None]).astype(dtype) for a, b in pairwise(starts)]
         rows = jax.vmap(linear)(units)
         if shown:
-            jax.debug.callback(_progress.advance, k / out.shape[0])
+            jax.debug.callback(_progress.advance_innermost, k / out.shape[0])
         return write(out, i, rows)
 
     count = math.ceil(length / k)

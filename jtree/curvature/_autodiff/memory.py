@@ -12,6 +12,7 @@ import numpy as np
 from jax.extend.core import jaxprs_in_params
 
 from ..._errors import ArgumentError
+from ..._text import format_bytes
 from .protocol import Symmetric
 
 _SHARE = 0.8  # of what is free, that is used without being told
@@ -30,9 +31,10 @@ def left(op: Symmetric, memory: int | None) -> int | None:
         return None
     if matrix >= limit:
         raise ArgumentError(
-            f"the matrix of {op.size} x {op.size} {np.dtype(op.dtype).name} takes {show(matrix)}, "
-            f"and {'there are' if memory is None else 'memory allows'} {show(limit)}; take a part "
-            "with op.restrict(...) or op.block(...), or ask for products, diagonal(op) or eigsh(op)"
+            f"the matrix of {op.size} x {op.size} {np.dtype(op.dtype).name} takes "
+            f"{format_bytes(matrix)}, and {'there are' if memory is None else 'memory allows'} "
+            f"{format_bytes(limit)}; take a part with op.restrict(...) or op.block(...), or ask "
+            "for products, diagonal(op) or eigsh(op)"
         )
     return int(min(_ENOUGH, 2 ** math.floor(math.log2(limit - matrix))))
 
@@ -68,19 +70,6 @@ def at_once(linear: Callable[[Any], Any], given: Any, *, most: int, budget: int 
 
 def _isarray(aval: Any) -> bool:
     return hasattr(aval, "shape") and isinstance(getattr(aval, "dtype", None), np.dtype)
-
-
-def show(size: float) -> str:
-    """Return a number of bytes as text.
-
-    >>> show(400_000_000), show(1000)
-    ('400 MB', '1 kB')
-    """
-    unit = next((u for u in ("TB", "GB", "MB") if size >= _UNITS[u]), "kB")
-    return f"{size / _UNITS[unit]:.3g} {unit}"
-
-
-_UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 def operations(traced: Any) -> int:

@@ -98,7 +98,7 @@ class Over(Operator):
 
     def _operators(self, name: str, progress: bool) -> Iterator[tuple[Operator, int]]:
         batches, make, size, first, shown = self.held.value
-        for batch in _progress.tracked(batches, name, shown and progress):
+        for batch in _progress.tracked(batches, name, shown=shown and progress):
             op = make(batch)
             if op.shape != first.shape:
                 raise ArgumentError(f"make: expected operators of one shape, found {op!r}")

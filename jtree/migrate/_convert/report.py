@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..._text import render, table
 from ..._tree import paths
 
 if TYPE_CHECKING:
@@ -80,37 +80,20 @@ class Report:
         return ", ".join(parts)
 
     def __rich__(self) -> Table:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=self._title())
-        for column in ("place", "kind", "from", "notes"):
-            table.add_column(column, overflow="fold")
-
-        def add(*cells: str, style: str = "") -> None:
-            table.add_row(*map(Text, cells), style=style)
-
-        for layer in self.layers:
-            add(
-                paths.show(layer.path), layer.kind, ", ".join(layer.sources), "; ".join(layer.notes)
-            )
-        for path, name in (self.copied or {}).items():
-            add(path, "array", name, "as it is")
-        for path in self.kept:
-            add(path, "kept", "", "the model's own", style="dim")
-        for name, reason in (self.ignored or {}).items():
-            add("", "ignored", name, reason, style="dim")
-        table.add_section()
-        for text in (*self.warnings, *(setting.text for setting in self.settings)):
-            add("", "check", "", text)
-        return table
+        rows = [
+            (paths.show(x.path), x.kind, ", ".join(x.sources), "; ".join(x.notes))
+            for x in self.layers
+        ]
+        rows += [(path, "array", name, "as it is") for path, name in (self.copied or {}).items()]
+        kept = [(path, "kept", "", "the model's own") for path in self.kept]
+        kept += [("", "ignored", name, reason) for name, reason in (self.ignored or {}).items()]
+        texts = (*self.warnings, *(setting.text for setting in self.settings))
+        checks = [("", "check", "", text) for text in texts]
+        titles = ("place", "kind", "from", "notes")
+        return table(titles, rows, kept, checks, dim={1}, title=self._title())
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=120, color_system=None)
-        console.print(self)
-        return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+        return render(self, width=120)
 
 
 def short(x: Any) -> str:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..._errors import CheckpointError
-from ..._progress import progress as bar
+from ..._progress import progress_bar
+from ..._text import plural
 from ..._tree import paths
 from ..._tree.leaves import describe
 from ..._tree.paths import Where
 from ...checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ...checkpoint._formats.shards import ENDINGS, INDEX
-from ...checkpoint._show import counted
 from ...checkpoint._storage.staging import PIECE
 from .._rules.apply import Migrated, apply
 from .._rules.base import Rule
@@ -55,11 +55,11 @@ class FileReport(NamedTuple):
         return self._asdict() | {"plan": self.plan.to_json(), "left_out": list(self.left_out)}
 
     def __str__(self) -> str:
-        made = counted(len(self.plan.rows), "array"), counted(self.plan.nbytes, "byte")
+        made = plural(len(self.plan.rows), "array"), plural(self.plan.nbytes, "byte")
         lines = [f"{self.path}: {', '.join(made)}, "]
         lines[0] += f"{self.format}, verified" if not self.wrong else "not written"
         if self.resumed:
-            lines.append(f"{counted(self.resumed, 'array')} finished before")
+            lines.append(f"{plural(self.resumed, 'array')} finished before")
         if self.plan.untouched and self.plan.rules:
             lines.append(f"untouched by any rule: {paths.shorten(self.plan.untouched)}")
         if self.plan.dropped:
@@ -157,13 +157,13 @@ def _local(target: str | os.PathLike[str]) -> Path:
 
 def _stage(staged: Journal, shown: bool) -> None:
     """Compute the arrays that are not finished yet, one after another."""
-    done = sum(staged.arrays[n].nbytes for n in staged.checksums)
     missing = staged.missing()
     arrays = [staged.arrays[n] for n in missing]
-    with bar("converting", sum(x.nbytes for x in staged.arrays), shown=shown) as advance:
+    with progress_bar("converting", sum(x.nbytes for x in staged.arrays), shown=shown) as bar:
+        bar.advance(sum(staged.arrays[n].nbytes for n in staged.checksums))
         for number, x, parts in zip(missing, arrays, pieces(arrays, PIECE), strict=True):
             staged.write(number, parts)
-            advance(done := done + x.nbytes)
+            bar.advance(x.nbytes)
 
 
 def _key(opened: Checkpoint, found: Migrated) -> str:

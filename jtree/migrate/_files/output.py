@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ArgumentError, CheckpointError, RuleError
-from ..._progress import progress as bar
+from ..._progress import progress_bar
 from ..._tree import paths as _path
 from ..._tree.lazy import LazyArray, read_all
 from ..._tree.leaves import describe
@@ -89,13 +89,12 @@ def wrong_in(new: Path, found: Migrated, staged: Staged, shown: bool) -> dict[st
     for path, x in found.items():
         if path not in wrong and x in checksums:  # keys have none
             paths.setdefault(written[path], []).append(path)
-    done = 0
-    with bar("verifying", sum(x.nbytes for x in paths), shown=shown) as advance:
+    with progress_bar("verifying", sum(x.nbytes for x in paths), shown=shown) as bar:
         for batch in batches(paths, together(paths)):
             for x, crc32 in _checksums(batch).items():
                 others = {path: crc32 for path in paths[x] if crc32 != checksums[found[path]]}
                 wrong |= {path: _MADE if isinstance(y, int) else y for path, y in others.items()}
-            advance(done := done + sum(x.nbytes for x in batch))
+            bar.advance(sum(x.nbytes for x in batch))
     extra = written.keys() - found.keys()
     return wrong | dict.fromkeys(sorted(extra), "expected nothing, found an array")
 

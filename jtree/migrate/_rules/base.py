@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ArgumentError, ArgumentTypeError, RuleError, did_you_mean
+from ..._text import plural
 from ..._tree import paths as _path
 from ..._tree.lazy import LazyArray
 from ..._tree.leaves import describe
@@ -133,7 +134,7 @@ def check_template(rule: Rule, glob: str, template: str) -> None:
     asked = max(numbers, default=len(marks))
     if asked > has or 0 in numbers:
         raise ArgumentError(
-            f"{rule}: {glob!r} has {has} wildcard{'' if has == 1 else 's'}, which cannot fill "
+            f"{rule}: {glob!r} has {plural(has, 'wildcard')}, which cannot fill "
             f"{template!r}; each '*' takes the next one, {{1}} the first"
         )
 

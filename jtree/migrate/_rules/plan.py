@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ..._text import plural, render, table
 from ..._tree import paths
 from ..._tree.leaves import describe
 from .apply import Migrated, apply
 from .base import Rule
+
+_TITLES = ("source", "", "", "destination", "", "")
 
 
 class PlanRow(NamedTuple):
@@ -87,21 +89,17 @@ class Plan:
         return str(self)
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        file = io.StringIO()
-        Console(file=file, width=400, color_system=None).print(self.__rich__())
-        return "\n".join(line.rstrip() for line in file.getvalue().rstrip().splitlines())
+        return "\n".join(line.rstrip() for line in render(self, width=400).splitlines())
 
     def __rich__(self) -> Any:
         from rich.console import Group
         from rich.text import Text
 
-        parts = [_table(("source", "", "", "destination"), self._lines())]
+        parts: list[Any] = [table(_TITLES, self._lines(), border=False)]
         if self.rules:
             rules = enumerate(self.rules, 1)
-            lines = [(str(n), rule, _places(places)) for n, (rule, places) in rules]
-            parts += [Text(""), _table((), lines)]
+            lines = [(str(n), rule, plural(places, "place")) for n, (rule, places) in rules]
+            parts += [Text(""), table((), lines, border=False)]
         return Group(*parts, Text(self._total()))
 
     def _lines(self) -> Iterable[tuple[str, ...]]:
@@ -119,8 +117,8 @@ class Plan:
             "other leaves": len(self.other),
         }
         notes = "".join(f"; {n:,} {what}" for what, n in counts.items() if n)
-        arrays = f"{len(self.rows):,} array{'' if len(self.rows) == 1 else 's'}"
-        return f"{arrays}, {self.nbytes:,} bytes{notes}"
+        arrays = plural(len(self.rows), "array")
+        return f"{arrays}, {plural(self.nbytes, 'byte')}{notes}"
 
 
 def plan(rules: Iterable[Rule], source: Any, /) -> Plan:
@@ -155,10 +153,6 @@ def _counted(rules: Iterable[int]) -> tuple[int, ...]:
     return tuple(n + 1 for n in rules)
 
 
-def _places(number: int) -> str:
-    return f"{number} place{'' if number == 1 else 's'}"
-
-
 def _sources(row: PlanRow) -> tuple[str, str]:
     """Return what an array is made of, in few words."""
     if not row.sources:
@@ -167,16 +161,3 @@ def _sources(row: PlanRow) -> tuple[str, str]:
     alike = len(set(row.found)) == 1
     note = f" and {more} {'like it' if alike else 'more'}" if more else ""
     return paths.shorten(row.sources, 3), f"{row.found[0]}{note}"
-
-
-def _table(titles: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    given = list(lines)
-    width = max((len(line) for line in given), default=0)
-    columns = [*titles, *[""] * (width - len(titles))]
-    table = Table(*columns, box=None, pad_edge=False, show_header=bool(titles))
-    for line in given:
-        table.add_row(*(Text(cell, overflow="fold") for cell in line))
-    return table

@@ -161,10 +161,11 @@ def convert(
     """
     from . import checkpoint as _checkpoints
     from .checkpoint._storage import memory
-    from .migrate import Plan, convert_file, read_rules
+    from .migrate import Plan, convert_file, rules_from_toml
     from .migrate._files.convert_file import prepared
 
-    options: Any = {"rules": read_rules(rules) if rules else (), "where": where, "cast": cast}
+    given = rules_from_toml(Path(rules)) if rules else ()
+    options: Any = {"rules": given, "where": where, "cast": cast}
     if dry_run:
         plan = Plan(prepared(_checkpoints.open(source), **options))
         _print(plan.to_json() if as_json else plan)

@@ -186,12 +186,12 @@ def rules() -> Iterator[bytes]:
         jtree.migrate.fill("x", (2, 3), value=1.5),
         jtree.migrate.split("qkv", ("q", "k", "v")),
     ):
-        yield jtree.migrate.to_toml([rule]).encode()
+        yield jtree.migrate.rules_to_toml([rule]).encode()
 
 
 def read_rules(path: Path) -> None:
     with contextlib.suppress(jtree.JtreeError):
-        jtree.migrate.read_rules(path)
+        jtree.migrate.rules_from_toml(path)
 
 
 TARGETS = {

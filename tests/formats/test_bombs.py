@@ -353,9 +353,9 @@ def test_structures_of_jtree_that_are_none(text: str) -> None:
 
 
 RULES = {
-    "x = " + "[" * 100_000: "this is no TOML",
-    "[[rules]]\nrule = []": "rule 1: expected rule = and the name of one, found a list; there are",
-    "[[rules]]\nrule" + ".a" * 5000 + " = 1": "found a dict; there are",
+    "x = " + "[" * 100_000: "not valid TOML",
+    "[[rules]]\nrule = []": "rule 1: expected rule = and the name of a rule, found a list; the",
+    "[[rules]]\nrule" + ".a" * 5000 + " = 1": "found a dict; the rules are",
     '[[rules]]\nrule = "cast"\nwhere = "*"\ndtype = ",f2"': "rule 1: expected a dtype such as",
     '[[rules]]\nrule = "drop"\nwhere' + ".a" * 5000 + " = 1": "rule 1: ",
 }
@@ -365,4 +365,4 @@ RULES = {
 def test_rules_that_are_none(tmp_path: Path, rules: str) -> None:
     (tmp_path / "x").write_text(rules)
     with pytest.raises(jtree.ArgumentError, match=RULES[rules]):
-        jtree.migrate.read_rules(tmp_path / "x")
+        jtree.migrate.rules_from_toml(tmp_path / "x")

@@ -80,7 +80,7 @@ def test_rules_from_a_file_in_every_format(source: Path, ending: str) -> None:
     done = run(source, target, "--rules", file, "--cast", "f32")
     assert done.exit_code == 0, done.output
     found = jtree.open(target)
-    expected = m.apply([*m.read_rules(file), m.cast("**", "f32")], STATE)
+    expected = m.apply([*m.rules_from_toml(file), m.cast("**", "f32")], STATE)
     assert set(found) == {"layers/w", "layers/n", "wide", "empty"}
     for path, x in expected.items():
         assert (found[path].shape, found[path].dtype) == (x.shape, x.dtype)
@@ -137,7 +137,7 @@ def test_what_is_refused(source: Path) -> None:
         "'orbax'\n"
     )
     assert "matches no parameter" in refused(run(source, new, "--where", "x"))
-    assert "no rules can be read" in refused(run(source, new, "--rules", "none"))
+    assert "cannot read the rules" in refused(run(source, new, "--rules", "none"))
     assert "expected a dtype such as" in refused(run(source, new, "--cast", "f31"))
     assert "works on this machine only" in refused(run(source, "gs://bucket/b"))
     assert "there is nothing here" in refused(run(source.with_name("none"), new))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ VALUES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (m.tie("e", "h"), {"e": A, "h": A.copy()}, {"e": A, "h": A}),
     (m.transpose("w"), {"w": A[0]}, {"w": A[0].T}),
     (m.transpose("w", (2, 0, 1)), {"w": A}, {"w": A.transpose(2, 0, 1)}),
-    (m.permute("w", (1, 0), axis=-1), {"w": A}, {"w": A[..., [2, 3, 0, 1]]}),
+    (m.take("w", (1, 0), axis=-1), {"w": A}, {"w": A[..., [2, 3, 0, 1]]}),
     (m.flip("w", (0, -1)), {"w": A}, {"w": A[::-1, :, ::-1]}),
     (m.flip("w", 1), {"w": A}, {"w": A[:, ::-1]}),
     (m.reshape("w", (4, -1)), {"w": A}, {"w": A.reshape(4, 6)}),
@@ -91,7 +92,7 @@ VALUES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     ),
     (m.split("p", ("q", "k"), axis=1, sizes=(1, 2)), {"p": A}, {"q": A[:, :1], "k": A[:, 1:]}),
     (
-        m.merge(("*/q", "*/k"), "*/p", axis=1),
+        m.concatenate(("*/q", "*/k"), "*/p", axis=1),
         {"0/k": A[:, :2], "0/q": A},
         {"0/p": np.concatenate([A, A[:, :2]], 1)},
     ),
@@ -234,9 +235,9 @@ ERRORS: list[tuple[Any, Any, str]] = [
         "arrays with these axes",
     ),
     (
-        m.permute("w", (1, 0), axis=1),
+        m.take("w", (1, 0), axis=1),
         W,
-        "permute('w', (1, 0), axis=1): w: expected a length of axis 1 that 2 blocks of equal size "
+        "take('w', (1, 0), axis=1): w: expected a length of axis 1 that 2 blocks of equal size "
         "have, found float32[2, 3, 4]; check order= and axis=",
     ),
     (
@@ -297,15 +298,15 @@ ERRORS: list[tuple[Any, Any, str]] = [
         "split('w', ('a', 'a')): two results at a; give each a path",
     ),
     (
-        m.merge(("*/q", "*/k"), "*/p"),
+        m.concatenate(("*/q", "*/k"), "*/p"),
         {"0/q": A, "0/k": A, "1/q": A},
-        "merge(('*/q', '*/k'), '*/p'): '1/k' matches nothing, and optional=True is not said; did "
-        "you mean 1/q or 0/k?",
+        "concatenate(('*/q', '*/k'), '*/p'): '1/k' matches nothing, and optional=True is not "
+        "said; did you mean 1/q or 0/k?",
     ),
     (
-        m.merge(("q", "k"), "p"),
+        m.concatenate(("q", "k"), "p"),
         {"q": A, "k": A[:, :1]},
-        "merge(('q', 'k'), 'p'): k: expected float32[2, 3, 4] but for axis 0, as at q, found "
+        "concatenate(('q', 'k'), 'p'): k: expected float32[2, 3, 4] but for axis 0, as at q, found "
         "float32[2, 1, 4]; reshape or cast it first, or choose fewer arrays",
     ),
     (
@@ -344,7 +345,7 @@ def test_optional_rules_may_match_nothing() -> None:
         m.stack("x/#", "x", optional=True),
         m.unstack("x", "x/#", optional=True),
         m.split("x", ("y", "z"), optional=True),
-        m.merge(("x", "y"), "z", optional=True),
+        m.concatenate(("x", "y"), "z", optional=True),
     ]
     assert m.apply(rules, {"w": A}).untouched == ("w",)
 
@@ -371,7 +372,7 @@ MISUSE: list[tuple[Any, str]] = [
         lambda: m.transpose("w", (1, 1)),
         "transpose('w', axes=(1, 1)): expected axes 0 to 1, each once",
     ),
-    (lambda: m.permute("w", ()), "permute('w', ()): expected an order of 0 to n - 1, each once"),
+    (lambda: m.take("w", ()), "take('w', ()): expected an order of 0 to n - 1, each once"),
     (lambda: m.flip("w", "x"), "flip: axes: expected integers, found 'x'"),
     (lambda: m.flip("w", True), "flip: axes: expected an integer, found True"),
     (
@@ -399,8 +400,8 @@ MISUSE: list[tuple[Any, str]] = [
         "split('w', ('a', 'b'), sizes=(1,)): expected a size for each of into=",
     ),
     (
-        lambda: m.merge(("a/*", "b"), "c"),
-        "merge(('a/*', 'b'), 'c'): expected patterns with as many wildcards each",
+        lambda: m.concatenate(("a/*", "b"), "c"),
+        "concatenate(('a/*', 'b'), 'c'): expected patterns with as many wildcards each",
     ),
     (
         lambda: m.apply(["x"], {"w": A}),  # type: ignore[list-item]
@@ -423,21 +424,23 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 @given(st.lists(st.sampled_from(EVERY) | st.builds(m.fill, TEXTS, st.just((1,)))))
 def test_rules_come_back_from_toml(tmp_path_factory: Any, rules: list[Any]) -> None:
     file: Path = tmp_path_factory.mktemp("toml") / "rules.toml"
-    file.write_text(m.to_toml(rules) or "rules = []", "utf-8")
-    again = m.read_rules(file)
-    assert again == tuple(rules)
-    assert list(map(repr, again)) == list(map(repr, rules))
+    text = m.rules_to_toml(rules, file)
+    for toml in (text, file, str(file)):
+        again = m.rules_from_toml(toml)
+        assert again == tuple(rules)
+        assert list(map(repr, again)) == list(map(repr, rules))
+    assert m.rules_to_toml(again) == text
 
 
 TOML: list[tuple[str, str]] = [
-    ("a = 1", "expected tables [[rules]] and nothing else, found a"),
-    ("", "expected tables [[rules]] and nothing else, found none"),
-    ("x", "this is no TOML: Expected '=' after a key in a key/value pair (at end of document)"),
+    ("a = 1", "expected only [[rules]] tables, found a"),
+    ("", "expected only [[rules]] tables, found none"),
+    ("x", "not valid TOML: Expected '=' after a key in a key/value pair (at end of document)"),
     (
         '[[rules]]\nrule = "renam"',
-        "rule 1: expected rule = and the name of one, found 'renam'; did you mean rename?",
+        "rule 1: expected rule = and the name of a rule, found 'renam'; did you mean rename?",
     ),
-    ('[[rules]]\nrule = "drop"', "rule 1: drop needs where"),
+    ('[[rules]]\nrule = "drop"', "rule 1: drop requires where"),
     (
         '[[rules]]\nrule = "drop"\nwher = "x"',
         "rule 1: drop has no argument 'wher'; did you mean where?",
@@ -454,10 +457,38 @@ def test_a_toml_file_that_is_wrong_says_where(tmp_path: Path, text: str, message
     file = tmp_path / "rules.toml"
     file.write_text(text)
     with pytest.raises(jtree.ArgumentError) as error:
-        m.read_rules(file)
+        m.rules_from_toml(file)
     assert str(error.value) == f"{file}: {message}"
-    with pytest.raises(jtree.CheckpointError, match="no rules can be read"):
-        m.read_rules(tmp_path / "none.toml")
+    if "=" in text:
+        with pytest.raises(jtree.ArgumentError) as error:
+            m.rules_from_toml(text)
+        assert str(error.value) == f"the TOML text: {message}"
+
+
+def test_a_toml_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(jtree.CheckpointError) as error:
+        m.rules_from_toml(tmp_path / "none.toml")
+    reason = f"[Errno 2] No such file or directory: '{tmp_path}/none.toml'"
+    assert str(error.value) == f"{tmp_path}/none.toml: cannot read the rules: {reason}"
+    with pytest.raises(jtree.CheckpointError) as error:
+        m.rules_to_toml([], tmp_path)
+    reason = f"[Errno 21] Is a directory: '{tmp_path}'"
+    assert str(error.value) == f"{tmp_path}: cannot write the rules: {reason}"
+    (tmp_path / "latin.toml").write_bytes(b"\xff")
+    with pytest.raises(jtree.ArgumentError, match="not valid TOML: 'utf-8' codec"):
+        m.rules_from_toml(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize("name", m.__all__)
+def test_public_names_come_from_the_public_package(name: str) -> None:
+    public = getattr(m, name)
+    assert (public.__module__, public.__qualname__) == ("jtree.migrate", name)
+    assert pickle.loads(pickle.dumps(public)) is public
+
+
+@pytest.mark.parametrize("rule", [case[0] for case in VALUES], ids=lambda x: repr(x)[:40])
+def test_rules_pickle(rule: Any) -> None:
+    assert pickle.loads(pickle.dumps(rule)) == rule
 
 
 def test_a_plan_says_what_comes_from_where_without_reading() -> None:
@@ -508,12 +539,12 @@ def inverses(draw: Any) -> tuple[tuple[int, ...], list[Any]]:
     pairs = [
         ([m.transpose("x", axes)], [m.transpose("x", np.argsort(axes).tolist())]),
         ([m.flip("x", axis)], [m.flip("x", axis - len(shape))]),
-        ([m.permute("x", order, axis)], [m.permute("x", np.argsort(order).tolist(), axis)]),
+        ([m.take("x", order, axis)], [m.take("x", np.argsort(order).tolist(), axis)]),
         ([m.reshape("x", (-1,))], [m.reshape("x", shape)]),
         ([m.unstack("x", "x/#", axis, 7)], [m.stack("x/#", "x", axis, 7)]),
         (
             [m.split("x", [f"x{n}" for n in range(shape[axis])], axis)],
-            [m.merge([f"x{n}" for n in range(shape[axis])], "x", axis)],
+            [m.concatenate([f"x{n}" for n in range(shape[axis])], "x", axis)],
         ),
         ([m.scale("x", 2.0)], [m.scale("x", 0.5)]),
         ([m.cast("x", "f64")], [m.cast("x", "f32")]),

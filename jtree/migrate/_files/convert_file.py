@@ -22,7 +22,7 @@ from .._rules.apply import Migrated, apply
 from .._rules.base import Rule
 from .._rules.lazy_arrays import pieces
 from .._rules.plan import Plan
-from .._rules.toml import to_toml
+from .._rules.toml import rules_to_toml
 from .._rules.values import cast as cast_rule
 from .journal import Journal, locked, workplace
 from .output import check_paths, chosen_format, iskey, left_out, remove, write, wrong_in
@@ -169,7 +169,7 @@ def _stage(staged: Journal, shown: bool) -> None:
 def _key(opened: Checkpoint, found: Migrated) -> str:
     """Return what is the same if the same is made of the same files."""
     made = [(path, describe(x)) for path, x in found.items()]
-    whole = [opened.path, _files(Path(opened.path)), to_toml(found.rules), made]
+    whole = [opened.path, _files(Path(opened.path)), rules_to_toml(found.rules), made]
     return hashlib.sha256(json.dumps(whole).encode(errors="surrogatepass")).hexdigest()
 
 

@@ -152,7 +152,7 @@ def apply(rules: Iterable[Rule], source: Any, /) -> Migrated:
     Everything is checked here, before any array is read.
 
     Args:
-      rules: rules of this package, or what `read_rules` returns.
+      rules: rules of this package, or what `rules_from_toml` returns.
       source: a mapping from paths to arrays (lazy, NumPy, JAX, abstract), a model, a state, or an
         opened checkpoint.
 

@@ -1,18 +1,17 @@
-"""Rules about axes: transpose, permute, flip, reshape."""
+"""Rules about axes: transpose, take, flip, reshape."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..._errors import ArgumentError
-from .base import EachRule, axis_of, integer, integers, normalise
+from .base import EachRule, axis_of, integer, integers, normalise, public_rule
 from .lazy_ops import Node, flipped, reordered, reshaped, transposed
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Transpose(EachRule):
     """Put the axes of arrays in another order.
 
@@ -30,15 +29,6 @@ class Transpose(EachRule):
       >>> rules = [transpose("fc/weight"), transpose("conv/*", axes=(2, 3, 1, 0))]
       >>> jtree.migrate.apply(rules, source)
       {'fc/weight': LazyArray(float64[3, 2]), 'conv/weight': LazyArray(float64[3, 5, 4, 8])}
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "transpose"
-    where = "conv/*"
-    axes = [2, 3, 1, 0]
-    ```
     """
 
     axes: tuple[int, ...] | None = None
@@ -62,8 +52,8 @@ class Transpose(EachRule):
         return transposed(x, self.axes or (1, 0))
 
 
-@dataclass(frozen=True, repr=False)
-class Permute(EachRule):
+@public_rule
+class Take(EachRule):
     """Put the entries along one axis in another order, one by one or in blocks of equal size.
 
     Args:
@@ -77,19 +67,9 @@ class Permute(EachRule):
       RuleError: nothing matches, or an axis cannot be cut into so many blocks.
 
     Example:
-      >>> found = jtree.migrate.apply([permute("gates", (0, 2, 1))], {"gates": np.arange(6)})
+      >>> found = jtree.migrate.apply([take("gates", (0, 2, 1))], {"gates": np.arange(6)})
       >>> found["gates"].read()
       array([0, 1, 4, 5, 2, 3])
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "permute"
-    where = "gates"
-    order = [0, 2, 1]
-    axis = 0
-    ```
     """
 
     order: tuple[int, ...]
@@ -111,7 +91,7 @@ class Permute(EachRule):
         return reordered(x, axis, places.reshape(-1))
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Flip(EachRule):
     """Reverse arrays along some axes.
 
@@ -127,15 +107,6 @@ class Flip(EachRule):
       >>> found = jtree.migrate.apply([flip("kernel", 0)], {"kernel": np.arange(3)})
       >>> found["kernel"].read()
       array([2, 1, 0])
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "flip"
-    where = "kernel"
-    axes = [0]
-    ```
     """
 
     axes: int | tuple[int, ...]
@@ -150,7 +121,7 @@ class Flip(EachRule):
         return flipped(x, tuple({axis_of(self, path, x, axis) for axis in given}))
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Reshape(EachRule):
     """Give arrays another shape, with the same numbers in C order.
 
@@ -165,15 +136,6 @@ class Reshape(EachRule):
     Example:
       >>> jtree.migrate.apply([reshape("q", (4, -1, 2))], {"q": np.zeros((4, 6))})
       {'q': LazyArray(float64[4, 3, 2])}
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "reshape"
-    where = "q"
-    shape = [4, -1, 2]
-    ```
     """
 
     shape: tuple[int, ...]
@@ -195,6 +157,6 @@ class Reshape(EachRule):
 
 
 transpose = Transpose
-permute = Permute
+take = Take
 flip = Flip
 reshape = Reshape

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,19 @@ from .lazy_arrays import lazy, node
 from .lazy_ops import Node
 
 Arrays: TypeAlias = Mapping[str, LazyArray]
+
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def public_rule(cls: Class) -> Class:
+    """Make a class a frozen dataclass that has its public name, such as `jtree.migrate.rename`."""
+    rule: Any = dataclass(frozen=True, repr=False)(cls)
+    rule.__name__ = rule.__qualname__ = cls.__name__.lower()
+    rule.__module__ = "jtree.migrate"
+    named: Class = rule
+    return named
 
 
 class Edit(NamedTuple):
@@ -62,7 +75,7 @@ class Rule(ABC):
         given = [repr(getattr(self, f.name)) for f in found if f.default is MISSING]
         options = [(f.name, getattr(self, f.name), f.default) for f in found]
         given += [f"{name}={x!r}" for name, x, usual in options if usual not in (MISSING, x)]
-        return f"{type(self).__name__.lower()}({', '.join(given)})"
+        return f"{type(self).__name__}({', '.join(given)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,7 +221,7 @@ def integers(rule: Rule, name: str, x: Any) -> tuple[int, ...]:
 
 
 def _expected(rule: Rule, name: str, what: str, x: Any) -> ArgumentTypeError:
-    kind = type(rule).__name__.lower()
+    kind = type(rule).__name__
     return ArgumentTypeError(f"{kind}: {name}: expected {what}, found {x!r}")
 
 

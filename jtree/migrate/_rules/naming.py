@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..._errors import ArgumentError
 from ..._tree import paths
@@ -18,6 +18,7 @@ from .base import (
     chosen,
     fill_in,
     normalise,
+    public_rule,
     text,
     texts,
 )
@@ -25,7 +26,7 @@ from .lazy_arrays import lazy, node
 from .lazy_ops import agreed
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Rename(Rule):
     r"""Give arrays other paths.
 
@@ -47,15 +48,6 @@ class Rename(Rule):
       >>> rules = [rename(r"\.", "/", regex=True), rename("h/*/mlp/w", "layers/*/kernel")]
       >>> list(jtree.migrate.apply(rules, source))
       ['layers/0/kernel', 'h/0/mlp/b']
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "rename"
-    pattern = "h/*/mlp/w"
-    replacement = "layers/*/kernel"
-    ```
     """
 
     pattern: str
@@ -89,7 +81,7 @@ class Rename(Rule):
             yield path, re.sub(self.pattern, self.replacement, path)
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Drop(Rule):
     """Leave arrays out.
 
@@ -104,14 +96,6 @@ class Drop(Rule):
       >>> source = {"w": np.zeros(2), "num_batches_tracked": np.zeros((), int)}
       >>> list(jtree.migrate.apply([drop("**/num_batches_tracked")], source))
       ['w']
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "drop"
-    where = "**/num_batches_tracked"
-    ```
     """
 
     where: str | tuple[str, ...]
@@ -126,7 +110,7 @@ class Drop(Rule):
             yield Edit((path,), {})
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Tie(Rule):
     """Put one array at two places.
 
@@ -146,15 +130,6 @@ class Tie(Rule):
       >>> found = jtree.migrate.apply([tie("embed/weight", "head/weight")], source)
       >>> found["head/weight"] is found["embed/weight"]
       True
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "tie"
-    first = "embed/weight"
-    second = "head/weight"
-    ```
     """
 
     first: str

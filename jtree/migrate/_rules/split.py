@@ -1,9 +1,8 @@
-"""Rules about parts of arrays: split, merge."""
+"""Rules about parts of arrays: split, concatenate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from ..._errors import ArgumentError, RuleError
@@ -21,6 +20,7 @@ from .base import (
     integer,
     integers,
     normalise,
+    public_rule,
     text,
     texts,
 )
@@ -28,7 +28,7 @@ from .lazy_arrays import lazy, node
 from .lazy_ops import joined, part
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Split(Rule):
     """Cut arrays into several along one axis.
 
@@ -46,16 +46,6 @@ class Split(Rule):
       >>> rule = split("in_proj", ("q", "k", "v"))
       >>> jtree.migrate.apply([rule], {"in_proj": np.zeros((6, 2))})
       {'q': LazyArray(float64[2, 2]), 'k': LazyArray(float64[2, 2]), 'v': LazyArray(float64[2, 2])}
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "split"
-    pattern = "in_proj"
-    into = ["q", "k", "v"]
-    axis = 0
-    ```
     """
 
     pattern: str
@@ -92,8 +82,8 @@ class Split(Rule):
             yield Edit((path,), {name: lazy(part(x, axis, *b)) for name, b in new})
 
 
-@dataclass(frozen=True, repr=False)
-class Merge(Rule):
+@public_rule
+class Concatenate(Rule):
     """Join arrays along an axis that they have.
 
     Args:
@@ -108,18 +98,8 @@ class Merge(Rule):
 
     Example:
       >>> source = {f"{n}/{name}": np.zeros((2, 5)) for n in range(2) for name in "qkv"}
-      >>> jtree.migrate.apply([merge(("*/q", "*/k", "*/v"), "*/in_proj")], source)
+      >>> jtree.migrate.apply([concatenate(("*/q", "*/k", "*/v"), "*/in_proj")], source)
       {'0/in_proj': LazyArray(float64[6, 5]), '1/in_proj': LazyArray(float64[6, 5])}
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "merge"
-    patterns = ["*/q", "*/k", "*/v"]
-    into = "*/in_proj"
-    axis = 0
-    ```
     """
 
     patterns: tuple[str, ...]
@@ -160,4 +140,4 @@ def _check_names(rule: Rule, names: list[str]) -> None:
 
 
 split = Split
-merge = Merge
+concatenate = Concatenate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 from ..._errors import ArgumentError, RuleError
@@ -20,6 +19,7 @@ from .base import (
     fill_in,
     integer,
     normalise,
+    public_rule,
     text,
 )
 from .lazy_arrays import lazy, node
@@ -28,7 +28,7 @@ from .lazy_ops import picked, stacked
 NUMBER = "#"
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Stack(Rule):
     """Put numbered arrays side by side along a new axis, in the order of their numbers.
 
@@ -48,16 +48,6 @@ class Stack(Rule):
       >>> found = jtree.migrate.apply([stack("layers/#/**", "layers/**")], source)
       >>> found, found["layers/w"].read()[:, 0].tolist()
       ({'layers/w': LazyArray(int64[11, 1])}, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "stack"
-    pattern = "layers/#/**"
-    into = "layers/**"
-    axis = 0
-    ```
     """
 
     pattern: str
@@ -112,7 +102,7 @@ class Stack(Rule):
             )
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Unstack(Rule):
     """Make numbered arrays of what is along one axis.
 
@@ -131,16 +121,6 @@ class Unstack(Rule):
       >>> rule = unstack("layers/**", "layers/#/**")
       >>> jtree.migrate.apply([rule], {"layers/w": np.zeros((2, 3))})
       {'layers/0/w': LazyArray(float64[3]), 'layers/1/w': LazyArray(float64[3])}
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "unstack"
-    pattern = "layers/**"
-    into = "layers/#/**"
-    axis = 0
-    ```
     """
 
     pattern: str

@@ -1,4 +1,4 @@
-"""Rules as TOML: read from a file, and written as text."""
+"""Rules as TOML: `[[rules]]` tables, read and written."""
 
 from __future__ import annotations
 
@@ -10,124 +10,156 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final
 
-from ..._errors import ArgumentError, ArgumentTypeError, CheckpointError, did_you_mean
+from ..._errors import ArgumentError, CheckpointError, did_you_mean
 from ..._tree import paths
 from ..._tree.leaves import describe
-from .axes import flip, permute, reshape, transpose
+from .axes import flip, reshape, take, transpose
 from .base import Rule
 from .naming import drop, rename, tie
-from .split import merge, split
+from .split import concatenate, split
 from .stack import stack, unstack
 from .values import cast, fill, scale
 
 RULES: Final[dict[str, type[Rule]]] = {
-    cls.__name__.lower(): cls
+    cls.__name__: cls
     for cls in (
-        *(rename, drop, tie, transpose, permute, flip, reshape),
-        *(cast, scale, fill, stack, unstack, split, merge),
+        *(rename, drop, tie, transpose, take, flip, reshape),
+        *(cast, scale, fill, stack, unstack, split, concatenate),
     )
 }
 
 
-def read_rules(path: str | os.PathLike[str], /) -> tuple[Rule, ...]:
-    """Return the rules in a TOML file, in order.
+def rules_from_toml(toml: str | os.PathLike[str], /) -> tuple[Rule, ...]:
+    """Return the rules of a TOML file or text, in order.
 
-    Each is a table `[[rules]]` with `rule`, its name, and its arguments by name.
+    Each rule is a table `[[rules]]` with its name under `rule` and its arguments under their own
+    names, as `rules_to_toml` writes it.
 
     Args:
-      path: a file.
+      toml: the path of a file, or the text itself. A `str` that contains a newline or an equals
+        sign, and does not end in `.toml`, is text.
 
     Returns:
       A tuple of rules.
 
     Raises:
-      CheckpointError: there is no such file.
-      ArgumentError: it is no TOML, or a rule in it is none; the message says which.
+      CheckpointError: the file cannot be read.
+      ArgumentError: the text is not valid TOML or does not describe rules; the message names the
+        rule.
 
     Example:
-      >>> import pathlib, tempfile
-      >>> rules = [jtree.migrate.drop("**/step"), jtree.migrate.cast("**", "bf16")]
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     file = pathlib.Path(directory, "rules.toml")
-      ...     _ = file.write_text(to_toml(rules))
-      ...     read_rules(file)
+      >>> text = '''
+      ... [[rules]]
+      ... rule = "drop"
+      ... where = "**/step"
+      ...
+      ... [[rules]]
+      ... rule = "cast"
+      ... where = "**"
+      ... dtype = "bf16"
+      ... '''
+      >>> rules_from_toml(text)
       (drop('**/step'), cast('**', 'bfloat16'))
     """
+    origin, text = _text(toml)
     try:
-        found = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{os.fspath(path)}: no rules can be read: {error}") from error
-    except (ValueError, RecursionError) as error:  # of TOML, and of UTF-8
-        raise ArgumentError(f"{os.fspath(path)}: this is no TOML: {error}") from error
-    tables = found.pop("rules", None)
-    if found or not isinstance(tables, list):
-        raise ArgumentError(
-            f"{os.fspath(path)}: expected tables [[rules]] and nothing else, found "
-            f"{paths.shorten(sorted(found)) or 'none'}"
-        )
-    return tuple(_rule(f"{os.fspath(path)}: rule {n}", x) for n, x in enumerate(tables, 1))
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArgumentError(f"{origin}: not valid TOML: {error}") from error
+    tables = document.pop("rules", None)
+    if document or not isinstance(tables, list):
+        keys = paths.shorten(sorted(document)) or "none"
+        raise ArgumentError(f"{origin}: expected only [[rules]] tables, found {keys}")
+    return tuple(_rule(f"{origin}: rule {n}", table) for n, table in enumerate(tables, 1))
 
 
-def to_toml(rules: Iterable[Rule], /) -> str:
-    """Return rules as the text of a TOML file, as `read_rules` reads it.
+def rules_to_toml(rules: Iterable[Rule], path: str | os.PathLike[str] | None = None, /) -> str:
+    """Return rules as TOML text that `rules_from_toml` reads, and write it to a file if asked.
 
     Args:
-      rules: rules.
+      rules: any rules.
+      path: a file to write the text to; None writes nothing.
 
     Returns:
-      Text.
+      The text. Arguments that have their default value are left out.
+
+    Raises:
+      CheckpointError: the file cannot be written.
 
     Example:
-      >>> print(to_toml([jtree.migrate.transpose("conv/*", axes=(2, 3, 1, 0))]))
+      >>> print(rules_to_toml([jtree.migrate.transpose("conv/*", axes=(2, 3, 1, 0))]))
       [[rules]]
       rule = "transpose"
       where = "conv/*"
       axes = [2, 3, 1, 0]
       <BLANKLINE>
     """
-    return "\n".join(map(_table, rules))
+    text = "\n".join(map(_table, rules)) or "rules = []\n"
+    if path is not None:
+        try:
+            Path(path).write_text(text, "utf-8")
+        except OSError as error:
+            raise CheckpointError(f"{os.fspath(path)}: cannot write the rules: {error}") from error
+    return text
 
 
-def _rule(name: str, table: Any) -> Rule:
-    if not isinstance(table, dict):
-        raise ArgumentError(f"{name}: expected a table, found {describe(table)}")
-    given = dict(table)
-    kind = given.pop("rule", None)
-    if not isinstance(kind, str) or kind not in RULES:
-        near = did_you_mean(str(kind), RULES) if isinstance(kind, str) else ""
-        near = near or f"; there are {', '.join(RULES)}"
-        raise ArgumentError(
-            f"{name}: expected rule = and the name of one, found {describe(kind)}{near}"
-        )
-    known = {f.name: f.default is MISSING for f in fields(RULES[kind])}
-    for argument in given:
-        if argument not in known:
-            near = did_you_mean(argument, known) or f"; there are {', '.join(known)}"
-            raise ArgumentError(f"{name}: {kind} has no argument {argument!r}{near}")
-    missing = [argument for argument, needed in known.items() if needed and argument not in given]
-    if missing:
-        raise ArgumentError(f"{name}: {kind} needs {' and '.join(missing)}")
+def _text(toml: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return what to call a TOML document in errors, and its text."""
+    if isinstance(toml, str) and not toml.endswith(".toml") and ("\n" in toml or "=" in toml):
+        return "the TOML text", toml
     try:
-        return RULES[kind](**given)
+        return os.fspath(toml), Path(toml).read_text("utf-8")
+    except OSError as error:
+        raise CheckpointError(f"{os.fspath(toml)}: cannot read the rules: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{os.fspath(toml)}: not valid TOML: {error}") from error
+
+
+def _rule(origin: str, table: Any) -> Rule:
+    """Return the rule that a table describes."""
+    if not isinstance(table, dict):
+        raise ArgumentError(f"{origin}: expected a table, found {describe(table)}")
+    arguments = dict(table)
+    name = arguments.pop("rule", None)
+    if not isinstance(name, str) or name not in RULES:
+        near = did_you_mean(name, RULES) if isinstance(name, str) else ""
+        raise ArgumentError(
+            f"{origin}: expected rule = and the name of a rule, found {describe(name)}"
+            + (near or f"; the rules are {', '.join(RULES)}")
+        )
+    _check_arguments(f"{origin}: {name}", RULES[name], arguments)
+    try:
+        return RULES[name](**arguments)
     except RecursionError as error:
-        raise ArgumentError(f"{name}: it is nested too deeply") from error
-    except ArgumentTypeError as error:
-        raise ArgumentTypeError(f"{name}: {error}") from error
+        raise ArgumentError(f"{origin}: nested too deeply") from error
     except ArgumentError as error:
-        raise ArgumentError(f"{name}: {error}") from error
+        raise type(error)(f"{origin}: {error}") from error
+
+
+def _check_arguments(origin: str, rule: type[Rule], arguments: dict[str, Any]) -> None:
+    """Refuse arguments that a rule does not take, and those that it needs and does not get."""
+    required = {field.name: field.default is MISSING for field in fields(rule)}
+    for name in arguments:
+        if name not in required:
+            near = did_you_mean(name, required) or f"; its arguments are {', '.join(required)}"
+            raise ArgumentError(f"{origin} has no argument {name!r}{near}")
+    missing = [name for name, needed in required.items() if needed and name not in arguments]
+    if missing:
+        raise ArgumentError(f"{origin} requires {' and '.join(missing)}")
 
 
 def _table(rule: Rule) -> str:
-    given = {f.name: getattr(rule, f.name) for f in fields(rule) if f.name != "optional"}
-    usual = {f.name: f.default for f in fields(rule)}
-    given |= {"optional": True} if rule.optional else {}
-    lines = ["[[rules]]", f"rule = {_value(type(rule).__name__.lower())}"]
-    lines += [f"{key} = {_value(x)}" for key, x in given.items() if x != usual[key]]
+    """Return a rule as a TOML table, without the arguments that have their default value."""
+    options = sorted(fields(rule), key=lambda field: field.name == "optional")
+    given = {field.name: getattr(rule, field.name) for field in options}
+    defaults = {field.name: field.default for field in options}
+    lines = ["[[rules]]", f"rule = {_value(type(rule).__name__)}"]
+    lines += [f"{name} = {_value(x)}" for name, x in given.items() if x != defaults[name]]
     return "\n".join(lines) + "\n"
 
 
 def _value(x: Any) -> str:
-    """Return a value as TOML: JSON is, but for infinities and DEL."""
+    """Return a value as TOML, which is JSON but for infinities, NaN and the character DEL."""
     if isinstance(x, float):
         return repr(x)
     return json.dumps(x, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from ..._errors import ArgumentError, ArgumentTypeError, RuleError
 from ..._state.dtypes import family, no_conversion
 from ..._tree import paths
-from .base import Arrays, EachRule, Edit, Rule, integers, normalise, text
+from .base import Arrays, EachRule, Edit, Rule, integers, normalise, public_rule, text
 from .lazy_arrays import lazy
 from .lazy_ops import Array, Node, filled, mapped
 
@@ -43,7 +42,7 @@ def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Cast(EachRule):
     """Convert arrays to another dtype.
 
@@ -64,15 +63,6 @@ class Cast(EachRule):
       >>> source = {"w": np.ones(2, np.float32), "step": np.array(3)}
       >>> jtree.migrate.apply([cast("**", "bf16")], source)
       {'w': LazyArray(bfloat16[2]), 'step': LazyArray(int64[])}
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "cast"
-    where = "**"
-    dtype = "bf16"
-    ```
     """
 
     dtype: str
@@ -114,7 +104,7 @@ def _fitting(x: Array, dtype: Any, message: str) -> Array:
     return new
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Scale(EachRule):
     """Multiply arrays by a number; they keep their dtype.
 
@@ -130,15 +120,6 @@ class Scale(EachRule):
       >>> found = jtree.migrate.apply([scale("q", 0.5)], {"q": np.ones(2, np.float32)})
       >>> found["q"].read()
       array([0.5, 0.5], dtype=float32)
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "scale"
-    where = "q"
-    by = 0.5
-    ```
     """
 
     by: float
@@ -157,7 +138,7 @@ class Scale(EachRule):
         return mapped(x, x.dtype, lambda part: _converted(part.astype(wide) * self.by, x.dtype))
 
 
-@dataclass(frozen=True, repr=False)
+@public_rule
 class Fill(Rule):
     """Make an array that the source has not, with one number everywhere.
 
@@ -176,17 +157,6 @@ class Fill(Rule):
       >>> found = jtree.migrate.apply([fill("bias", (2,))], {"kernel": np.ones((3, 2))})
       >>> found["bias"].read()
       array([0., 0.], dtype=float32)
-
-    In TOML:
-
-    ```toml
-    [[rules]]
-    rule = "fill"
-    path = "bias"
-    shape = [2]
-    dtype = "float32"
-    value = 0.0
-    ```
     """
 
     path: str

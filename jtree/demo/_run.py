@@ -99,7 +99,7 @@ def _draw_hessian(report: DemoReport, digits: Digits, seed: int, out: Path) -> d
     """Train a small network, draw the Hessian over all its parameters, and return the files."""
     code = (
         "matrix = jax.hessian(lambda flat: loss(re(flat), data))(flat)\n"
-        "jtree.plot.hessian(matrix, re).savefig(path)"
+        "jtree.plot.hessian(matrix, re=re).savefig(path)"
     )
     with report.step("A Hessian over all parameters", code) as step:
         split = _digits.coarse(digits.train)
@@ -114,7 +114,7 @@ def _draw_hessian(report: DemoReport, digits: Digits, seed: int, out: Path) -> d
         step.measured["its largest eigenvalue"] = f"{eigenvalues[-1]:.4g}"
         title = f"Every second derivative of a small trained network: {len(re)} by {len(re)}"
         return {
-            "picture": _write(jtree.plot.hessian(hessian, re, title=title), out / "hessian.png"),
+            "picture": _write(jtree.plot.hessian(hessian, re=re, title=title), out / "hessian.png"),
             "eigenvalues": _write(jtree.plot.spectrum(eigenvalues), out / "spectrum.png"),
         }
 

@@ -24,7 +24,7 @@ WRITTEN = 8  # blocks whose norms are written as numbers
 DECADES = 4  # of the logarithmic part of the colours, at most
 
 
-def hessian(matrix: Any, /, re: Restructure | None = None, *, title: str | None = None) -> Figure:
+def hessian(matrix: Any, /, *, re: Restructure | None = None, title: str | None = None) -> Figure:
     """Return a picture of a symmetric matrix over parameters, with its blocks named by path.
 
     On the left is every entry, red above zero and blue below, on a symmetric logarithmic scale
@@ -52,7 +52,7 @@ def hessian(matrix: Any, /, re: Restructure | None = None, *, title: str | None 
     Example:
       >>> flat, re = jtree.destructure({"w": jnp.ones((2, 2)), "b": jnp.zeros(2)})
       >>> loss = lambda v: (re(v)["w"] @ jnp.sin(re(v)["b"])).sum() ** 2
-      >>> figure = jtree.plot.hessian(jax.hessian(loss)(flat), re)
+      >>> figure = jtree.plot.hessian(jax.hessian(loss)(flat), re=re)
       >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
       ['b', 'w']
     """

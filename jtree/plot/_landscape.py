@@ -27,9 +27,9 @@ RATIO = 20  # of the largest to the smallest loss, from which on colours are log
 
 def landscape(
     loss: Callable[..., Any],
-    re: Restructure,
     flat: Any,
     /,
+    re: Restructure,
     directions: Any,
     *args: Any,
     scale: Scaling = "filter",
@@ -48,8 +48,8 @@ def landscape(
     Args:
       loss: `loss(flat, *args)` is a real scalar. It is compiled once, and called for one vector
         after another.
-      re: the layout of the vector; filters are read from it.
       flat: `(n,)`: the vector in the middle.
+      re: the layout of the vector; filters are read from it.
       directions: `(n,)` or `(1, n)` for a line, `(2, n)` for a plane.
       args: handed to the loss, compiled as arguments.
       scale: `"filter"` gives each filter of a direction the norm of the same filter of `flat`, so
@@ -79,7 +79,7 @@ def landscape(
       >>> flat, re = jtree.destructure({"w": jnp.ones((2, 2)), "b": jnp.zeros(2)})
       >>> loss = lambda v: (re(v)["w"].sum(0) ** 2).sum() + (re(v)["b"] ** 2).sum()
       >>> direction = jax.random.normal(jax.random.key(0), (6,))
-      >>> figure = jtree.plot.landscape(loss, re, flat, direction)
+      >>> figure = jtree.plot.landscape(loss, flat, re, direction)
       >>> figure.axes[0].get_xlabel()
       'direction 1'
 

@@ -22,7 +22,7 @@ COLUMNS = 5
 
 
 def parameters(
-    re: Restructure, flat: Any, /, *, bins: int = 40, title: str | None = None
+    flat: Any, /, re: Restructure, *, bins: int = 40, title: str | None = None
 ) -> Figure:
     """Return histograms of a vector's numbers, one for each parameter, named by path.
 
@@ -31,8 +31,8 @@ def parameters(
     are. Where there are more than 30 parameters, those under one node make one histogram.
 
     Args:
-      re: names the parts of the vector.
       flat: `(re.size,)`, real: parameters, a gradient, an update, a diagonal.
+      re: names the parts of the vector.
       bins: how many bars a histogram has.
       title: by default the number of parameters.
 
@@ -47,7 +47,7 @@ def parameters(
 
     Example:
       >>> flat, re = jtree.destructure({"w": jnp.ones((2, 2)), "b": jnp.zeros(2)})
-      >>> figure = jtree.plot.parameters(re, flat)
+      >>> figure = jtree.plot.parameters(flat, re)
       >>> [axes.get_title(loc="left") for axes in figure.axes]
       ['b', 'w']
     """

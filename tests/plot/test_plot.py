@@ -51,19 +51,19 @@ def layout_of(names: list[str], size: int = 2) -> jtree.Restructure:
 
 
 def test_a_matrix_is_drawn_as_it_is() -> None:
-    entries, norms, *_ = hessian(matrix(), RE).axes
+    entries, norms, *_ = hessian(matrix(), re=RE).axes
     assert np.array_equal(entries.images[0].get_array(), matrix())
     assert entries.images[0].get_extent() == [-0.5, 8.5, 8.5, -0.5]
     assert norms.images[0].get_array().shape == (3, 3)
 
 
 def test_blocks_are_named_by_path_in_both_panels() -> None:
-    entries, norms, *_ = hessian(matrix(), RE).axes
+    entries, norms, *_ = hessian(matrix(), re=RE).axes
     assert labels(entries) == labels(norms) == labels(norms, "x") == ["head/b", "head/w", "scale"]
 
 
 def test_borders_are_where_parameters_begin() -> None:
-    entries = hessian(matrix(), RE).axes[0]
+    entries = hessian(matrix(), re=RE).axes[0]
     lines = [(list(x.get_xdata()), list(x.get_ydata())) for x in entries.lines]
     for start in (2, 8):
         assert ([0, 1], [start - 0.5] * 2) in lines
@@ -72,7 +72,7 @@ def test_borders_are_where_parameters_begin() -> None:
 
 
 def test_a_line_leads_from_each_label_to_the_middle_of_its_block() -> None:
-    entries = hessian(matrix(), RE).axes[0]
+    entries = hessian(matrix(), re=RE).axes[0]
     leaders = [x.get_ydata() for x in entries.lines if len(x.get_ydata()) == 3]
     assert [y[0] for y in leaders] == [0.5, 4.5, 8.0]
     assert [y[2] for y in leaders] == pytest.approx(list(entries.get_yticks()))
@@ -90,7 +90,7 @@ def test_labels_are_apart_and_inside_however_small_the_blocks(sizes: list[int]) 
 
 def test_the_norm_of_each_block_is_drawn_and_written() -> None:
     values = matrix()
-    norms = hessian(values, RE).axes[1]
+    norms = hessian(values, re=RE).axes[1]
     parts = [slice(0, 2), slice(2, 8), slice(8, 9)]
     expected = [[np.linalg.norm(values[a, b]) for b in parts] for a in parts]
     assert np.allclose(norms.images[0].get_array(), expected)
@@ -98,7 +98,7 @@ def test_the_norm_of_each_block_is_drawn_and_written() -> None:
 
 
 def test_colours_are_symmetric_and_linear_below_the_median() -> None:
-    norm = hessian(matrix(), RE).axes[0].images[0].norm
+    norm = hessian(matrix(), re=RE).axes[0].images[0].norm
     assert norm.vmax == -norm.vmin == np.abs(matrix()).max()
     assert norm.linthresh == np.median(np.abs(matrix()))
     steep = np.diag(10.0 ** -np.arange(9))
@@ -125,16 +125,16 @@ def test_numbers_that_are_zero_or_not_finite_can_be_drawn(tmp_path: Any) -> None
     values = matrix()
     values[0, 1] = np.nan
     values[2, 3] = np.inf
-    figure = hessian(values, RE)
+    figure = hessian(values, re=RE)
     assert np.argwhere(figure.axes[0].images[0].get_array().mask).tolist() == [[0, 1], [2, 3]]
     assert np.argwhere(figure.axes[1].images[0].get_array().mask).tolist() == [[0, 0], [1, 1]]
-    for each in (figure, hessian(np.zeros((9, 9)), RE), hessian(np.full((9, 9), np.nan), RE)):
+    for each in (figure, hessian(np.zeros((9, 9)), re=RE), hessian(np.full((9, 9), np.nan), re=RE)):
         each.savefig(tmp_path / "drawn.png")
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.int32])
 def test_a_matrix_of_any_real_dtype_can_be_drawn(dtype: Any) -> None:
-    image = hessian(jnp.eye(9, dtype=dtype), RE).axes[0].images[0]
+    image = hessian(jnp.eye(9, dtype=dtype), re=RE).axes[0].images[0]
     assert np.array_equal(image.get_array(), np.eye(9))
 
 
@@ -195,7 +195,7 @@ def test_names_of_what_is_put_together_differ() -> None:
 
 def test_one_parameter_is_singular() -> None:
     flat, re = jtree.destructure({"w": jnp.ones(1)})
-    assert parameters(re, flat).get_suptitle() == "1 parameter"
+    assert parameters(flat, re).get_suptitle() == "1 parameter"
     assert hessian(np.ones((1, 1)), re=re).get_suptitle() == "Matrix over 1 parameter"
 
 
@@ -272,17 +272,17 @@ def test_ticks_are_zero_and_powers_of_ten(values: list[float], tmp_path: Any) ->
 
 
 def test_a_line_is_the_loss_along_a_direction() -> None:
-    axes = landscape(quadratic, RE, FLAT, DIRECTION, scale="none", span=2, points=5).axes[0]
+    axes = landscape(quadratic, FLAT, RE, DIRECTION, scale="none", span=2, points=5).axes[0]
     along, values = axes.lines[0].get_data()
     assert along.tolist() == [-2, -1, 0, 1, 2]
     assert np.allclose(values, [quadratic(FLAT + t * DIRECTION) for t in along])
 
 
 def test_the_parabola_of_a_quadratic_is_the_quadratic() -> None:
-    loss, parabola, middle = landscape(quadratic, RE, FLAT, DIRECTION, points=9).axes[0].lines
+    loss, parabola, middle = landscape(quadratic, FLAT, RE, DIRECTION, points=9).axes[0].lines
     assert np.allclose(loss.get_ydata(), parabola.get_ydata(), rtol=1e-5)
     assert (middle.get_xdata()[0], middle.get_ydata()[0]) == (0, quadratic(FLAT))
-    assert len(landscape(quadratic, RE, FLAT, DIRECTION, quadratic=False).axes[0].lines) == 2
+    assert len(landscape(quadratic, FLAT, RE, DIRECTION, quadratic=False).axes[0].lines) == 2
 
 
 def test_each_filter_of_a_direction_has_the_norm_of_the_same_filter() -> None:
@@ -293,7 +293,7 @@ def test_each_filter_of_a_direction_has_the_norm_of_the_same_filter() -> None:
         return v.sum()
 
     flat = jnp.arange(9.0)
-    landscape(loss, RE, flat, -DIRECTION, points=3, quadratic=False)
+    landscape(loss, flat, RE, -DIRECTION, points=3, quadratic=False)
     jax.effects_barrier()
     moved = RE(jnp.asarray(seen[-1] - np.asarray(flat)))  # the point at 1
     start = RE(flat)
@@ -304,21 +304,21 @@ def test_each_filter_of_a_direction_has_the_norm_of_the_same_filter() -> None:
 
 
 def test_a_direction_is_nothing_where_the_weights_are_zero() -> None:
-    axes = landscape(quadratic, RE, jnp.zeros(9), DIRECTION).axes[0]
+    axes = landscape(quadratic, jnp.zeros(9), RE, DIRECTION).axes[0]
     assert np.allclose(axes.lines[0].get_ydata(), 3)
-    axes = landscape(quadratic, RE, FLAT, jnp.zeros(9)).axes[0]
+    axes = landscape(quadratic, FLAT, RE, jnp.zeros(9)).axes[0]
     assert np.allclose(axes.lines[0].get_ydata(), quadratic(FLAT))
 
 
 def test_a_direction_can_have_the_norm_of_the_vector() -> None:
-    axes = landscape(lambda v: ((v - FLAT) ** 2).sum(), RE, FLAT, DIRECTION, scale="norm").axes[0]
+    axes = landscape(lambda v: ((v - FLAT) ** 2).sum(), FLAT, RE, DIRECTION, scale="norm").axes[0]
     assert axes.lines[0].get_ydata()[-1] == pytest.approx(float((FLAT**2).sum()))
 
 
 def test_a_plane_is_the_loss_along_two_directions() -> None:
     basis = jnp.eye(9)[jnp.array([0, 8])]
     figure = landscape(
-        lambda v, shift: v[0] + 10.0 * v[8] + shift, RE, FLAT, basis, 5.0, scale="none", span=(1, 2)
+        lambda v, shift: v[0] + 10.0 * v[8] + shift, FLAT, RE, basis, 5.0, scale="none", span=(1, 2)
     )
     axes = figure.axes[0]
     x, y = axes.get_xlim(), axes.get_ylim()
@@ -331,7 +331,7 @@ def test_a_plane_is_the_loss_along_two_directions() -> None:
 def test_colours_are_logarithmic_where_losses_are_far_apart() -> None:
     basis = jnp.eye(9)[:2]
     loss = lambda v: jnp.exp(3.0 * v[0]) + v[1] ** 2  # noqa: E731
-    figure = landscape(loss, RE, FLAT, basis, scale="none", names=("up", "along"))
+    figure = landscape(loss, FLAT, RE, basis, scale="none", names=("up", "along"))
     assert figure.axes[1].get_ylabel() == "loss, on a logarithmic scale"
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("up", "along")
 
@@ -344,12 +344,12 @@ LOSSES = [lambda v: v[0] * 0.0, lambda v: jnp.log(v[0]), lambda v: jnp.sqrt(v[0]
 def test_losses_that_are_constant_or_not_finite_everywhere_can_be_drawn(
     loss: Callable[[Any], Any], count: int, tmp_path: Any
 ) -> None:
-    figure = landscape(loss, RE, FLAT, jnp.eye(9)[:count], scale="none")
+    figure = landscape(loss, FLAT, RE, jnp.eye(9)[:count], scale="none")
     figure.savefig(tmp_path / "drawn.png")
 
 
 def test_digits_tell_nearly_equal_losses_apart() -> None:
-    nearly = landscape(lambda v: 1 + 1e-5 * quadratic(v), RE, FLAT, jnp.eye(9)[:2], scale="none")
+    nearly = landscape(lambda v: 1 + 1e-5 * quadratic(v), FLAT, RE, jnp.eye(9)[:2], scale="none")
     bar = nearly.axes[1]
     nearly.canvas.draw()
     ticks = [x for x in labels(bar) if x]
@@ -364,7 +364,7 @@ def test_a_loss_is_traced_a_few_times_only() -> None:
         count += 1
         return v.sum()
 
-    landscape(loss, RE, FLAT, DIRECTION, points=201)
+    landscape(loss, FLAT, RE, DIRECTION, points=201)
     assert count <= 4
 
 
@@ -372,17 +372,17 @@ def test_a_loss_is_traced_a_few_times_only() -> None:
 
 
 def test_every_parameter_has_a_histogram_of_its_numbers() -> None:
-    figure = parameters(RE, DIRECTION)
+    figure = parameters(DIRECTION, RE)
     assert [x.get_title(loc="left") for x in figure.axes] == ["head/b", "head/w", "scale"]
     heights = [sum(bar.get_height() for bar in axes.patches) for axes in figure.axes]
     assert heights == [2, 6, 1]
 
 
 def test_under_the_path_are_the_shape_and_the_moments() -> None:
-    texts = [axes.texts[0].get_text() for axes in parameters(RE, DIRECTION - 1).axes]
+    texts = [axes.texts[0].get_text() for axes in parameters(DIRECTION - 1, RE).axes]
     assert texts == ["[2]   0.5 ± 0.5   1 zeros", "[2, 3]   4.5 ± 1.7", "[]   8 ± 0"]
     broken = jnp.full(9, jnp.nan).at[0].set(1.0)
-    texts = [axes.texts[0].get_text() for axes in parameters(RE, broken).axes]
+    texts = [axes.texts[0].get_text() for axes in parameters(broken, RE).axes]
     assert texts == [
         "[2]   1 ± 0   1 not finite",
         "[2, 3]   6 not finite",
@@ -392,7 +392,7 @@ def test_under_the_path_are_the_shape_and_the_moments() -> None:
 
 def test_many_parameters_are_one_histogram_per_node() -> None:
     re = layout_of([f"layers/{k}/{part}" for k in range(20) for part in "wb"])
-    figure = parameters(re, jnp.ones(80))
+    figure = parameters(jnp.ones(80), re)
     assert len(figure.axes) == 20
     assert figure.axes[0].texts[0].get_text() == "4 numbers   1 ± 0"
 
@@ -402,10 +402,10 @@ def test_many_parameters_are_one_histogram_per_node() -> None:
 
 def pictures() -> dict[str, Callable[[], Figure]]:
     return {
-        "hessian": lambda: hessian(matrix(), RE),
+        "hessian": lambda: hessian(matrix(), re=RE),
         "spectrum": lambda: spectrum(np.arange(9.0)),
-        "landscape": lambda: landscape(quadratic, RE, FLAT, DIRECTION),
-        "parameters": lambda: parameters(RE, FLAT),
+        "landscape": lambda: landscape(quadratic, FLAT, RE, DIRECTION),
+        "parameters": lambda: parameters(FLAT, RE),
     }
 
 
@@ -426,9 +426,9 @@ def test_pyplot_is_never_imported(run_python: Callable[..., str]) -> None:
         print("matplotlib" in sys.modules)
         jtree.plot.hessian(jnp.eye(5), re)
         jtree.plot.spectrum(flat)
-        jtree.plot.parameters(re, flat)
-        jtree.plot.landscape(jnp.sum, re, flat, flat)
-        jtree.plot.landscape(jnp.sum, re, flat, jnp.eye(5)[:2])
+        jtree.plot.parameters(flat, re)
+        jtree.plot.landscape(jnp.sum, flat, re, flat)
+        jtree.plot.landscape(jnp.sum, flat, re, jnp.eye(5)[:2])
         print("matplotlib.pyplot" in sys.modules)
     """)
     assert found == "False\nFalse\n"
@@ -453,13 +453,13 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "expected a square matrix, found an array of shape (2, 3)",
     ),
     (
-        lambda: hessian(matrix(8), RE),
+        lambda: hessian(matrix(8), re=RE),
         jtree.ArgumentError,
         "expected a matrix of shape (9, 9), one row per parameter of Restructure(dict, ..., 9), "
         "found (8, 8)",
     ),
     (
-        lambda: hessian(1j * matrix(), RE),
+        lambda: hessian(1j * matrix(), re=RE),
         jtree.ArgumentTypeError,
         "expected a real matrix, found one of complex128; draw its .real, .imag or abs",
     ),
@@ -495,44 +495,44 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "weights: in a dict, give each spectrum as a pair (nodes, weights)",
     ),
     (
-        lambda: landscape(quadratic, RE, FLAT, jnp.ones(8)),
+        lambda: landscape(quadratic, FLAT, RE, jnp.ones(8)),
         jtree.VectorError,
         "directions: expected shape (9,) or (2, 9), found (8,)",
     ),
     (
-        lambda: landscape(quadratic, RE, FLAT, jnp.ones((3, 9))),
+        lambda: landscape(quadratic, FLAT, RE, jnp.ones((3, 9))),
         jtree.ArgumentError,
         "directions: expected one or two, found 3",
     ),
     (
-        lambda: landscape(quadratic, RE, FLAT, DIRECTION, scale="layer"),  # type: ignore[arg-type]
+        lambda: landscape(quadratic, FLAT, RE, DIRECTION, scale="layer"),  # type: ignore[arg-type]
         jtree.ArgumentError,
         "scale: expected 'filter', 'norm' or 'none', found 'layer'",
     ),
     (
-        lambda: landscape(lambda v: v[0] / 0.0, RE, FLAT * 0.0, DIRECTION),
+        lambda: landscape(lambda v: v[0] / 0.0, FLAT * 0.0, RE, DIRECTION),
         jtree.ArgumentError,
         "the loss is not finite at any of 101 points around the vector",
     ),
     (
-        lambda: landscape(lambda v: v, RE, FLAT, DIRECTION),
+        lambda: landscape(lambda v: v, FLAT, RE, DIRECTION),
         jtree.ArgumentTypeError,
         "expected a loss that returns a real scalar, found float32[9]",
     ),
     (
         lambda: landscape(
-            quadratic, RE, jnp.asarray(np.asarray(FLAT) * 1j, jnp.complex64), DIRECTION
+            quadratic, jnp.asarray(np.asarray(FLAT) * 1j, jnp.complex64), RE, DIRECTION
         ),
         jtree.ArgumentTypeError,
         "expected a vector of real numbers, found one of complex64",
     ),
     (
-        lambda: parameters(RE, FLAT[:8]),
+        lambda: parameters(FLAT[:8], RE),
         jtree.VectorError,
         "expected a vector of 9 numbers, found one of 8",
     ),
     (
-        lambda: parameters(RE, jnp.asarray(np.asarray(FLAT) * 1j, jnp.complex64)),
+        lambda: parameters(jnp.asarray(np.asarray(FLAT) * 1j, jnp.complex64), RE),
         jtree.ArgumentTypeError,
         "expected real numbers, found complex64; draw .real, .imag or abs of the vector",
     ),

@@ -25,7 +25,7 @@ _SMALL = 512  # up to this size the matrix itself is decomposed
 class Eigenpairs:
     """Eigenvalues `(k,)`, eigenvectors `(n, k)` in columns, and the norms of `A @ v - value * v`.
 
-    They unpack, as in `values, vectors, residuals = eigsh(op, 3)`. Every true eigenvalue that
+    They unpack as SciPy's do: `values, vectors = eigsh(op, 3)`. Every true eigenvalue that
     belongs to a pair is within its residual of the value.
     """
 
@@ -34,7 +34,7 @@ class Eigenpairs:
     residuals: jax.Array
 
     def __iter__(self) -> Iterator[jax.Array]:
-        return iter((self.values, self.vectors, self.residuals))
+        return iter((self.values, self.vectors))
 
     def __repr__(self) -> str:
         values = ", ".join(f"{x:.5g}" for x in self.values[:5].tolist())
@@ -272,7 +272,7 @@ def norm(op: Operator, /, ord: Literal[2, "fro"] = 2) -> jax.Array:
     return found
 
 
-def condition(op: Operator, /) -> jax.Array:
+def cond(op: Operator, /) -> jax.Array:
     """Return the largest magnitude of an eigenvalue over the smallest, by the matrix.
 
     Args:
@@ -286,11 +286,11 @@ def condition(op: Operator, /) -> jax.Array:
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: v[0] ** 2 - 4 * v[1] ** 2, jnp.ones(2))
-      >>> jtree.curvature.condition(op).item()
+      >>> jtree.curvature.cond(op).item()
       4.0
     """
     if not op.size:
-        raise ArgumentError("condition: expected an operator of one parameter or more, found 0 x 0")
+        raise ArgumentError("cond: expected an operator of one parameter or more, found 0 x 0")
     values = jnp.abs(jnp.linalg.eigvalsh(dense.wide(op.dense())))
     least, most = values.min(), values.max()
     return jnp.where(most > 0, most / least, most + jnp.inf).astype(op.dtype)

@@ -36,9 +36,9 @@ class NewtonState(NamedTuple):
 
 def newton(
     loss: Callable[..., Any],
-    re: Restructure | None = None,
     /,
     *,
+    re: Restructure | None = None,
     curvature: Callable[..., Operator] | None = None,
     damping: float = 0.0,
     tol: float = 1e-6,

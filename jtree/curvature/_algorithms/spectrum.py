@@ -76,7 +76,7 @@ class Spectrum:
         return f"Spectrum({low:.4g} to {high:.4g}, {samples} runs of {steps} steps)"
 
 
-def spectrum(op: Operator, /, key: Any, *, samples: int = 10, steps: int = 80) -> Spectrum:
+def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -> Spectrum:
     """Return the density of an operator's eigenvalues, by stochastic Lanczos quadrature.
 
     Args:
@@ -94,7 +94,7 @@ def spectrum(op: Operator, /, key: Any, *, samples: int = 10, steps: int = 80) -
     Example:
       >>> saddle = lambda v: (v[:5] ** 2).sum() - (v[5:] ** 2).sum()
       >>> op = jtree.curvature.hessian(saddle, jnp.ones(10))
-      >>> found = jtree.curvature.spectrum(op, jax.random.key(0), samples=30)
+      >>> found = jtree.curvature.spectrum(op, key=jax.random.key(0), samples=30)
       >>> found
       Spectrum(-2 to 2, 30 runs of 10 steps)
       >>> found.cdf(jnp.array([-3.0, 0.0, 3.0])).round(1).tolist()

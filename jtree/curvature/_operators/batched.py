@@ -24,8 +24,8 @@ from .base import Operator, whole
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["held", "reduction"])
 @dataclass(frozen=True, eq=False, repr=False)
-class Over(Operator):
-    """A sum or a mean of operators, one for each batch: what `over` returns."""
+class Batched(Operator):
+    """A sum or a mean of operators, one for each batch: what `batched` returns."""
 
     held: Static  # (batches, make, size, the first operator, progress)
     reduction: str
@@ -68,11 +68,11 @@ class Over(Operator):
     def block(self, rows: Where, cols: Where = None, /) -> jax.Array:
         return self._sum(lambda op: op.block(rows, cols), "block")
 
-    def restrict(self, where: Where, /) -> Over:
+    def restrict(self, where: Where, /) -> Batched:
         batches, make, size, first, progress = self.held.value
         inner = first.restrict(where)
         held = Static((batches, lambda batch: make(batch).restrict(where), size, inner, progress))
-        return Over(held, self.reduction)
+        return Batched(held, self.reduction)
 
     def _linear(self) -> Callable[[jax.Array], jax.Array]:
         return partial(host.product, self)
@@ -117,13 +117,13 @@ def _examples(op: Operator, batch: Any, size: Callable[[Any], int] | None) -> in
     found = op.examples if size is None else size(batch)
     if not found:
         raise ArgumentError(
-            "over: a mean weighs batches by their numbers of examples, and this operator cannot "
+            "batched: a mean weighs batches by their numbers of examples, and this operator cannot "
             "tell its own from its arrays; give size=lambda batch: ..., or reduction='sum'"
         )
     return int(found)
 
 
-def over(
+def batched(
     batches: Iterable[Any],
     /,
     make: Callable[[Any], Operator],
@@ -131,7 +131,7 @@ def over(
     reduction: Literal["mean", "sum"] = "mean",
     size: Callable[[Any], int] | None = None,
     progress: bool = True,
-) -> Over:
+) -> Batched:
     """Return one operator over batches of data: equal to that of all data at once.
 
     Every batch is read once per product, and a matrix of k vectors is one product. With `"mean"`
@@ -148,7 +148,7 @@ def over(
       progress: whether long products show a progress bar, which only a terminal does.
 
     Returns:
-      An `Over`, with everything an `Operator` has. It reads data, so it is for use outside of
+      A `Batched`, with everything an `Operator` has. It reads data, so it is for use outside of
       `jit`; `eigsh`, `solve`, `trace`, `diagonal` and `spectrum` take it.
 
     Raises:
@@ -159,9 +159,9 @@ def over(
       >>> loss = lambda w, x: ((x @ w) ** 2).mean()
       >>> x = jnp.arange(14.0).reshape(7, 2)
       >>> make = lambda batch: jtree.curvature.hessian(loss, jnp.ones(2), batch)
-      >>> op = jtree.curvature.over([x[:3], x[3:]], make)
+      >>> op = jtree.curvature.batched([x[:3], x[3:]], make)
       >>> op
-      Over(mean of Hessian(<lambda>), 2 x 2, float32)
+      Batched(mean of Hessian(<lambda>), 2 x 2, float32)
       >>> bool(jnp.allclose(op.dense(), make(x).dense()))
       True
     """
@@ -192,7 +192,7 @@ def over(
         raise ArgumentTypeError(f"make: expected an operator, found {describe(first)}")
     if reduction == "mean":
         _examples(first, batch, size)
-    return Over(Static((batches, make, size, first, progress)), reduction)
+    return Batched(Static((batches, make, size, first, progress)), reduction)
 
 
 _NONE = object()

@@ -209,6 +209,7 @@ def ggn(
     x: Any,
     y: Any,
     /,
+    *,
     re: Restructure | None = None,
 ) -> GaussNewton:
     """Return the generalised Gauss-Newton matrix of a loss on a model's outputs, as an operator.

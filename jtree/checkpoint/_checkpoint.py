@@ -8,13 +8,13 @@ from typing import Any
 
 from .._errors import CheckpointError, ChecksumError, ModelError
 from .._tree import paths
-from .._tree.lazy import LazyArray
+from .._tree.lazy import LazyArray, Source
 from .._tree.walk import walk
 from ._formats.detect import open_file
 from ._formats.file import Opened
 from ._orbax import api
 from ._orbax.arrays import Arrays
-from ._orbax.encoding import PACK, Ties, decode
+from ._orbax.encoding import Ties, decode
 from ._orbax.foreign import PlainArrays
 from ._storage import atomic
 
@@ -47,7 +47,7 @@ class Checkpoint(Mapping[str, LazyArray]):
     """
 
     def __init__(
-        self, path: str, format: str, tree: Any, metadata: Any, ties: Ties, source: Any
+        self, path: str, format: str, tree: Any, metadata: Any, ties: Ties, source: Source
     ) -> None:
         self.path = path
         self.format = format
@@ -61,13 +61,12 @@ class Checkpoint(Mapping[str, LazyArray]):
     @property
     def checksums(self) -> bool:
         """Whether there is a checksum for each array."""
-        return bool(getattr(self.source, "checksums", False))
+        return self.source.verified
 
     @property
     def packed(self) -> bool:
         """Whether small arrays are stored as one."""
-        stored = getattr(self.source, "stored", {})
-        return any(x.parts == (PACK,) for x in stored.values())
+        return self.source.packed
 
     @property
     def nbytes(self) -> int:

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._progress import progress_bar
-from .._tree.lazy import LazyArray, read_all
+from .._tree.lazy import LazyArray, batches, read_all
 from .._tree.leaves import describe, isnumber
 from .._tree.walk import walk
 from .._vector.static import alike
 from ._checkpoint import Checkpoint, open_checkpoint
-from ._orbax.arrays import batches
 
 _CHUNK = 2**20  # numbers that are compared at a time
 

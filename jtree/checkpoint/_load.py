@@ -14,14 +14,14 @@ from .._progress import progress_bar
 from .._state.load import Placement, load_into
 from .._state.sources import narrow, opened, read_tree, tied
 from .._tree import paths as _path
-from .._tree.lazy import LazyArray, read_all
+from .._tree.lazy import LazyArray, batches, read_all
 from .._tree.leaves import canonical, describe, isnumeric
 from .._tree.paths import Where
 from .._tree.ties import Ties
 from ._checkpoint import Checkpoint, open_checkpoint
-from ._formats.equinox import by_position
 from ._orbax.api import quiet
-from ._orbax.arrays import OverwrittenError, batches
+from ._orbax.arrays import OverwrittenError
+from ._positional import assign_by_position
 from ._storage.atomic import as_path
 
 
@@ -98,7 +98,9 @@ def _read(found: Checkpoint, into: Any, *, where: Where, sharding: Any, **option
     if into is None:
         tree = narrow(found.tree, where)
         return read_tree(tree) if place is None else read_tree(tree, _exact(place))
-    tree = by_position(found, into) if found.format == "Equinox" else found.tree
+    tree = found.tree
+    if found.format == "Equinox":
+        tree = assign_by_position(found.path, list(found.values()), into)
     return load_into(into, tree, where=where, place=place, **options)
 
 

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._progress import progress_bar
-from .._tree.lazy import read_all
+from .._tree.lazy import batches, read_all
 from .._tree.leaves import isnumber
 from ._checkpoint import open_checkpoint
-from ._orbax.arrays import batches
 
 _CHUNK = 2**20  # numbers that are looked at a time
 

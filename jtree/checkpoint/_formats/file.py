@@ -8,15 +8,14 @@ import os
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ..._errors import CheckpointError, ChecksumError
-from ..._tree.lazy import LazyArray
+from ..._tree.lazy import Computed, LazyArray
 from .._storage.atomic import Path, is_local
 
 CHUNK = 2**20  # bytes that are looked at a time
@@ -96,32 +95,26 @@ class File:
             )
 
 
-class Entries:
-    """A source of arrays, each of which knows how it is read."""
+class Entries(Computed):
+    """A source of arrays in a file. An error in reading one names the file and the array."""
 
-    def __init__(self, file: File, format: str, *, checksums: bool = False) -> None:
+    def __init__(self, file: File, format: str, *, verified: bool = False) -> None:
+        super().__init__()
         self.file = file
         self.format = format
-        self.checksums = checksums
-        self.entries: dict[Hashable, tuple[str, Callable[[], Any]]] = {}
+        self.verified = verified
+        self.names: list[str] = []
 
-    def add(
-        self, name: Any, shape: Iterable[int], dtype: Any, read: Callable[[], np.ndarray[Any, Any]]
+    def add_named(
+        self, name: str, shape: Iterable[int], dtype: Any, reader: Callable[[], Any]
     ) -> LazyArray:
-        """Return a lazy array that is read by a function; its name is for messages."""
-        number = len(self.entries)
-        self.entries[number] = str(name), read
-        return LazyArray(self, number, shape, np.dtype(dtype))
+        """Return a lazy array whose values are what the function returns."""
+        self.names.append(name)
+        return self.add(shape, np.dtype(dtype), reader)
 
-    def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
-        """Return arrays, one after another, each on its sharding if one is given."""
-        found: dict[Hashable, Any] = {}
-        for number, sharding in wanted.items():
-            name, read = self.entries[number]
-            with explained(self.file.path, self.format, f"{name} cannot be read: "):
-                x = read()
-            found[number] = x if sharding is None else jax.device_put(x, sharding)
-        return found
+    def _read(self, name: Any, sharding: Any) -> Any:
+        with explained(self.file.path, self.format, f"{self.names[name]} cannot be read: "):
+            return super()._read(name, sharding)
 
 
 @contextmanager

@@ -107,8 +107,8 @@ class _Reader:
             check_growth(self.total, self.file.size)
         stored, offset = x.dtype, _offset(x)
         if offset is None:
-            return self.source.add(path, shape, dtype, lambda: self._read(path, shape, dtype))
-        return self.source.add(
+            return self.source.add_named(path, shape, dtype, lambda: self._read(path, shape, dtype))
+        return self.source.add_named(
             path,
             shape,
             dtype,

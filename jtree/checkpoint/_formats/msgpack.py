@@ -171,7 +171,9 @@ class _Parser:
             return np.frombuffer(self.take(length), dtype)[0]
         start = self.skip(length)
         path = paths.show(paths.join(parts))
-        return self.source.add(path, shape, dtype, lambda: self.file.array(start, shape, dtype))
+        return self.source.add_named(
+            path, shape, dtype, lambda: self.file.array(start, shape, dtype)
+        )
 
     def _expect(self, wanted: str, parts: tuple[str, ...]) -> Any:
         """Return the length, or the value, of what follows, which must be of a kind."""
@@ -200,7 +202,7 @@ class _Parser:
                 at += x.size
             return out.reshape(whole)
 
-        joined = self.source.add(paths.join(parts), whole, held[0].dtype, read)
+        joined = self.source.add_named(paths.join(parts), whole, held[0].dtype, read)
         self.joined.add(joined)
         return joined
 

@@ -71,7 +71,7 @@ def _open_equinox(file: File) -> Opened:
 def open_npz(path: Path, *, verify: bool = True, **_: Any) -> Opened:
     """Return the arrays of an archive by name."""
     archive = Archive(path, verify=verify)
-    source = Entries(archive.file, "npz", checksums=True)
+    source = Entries(archive.file, "npz", verified=True)
     tree = {}
     for entry in archive.entries:
         if not entry.endswith(".npy"):
@@ -131,7 +131,7 @@ def _lazy(source: Entries, name: str, file: File, header: Header, start: int) ->
         _check_numbers(header)
         return header.build(file.array(place, (header.nbytes,), np.uint8))
 
-    return source.add(name, header.shape, header.dtype.newbyteorder("="), read)
+    return source.add_named(name, header.shape, header.dtype.newbyteorder("="), read)
 
 
 def _member(source: Entries, archive: Archive, entry: str, name: str) -> LazyArray:
@@ -147,7 +147,7 @@ def _member(source: Entries, archive: Archive, entry: str, name: str) -> LazyArr
         x = header.build(archive.array(entry)[header.size :])
         return x if x.flags.aligned else x.copy()
 
-    return source.add(name, header.shape, header.dtype.newbyteorder("="), read)
+    return source.add_named(name, header.shape, header.dtype.newbyteorder("="), read)
 
 
 def _first(archive: Archive, entry: str, count: int) -> bytes:

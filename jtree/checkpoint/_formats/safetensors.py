@@ -129,7 +129,7 @@ def _array(source: Entries, name: str, entry: dict[str, Any], start: int) -> Laz
             f"{name:.80}: {kind}{shape} takes {expected:,} bytes, and its range has "
             f"{stop - begin:,}"
         )
-    return source.add(name, shape, np.dtype(dtype).newbyteorder("="), read)
+    return source.add_named(name, shape, np.dtype(dtype).newbyteorder("="), read)
 
 
 _PACKED_DTYPES = {

@@ -49,7 +49,7 @@ class _Tree:
         self.archive = archive
         self.root = root
         self.budget = Budget(archive.file.size)
-        self.source = Entries(archive.file, FORMAT, checksums=True)
+        self.source = Entries(archive.file, FORMAT, verified=True)
         self.order = _order(archive, root)
         self.lazy: dict[Tensor, LazyArray] = {}
         self.paths: dict[LazyArray, list[str]] = {}
@@ -85,7 +85,7 @@ class _Tree:
     def _tensor(self, x: Tensor, path: str) -> LazyArray:
         if x not in self.lazy:
             self._check(x, path)
-            self.lazy[x] = self.source.add(path, x.shape, x.dtype, lambda: self._read(x))
+            self.lazy[x] = self.source.add_named(path, x.shape, x.dtype, lambda: self._read(x))
         self.paths.setdefault(self.lazy[x], []).append(path)
         return self.lazy[x]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,42 +13,13 @@ import numpy as np
 from ..._errors import CheckpointError, ChecksumError
 from ..._progress import progress_bar
 from ..._tree import paths
-from ..._tree.lazy import LazyArray
+from ..._tree.lazy import LazyArray, Source, batches
 from .._storage import atomic
 from . import api
 from .checksum import in_threads, is_damaged
 from .encoding import PACK, Stored, aligned
 
-BATCH = 2**28  # bytes that are read at a time
 LOOKED_AT = 100  # arrays that are read one by one to find those that cannot be read
-
-
-def batches(arrays: Iterable[LazyArray], most: int = BATCH) -> Iterator[list[LazyArray]]:
-    """Yield arrays some at a time: those that are packed first, since one read brings them all."""
-    batch: list[LazyArray] = []
-    size = 0
-    for x in sorted(arrays, key=lambda x: not _ispacked(x)):
-        if batch and size + cost(x) > most:
-            yield batch
-            batch, size = [], 0
-        batch.append(x)
-        size += cost(x)
-    if batch:
-        yield batch
-
-
-def cost(x: LazyArray) -> int:
-    """Return the bytes that it takes to read an array, besides others: of a packed one, none."""
-    return 0 if _ispacked(x) else x.nbytes
-
-
-def together(arrays: Iterable[LazyArray]) -> int:
-    """Return how many bytes to read at a time: Orbax takes long to begin, and longer for many."""
-    return 2**25 if any(getattr(x.source, "slow", False) for x in arrays) else 2**24
-
-
-def _ispacked(x: LazyArray) -> bool:
-    return isinstance(x.name, tuple) and x.name[0] == (PACK,)
 
 
 class OverwrittenError(CheckpointError):
@@ -63,11 +34,11 @@ class Read(NamedTuple):
     damaged: bool
 
 
-class Arrays:
+class Arrays(Source):
     """The arrays that jtree wrote, by their names, which are (parts, offset)."""
 
-    checksums = True
-    slow = True
+    verified = True
+    batch_bytes = 2**25  # Orbax takes long to begin
 
     def __init__(self, path: atomic.Path, *, verify: bool, shown: bool) -> None:
         self.path = path
@@ -84,6 +55,7 @@ class Arrays:
         name = stored.parts, stored.at
         self.stored[name] = stored
         if stored.parts == (PACK,):
+            self.packed = True
             self.end = max(self.end, stored.at + aligned(stored.nbytes))
         shape, dtype = stored.shape, stored.dtype
         if stored.key:
@@ -91,6 +63,10 @@ class Arrays:
             shape, dtype = shape[:-1], abstract.dtype
         self.lazy[name] = LazyArray(self, name, shape, dtype)
         return self.lazy[name]
+
+    def cost(self, array: LazyArray, /) -> int:
+        """Return the bytes that reading an array takes: none for a packed one beside others."""
+        return 0 if self.stored[array.name].parts == (PACK,) else array.nbytes
 
     def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
         """Return arrays by name, checked; none where the checkpoint is another one by now."""

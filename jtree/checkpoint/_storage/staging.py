@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._progress import progress_bar
-from ..._tree.lazy import LazyArray, read_all
+from ..._tree.lazy import LazyArray, Source, batches, read_all, read_batch_bytes
 from ..._tree.walk import walk
-from .._orbax.arrays import batches, together
 from . import atomic
 from .memory import unmapped
 
@@ -34,7 +33,7 @@ class Mapped(NamedTuple):
     crc32: int
 
 
-class Staged:
+class Staged(Source):
     """Arrays by number, in one file; those that have a checksum are finished."""
 
     def __init__(self, data: Path, arrays: Iterable[LazyArray]) -> None:
@@ -138,7 +137,7 @@ def _fill(staged: Staged, shown: bool) -> None:
     staged.allocate()
     numbers = {x: n for n, x in enumerate(staged.arrays)}
     with progress_bar("reading", sum(x.nbytes for x in numbers), shown=shown) as bar:
-        for batch in batches(numbers, together(numbers)):
+        for batch in batches(numbers, read_batch_bytes(numbers)):
             found = read_all((x, None) for x in batch)
             for x in batch:
                 staged.write(numbers[x], [np.ascontiguousarray(found.pop(x))])

@@ -15,13 +15,12 @@ import jax.numpy as jnp
 from ..._errors import ArgumentError, CheckpointError, RuleError
 from ..._progress import progress_bar
 from ..._tree import paths as _path
-from ..._tree.lazy import LazyArray, read_all
+from ..._tree.lazy import LazyArray, batches, read_all, read_batch_bytes
 from ..._tree.leaves import describe
 from ..._tree.walk import walk
 from ...checkpoint import save, save_as
 from ...checkpoint._checkpoint import Checkpoint, open_checkpoint
 from ...checkpoint._formats import write as _write
-from ...checkpoint._orbax.arrays import batches, together
 from ...checkpoint._orbax.checksum import checksum
 from ...checkpoint._storage.staging import Staged
 from .._rules.apply import Migrated
@@ -90,7 +89,7 @@ def wrong_in(new: Path, found: Migrated, staged: Staged, shown: bool) -> dict[st
         if path not in wrong and x in checksums:  # keys have none
             paths.setdefault(written[path], []).append(path)
     with progress_bar("verifying", sum(x.nbytes for x in paths), shown=shown) as bar:
-        for batch in batches(paths, together(paths)):
+        for batch in batches(paths, read_batch_bytes(paths)):
             for x, crc32 in _checksums(batch).items():
                 others = {path: crc32 for path in paths[x] if crc32 != checksums[found[path]]}
                 wrong |= {path: _MADE if isinstance(y, int) else y for path, y in others.items()}

@@ -8,13 +8,12 @@ from typing import Any, Final, cast
 import jax
 import numpy as np
 
-from ..._tree.lazy import LazyArray, read_all
+from ..._tree.lazy import LazyArray, Source, read_all, read_batch_bytes
 from ..._tree.leaves import canonical
-from ...checkpoint._orbax.arrays import cost, together
 from .lazy_ops import Array, Inputs, Node, boxes, leaf, whole
 
 
-class Derived:
+class Derived(Source):
     """The source of computed arrays; the name of each is the node that computes it."""
 
     def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
@@ -57,11 +56,11 @@ def _pieces(x: Node, held: Inputs, most: int) -> Iterator[Array]:
 
 
 def _batches(xs: list[LazyArray]) -> Iterator[list[LazyArray]]:
-    most = together(y for x in xs for y in node(x).leaves())
+    most = read_batch_bytes(y for x in xs for y in node(x).leaves())
     batch: list[LazyArray] = []
     size = 0
     for x in xs:
-        needed = sum(map(cost, set(node(x).leaves())))
+        needed = sum(y.source.cost(y) for y in set(node(x).leaves()))
         if batch and size + needed > most:
             yield batch
             batch, size = [], 0

@@ -11,7 +11,7 @@ import numpy as np
 from ..._errors import ArgumentTypeError, ModelError
 from ..._state.sources import opened
 from ..._tree import paths
-from ..._tree.lazy import LazyArray
+from ..._tree.lazy import LazyArray, Source
 from ..._tree.leaves import canonical, check_alive, describe, isabstract, isarray
 from ..._tree.walk import walk
 
@@ -45,7 +45,7 @@ def leaves(source: Any) -> Leaves:
     return Leaves(arrays, {path: x for path, x in places.items() if not isarray(x)})
 
 
-class InMemory:
+class InMemory(Source):
     """The source of an array that is in memory already, or of one that is abstract."""
 
     def __init__(self, path: str, array: Any) -> None:

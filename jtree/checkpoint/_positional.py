@@ -1,0 +1,57 @@
+"""Files without names: their arrays belong to the leaves of a model, in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._errors import CheckpointError
+from .._tree import paths
+from .._tree.lazy import Computed, LazyArray
+from .._tree.leaves import isarray
+from .._tree.walk import walk
+
+logger = logging.getLogger("jtree")
+_SCALARS = (bool, int, float, complex, np.generic)
+
+
+def assign_by_position(path: str, arrays: Sequence[LazyArray], model: Any) -> Any:
+    """Return a model with the arrays of an Equinox file in place of its own, in order.
+
+    Equinox also writes the Python numbers of a model. They count as arrays here, and the model
+    keeps its own, as in `loadmodel`.
+    """
+    walked = walk(model, ties=())
+    slots = [slot for slot in walked.slots if isarray(slot.value) or _isscalar(slot.value)]
+    if len(slots) != len(arrays):
+        raise CheckpointError(
+            f"{path}: expected {len(slots)} arrays, one for each leaf of the model with values, "
+            f"found {len(arrays)}; load it into a model of the structure that was saved"
+        )
+    first, last = (paths.show(slot.path) for slot in slots[:1] + slots[-1:])
+    logger.info(
+        "%s has no names: its %d arrays were assigned to the model's leaves in order, from %s to "
+        "%s",
+        *(path, len(slots), first, last),
+    )
+    by_path = dict(zip((slot.path for slot in slots), arrays, strict=True))
+    return walked.rebuild(
+        [
+            _view(by_path[slot.path], slot.value.dtype) if isarray(slot.value) else slot.value
+            for slot in walked.slots
+        ]
+    )
+
+
+def _isscalar(x: Any) -> bool:
+    return isinstance(x, _SCALARS)
+
+
+def _view(x: LazyArray, dtype: Any) -> LazyArray:
+    """Return an array with the dtype that NumPy lost: bfloat16 is written as two plain bytes."""
+    if x.dtype.kind != "V" or not isinstance(dtype, np.dtype) or dtype.itemsize != x.dtype.itemsize:
+        return x
+    return Computed().add(x.shape, dtype, lambda: x.read().view(dtype))

@@ -4,13 +4,14 @@ Places:    rename, drop, tie
 Axes:      transpose, take, flip, reshape
 Numbers:   cast, scale, fill
 Several:   stack, unstack, split, concatenate
-By type:   convert, Report, linen, flattened, unflattened, neutral, transposed_padding
+By type:   convert, Report, linen, transposed_padding
+Hints:     flattened, unflattened, defaults
 Applied:   apply, Migrated, plan, Plan, Rule
 Files:     rules_from_toml, rules_to_toml, convert_file, FileReport
 """
 
 from ._convert.convert import convert as convert
-from ._convert.defaults import neutral as neutral
+from ._convert.defaults import defaults as defaults
 from ._convert.images import flattened as flattened
 from ._convert.images import transposed_padding as transposed_padding
 from ._convert.images import unflattened as unflattened
@@ -51,12 +52,12 @@ __all__ = [
     "concatenate",
     "convert",
     "convert_file",
+    "defaults",
     "drop",
     "fill",
     "flattened",
     "flip",
     "linen",
-    "neutral",
     "plan",
     "rename",
     "reshape",

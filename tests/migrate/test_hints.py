@@ -46,7 +46,7 @@ def unbiased() -> Any:
     )
 
 
-def test_what_the_source_has_not_is_neutral_where_that_is_said() -> None:
+def test_what_the_source_lacks_takes_defaults_where_a_hint_says_so() -> None:
     """Never without a word; the model's own numbers would be other ones."""
     module, x = unbiased(), normal(2, 3, 4)
     model = Biased()
@@ -59,36 +59,62 @@ def test_what_the_source_has_not_is_neutral_where_that_is_said() -> None:
         assert len(caught.value.diff.missing) == 8
         assert (
             "  first/bias: expected float32[4] from first.bias, found nothing there; "
-            "for zeros add migrate.neutral('first/bias') to the rules\n" in str(caught.value)
+            "for zeros add migrate.defaults('first/bias') to the hints\n" in str(caught.value)
         )
-        assert "for ones add migrate.neutral('plain/scale')" in str(caught.value)
+        assert "for ones add migrate.defaults('plain/scale')" in str(caught.value)
         found, report = migrate.convert(
-            model, source, rules=[migrate.neutral("**/bias", "plain/scale")]
+            model, source, hints=[migrate.defaults("**/bias", "plain/scale")]
         )
         close(found(x), expected)
     notes = {layer.path: layer.notes for layer in report.layers}
-    assert notes["first"] == ("bias: zeros, by migrate.neutral",)
+    assert notes["first"] == ("bias: zeros, by migrate.defaults",)
     assert set(notes["plain"]) == {
-        "scale: ones, by migrate.neutral",
-        "bias: zeros, by migrate.neutral",
+        "scale: ones, by migrate.defaults",
+        "bias: zeros, by migrate.defaults",
     }
 
 
-def test_neutral_fills_no_kernel_and_nothing_that_is_there() -> None:
+def test_defaults_fill_no_kernel_and_nothing_that_the_source_has() -> None:
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     with pytest.raises(LoadError) as caught:
-        migrate.convert(model, {"bias": np.ones(3)}, rules=[migrate.neutral("**")])
+        migrate.convert(model, {"bias": np.ones(3)}, hints=[migrate.defaults("**")])
     assert str(caught.value) == (
         "nothing was loaded: 2 mismatches\n"
-        "  **: expected a bias, a scale or a statistic that the source has not, for neutral, "
+        "  **: expected a bias, a scale or a statistic that the source lacks, for defaults, "
         "found none\n"
         "  kernel: expected float32[2, 3] from weight, found nothing there"
     )
-    with pytest.raises(jtree._errors.ArgumentTypeError, match="expected one glob or more"):
-        migrate.neutral()
+    with pytest.raises(jtree._errors.ArgumentTypeError, match="expected one or more globs"):
+        migrate.defaults()
 
 
-def test_neutral_arrays_of_a_stack() -> None:
+def test_a_rule_among_hints_and_a_hint_among_rules_are_refused() -> None:
+    """Each error says where the other belongs."""
+    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    for hint in (migrate.flattened("fc", shape=(2, 3)), migrate.defaults("bias", "**/bias")):
+        with pytest.raises(jtree.ArgumentTypeError) as caught:
+            migrate.convert(model, {}, rules=[hint])  # type: ignore[list-item]
+        assert str(caught.value) == (
+            f"rules: {hint!r} is a hint about the model's layers, not a rule that rewrites the "
+            f"source; pass it as hints=[{hint!r}]"
+        )
+    rule = migrate.transpose("weight")
+    with pytest.raises(jtree.ArgumentTypeError) as caught:
+        migrate.convert(model, {}, hints=[rule])  # type: ignore[list-item]
+    assert str(caught.value) == (
+        "hints: transpose('weight') is a rule that rewrites the source, not a hint about the "
+        "model's layers; pass it as rules=[transpose('weight')]"
+    )
+    with pytest.raises(jtree.ArgumentTypeError) as caught:
+        migrate.convert(model, {}, hints=[7])  # type: ignore[list-item]
+    assert str(caught.value) == (
+        "hints: expected migrate.flattened, migrate.unflattened or migrate.defaults, found 7"
+    )
+    assert repr(migrate.unflattened("fc", shape=[2, 3])) == "unflattened('fc', shape=(2, 3))"
+    assert repr(migrate.defaults("bias", "**/bias")) == "defaults('bias', '**/bias')"
+
+
+def test_defaults_of_a_stack() -> None:
     @nnx.split_rngs(splits=3)
     @nnx.vmap
     def create(rngs: nnx.Rngs) -> nnx.Linear:
@@ -99,7 +125,7 @@ def test_neutral_arrays_of_a_stack() -> None:
             self.h = jax.tree.map(lambda y: y + 1, create(nnx.Rngs(0)))
 
     source = {f"h.{n}.weight": normal(2, 2) for n in range(3)}
-    model, _ = migrate.convert(Model(), source, rules=[migrate.neutral("h/bias")])
+    model, _ = migrate.convert(Model(), source, hints=[migrate.defaults("h/bias")])
     assert not model.h.bias[...].any()
     np.testing.assert_array_equal(model.h.kernel[...][2], source["h.2.weight"].T)
 
@@ -108,9 +134,9 @@ def test_batch_norm_without_running_statistics_of_its_own() -> None:
     """It normalises by the batch, in evaluation too; so must the model."""
     layer, x = torch.nn.BatchNorm1d(4, track_running_stats=False).eval(), normal(5, 4)
     model = nnx.BatchNorm(4, use_running_average=False, momentum=0.9, rngs=nnx.Rngs(0))
-    with pytest.raises(LoadError, match=r"source normalises by each batch.*migrate.neutral\('var"):
+    with pytest.raises(LoadError, match=r"source normalises by each batch.*migrate.defaults\('var"):
         migrate.convert(model, layer)
-    found, _ = migrate.convert(model, layer, rules=[migrate.neutral("mean", "var")])
+    found, _ = migrate.convert(model, layer, hints=[migrate.defaults("mean", "var")])
     close(found(x), layer(torch.tensor(x)))
 
 

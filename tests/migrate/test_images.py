@@ -58,9 +58,9 @@ def module() -> Any:
 def test_an_autoencoder() -> None:
     source, x = module(), normal(2, 1, 8, 12)
     shape = (4, 4, 6)
-    rules = [migrate.flattened("mean", shape=shape)]
-    rules += [migrate.unflattened(name, shape=shape) for name in ("start", "norm")]
-    model, report = migrate.convert(Flax(), source, rules=rules)
+    hints = [migrate.flattened("mean", shape=shape)]
+    hints += [migrate.unflattened(name, shape=shape) for name in ("start", "norm")]
+    model, report = migrate.convert(Flax(), source, hints=hints)
     expected = np.moveaxis(np.asarray(source(torch.tensor(x))), 1, -1)
     close(model(np.moveaxis(x, 1, -1)), expected)
     assert not report.warnings
@@ -69,11 +69,11 @@ def test_an_autoencoder() -> None:
     assert notes["start"] == notes["norm"] == ("columns permuted",)
     wrong = migrate.unflattened("start", shape=(4, 2, 2))
     with pytest.raises(LoadError, match=r"start: expected a dense layer with 16 outputs, found de"):
-        migrate.convert(Flax(), source, rules=[rules[0], wrong])
+        migrate.convert(Flax(), source, hints=[hints[0], wrong])
     with pytest.raises(
         LoadError, match="strat: expected a dense layer for unflattened, found none"
     ):
-        migrate.convert(Flax(), source, rules=[migrate.unflattened("strat", shape=shape)])
+        migrate.convert(Flax(), source, hints=[migrate.unflattened("strat", shape=shape)])
 
 
 def test_both_ends_of_an_image_are_warned_of() -> None:
@@ -82,10 +82,10 @@ def test_both_ends_of_an_image_are_warned_of() -> None:
     assert report.warnings == (
         "mean: its 96 inputs may be 24 positions of 4 channels that were flattened, which "
         'frameworks do in different orders; if so add migrate.flattened("mean", '
-        "shape=(4, height, width)) to the rules",
+        "shape=(4, height, width)) to the hints",
         "start: its 96 outputs may be 24 positions of 4 channels that become an image, which "
         'frameworks do in different orders; if so add migrate.unflattened("start", '
-        "shape=(4, height, width)) to the rules",
+        "shape=(4, height, width)) to the hints",
     )
 
 

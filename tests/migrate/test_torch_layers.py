@@ -182,16 +182,16 @@ def test_flattened_images_permute_the_rows() -> None:
         jtree.layers.flatten,
         nnx.Linear(60, 2, rngs=nnx.Rngs(0)),
     )
-    rule = migrate.flattened("3", shape=(4, 5, 3))
-    close(nnx_apply(model, torch_model.state_dict(), x, rules=[rule]), expected)
-    rule = migrate.flattened("layers/3", shape=(4, 5, 3))
-    _, report = migrate.convert(model, torch_model, rules=[rule])
+    hint = migrate.flattened("3", shape=(4, 5, 3))
+    close(nnx_apply(model, torch_model.state_dict(), x, hints=[hint]), expected)
+    hint = migrate.flattened("layers/3", shape=(4, 5, 3))
+    _, report = migrate.convert(model, torch_model, hints=[hint])
     assert not report.warnings
     _, report = migrate.convert(model, torch_model)
     assert report.warnings == (
         "layers/3: its 60 inputs may be 15 positions of 4 channels that were flattened, which "
         "frameworks do in different orders; if so add "
-        'migrate.flattened("layers/3", shape=(4, height, width)) to the rules',
+        'migrate.flattened("layers/3", shape=(4, height, width)) to the hints',
     )
     eqx_model = eqx.nn.Sequential(
         [
@@ -201,7 +201,7 @@ def test_flattened_images_permute_the_rows() -> None:
             eqx.nn.Linear(60, 2, key=KEY),
         ]
     )
-    found, report = migrate.convert(eqx_model, torch_model, rules=[rule])
+    found, report = migrate.convert(eqx_model, torch_model, hints=[hint])
     close(jax.vmap(found)(first(x)), expected)
     assert not report.warnings
 

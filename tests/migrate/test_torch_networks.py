@@ -209,14 +209,14 @@ def test_a_resnet(tmp_path: Path) -> None:
     model = trained(TorchResNet(), x, torch.arange(6) % CLASSES)
     expected = model(x).detach()
     images = jnp.asarray(x.permute(0, 2, 3, 1).numpy())
-    rules = [migrate.flattened("classifier/0", shape=(2 * CHANNELS, 4, 4))]
+    hints = [migrate.flattened("classifier/0", shape=(2 * CHANNELS, 4, 4))]
     given = sources(model, tmp_path)
-    found, report = converted(NnxResNet(nnx.Rngs(0)), given, rules=rules)
+    found, report = converted(NnxResNet(nnx.Rngs(0)), given, hints=hints)
     close(nnx.jit(lambda model, x: model(x))(found, images), expected)
     assert not report.settings
     assert not report.warnings
     target = migrate.linen(LinenResNet(), None, images)
-    variables, _ = converted(target, given, rules=rules)
+    variables, _ = converted(target, given, hints=hints)
     close(jax.jit(LinenResNet().apply)(variables, images), expected)
     (found, state), _ = converted(eqx.nn.make_with_state(EqxResNet)(), given)
     still = eqx.nn.inference_mode(found)

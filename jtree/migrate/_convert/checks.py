@@ -90,7 +90,7 @@ def _text(path: KeyPath, features: int, channels: Mapping[int, int], rule: str) 
     yield (
         f"{name}: its {features} {side} may be {features // number} positions of {number} channels "
         f"that {what}, which frameworks do in different orders; if so add "
-        f'migrate.{rule}("{name}", shape=({number}, {space})) to the rules'
+        f'migrate.{rule}("{name}", shape=({number}, {space})) to the hints'
     )
 
 

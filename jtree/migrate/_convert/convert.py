@@ -15,7 +15,7 @@ from .._layouts.registry import MODULES, framework_layout
 from .._rules.apply import apply
 from .._rules.base import Rule
 from .converter import Work
-from .hints import Rules
+from .hints import Hint, checked
 from .linen import Linen, model_of_linen
 from .names import Rename
 from .report import Report
@@ -33,7 +33,8 @@ def convert(
     *,
     layout: str = "torch",
     rename: Rename | Sequence[Rule] = None,
-    rules: Iterable[Any] = (),
+    rules: Iterable[Rule] = (),
+    hints: Iterable[Hint] = (),
 ) -> tuple[Any, Report]:
     """Return a model with the numbers of a source in another framework's layout, and a report.
 
@@ -57,8 +58,9 @@ def convert(
       rename: names of layers, from the source's to the model's: a dict such as
         `{"transformer.h": "blocks"}`, where `*` stands for one step, a function of the name of an
         array in the source, or rules. The names of arrays below a layer stay the source's.
-      rules: rules for the source, applied before all else, and what is said of the model's layers:
-        `migrate.flattened`, `migrate.unflattened`, `migrate.neutral`.
+      rules: rules that rewrite the source before anything else, such as `migrate.transpose`.
+      hints: what weights do not tell about the model's layers: `migrate.flattened`,
+        `migrate.unflattened`, `migrate.defaults`.
 
     Returns:
       The model, with its own dtypes, devices and shardings (for linen, the variables), and a
@@ -68,6 +70,7 @@ def convert(
       LoadError: something is missing, left over, or does not fit. All is reported at once, nothing
         is loaded; `.diff` holds it.
       PathError: a name in `rename` matches nothing.
+      ArgumentTypeError: a rule is among the hints, or a hint among the rules.
 
     Example:
       >>> from flax import nnx
@@ -78,12 +81,11 @@ def convert(
       >>> model.kernel[...].tolist(), report
       ([[1.0, 3.0], [2.0, 4.0]], Report(1 layers from torch))
     """
-    given = list(rules)
     names: Any = rename
+    given = list(rules)
     if isinstance(rename, list | tuple):
         given, names = [*given, *rename], None
-    told = [rule for rule in given if isinstance(rule, Rules)]
-    others = [rule for rule in given if not isinstance(rule, Rules)]
+    others, told = checked(given, hints)
     found = source_of(
         source,
         framework_layout(layout),

@@ -12,7 +12,7 @@ from ..._tree.walk import walk
 from .._layouts.canonical import CanonicalArrays, from_canonical, lost_names, to_canonical
 from .._layouts.spec import ArraySpec, KeyPath, LayerSpec, TypedLayer
 from .defaults import advice, word
-from .hints import Rules, Told
+from .hints import Hint, Told
 from .match import Spot, find, layer_spec_in, names_in
 from .problems import ambiguous, twice, unplaced, wrong_kind
 from .report import Report
@@ -51,10 +51,10 @@ class Work:
       problems: what is wrong, apart from what `compare` finds in the values.
     """
 
-    def __init__(self, model: Model, source: SourceArrays, rules: Sequence[Rules]) -> None:
+    def __init__(self, model: Model, source: SourceArrays, hints: Sequence[Hint]) -> None:
         self.model = model
         self.source = source
-        self.told = Told(rules, source.layout)
+        self.told = Told(hints, source.layout)
         self.done = Findings(source)
         self.known = {
             name
@@ -161,7 +161,7 @@ class Work:
         self.problems.append(wrong_kind(own, target.layer))
 
     def _fill(self, target: Target, *, found: bool) -> None:
-        """Take neutral numbers for what the source has not, where a rule allows it."""
+        """Fill what the source lacks with identity values where a hint allows it."""
         for path, spec in target.specs.items():
             if path in self.values:
                 continue
@@ -170,7 +170,7 @@ class Work:
                 self.fillable[path] = (spec, found)
             else:
                 self.values[path] = np.full(slot.shape, number, slot.dtype)
-                self.done.note(target.layer, f"{spec.path}: {word(number)}, by migrate.neutral")
+                self.done.note(target.layer, f"{spec.path}: {word(number)}, by migrate.defaults")
 
     def _one(
         self, target: Target, layer_spec: LayerSpec, spot: Spot, own: TypedLayer | None

@@ -1,34 +1,59 @@
-"""What users tell of layers, and which of it there was a layer for."""
+"""Hints: what users add about layers, and which hints no layer needs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
+from ..._errors import ArgumentTypeError
 from ..._state.diff import Mismatch
 from .._layouts.canonical import CanonicalArrays
 from .._layouts.spec import ArraySpec, FrameworkLayout, KeyPath, TypedLayer
-from .defaults import Neutral, allowed, neutral_number
+from .._rules.base import Rule
+from .defaults import Defaults, allowed, default_value
 from .images import Flattened
 from .names import key_path
 from .problems import no_image
 from .unused import mismatch
 
-Rules: TypeAlias = Flattened | Neutral
+Hint: TypeAlias = Flattened | Defaults
+
+
+def checked(rules: Iterable[Rule], hints: Iterable[Hint]) -> tuple[list[Rule], list[Hint]]:
+    """Return rules and hints, or refuse one of them among the others."""
+    rules, hints = list(rules), list(hints)
+    for rule in rules:
+        if isinstance(rule, Hint):
+            raise ArgumentTypeError(
+                f"rules: {rule!r} is a hint about the model's layers, not a rule that rewrites the "
+                f"source; pass it as hints=[{rule!r}]"
+            )
+    for hint in hints:
+        if isinstance(hint, Rule):
+            raise ArgumentTypeError(
+                f"hints: {hint!r} is a rule that rewrites the source, not a hint about the model's "
+                f"layers; pass it as rules=[{hint!r}]"
+            )
+        if not isinstance(hint, Hint):
+            raise ArgumentTypeError(
+                "hints: expected migrate.flattened, migrate.unflattened or migrate.defaults, "
+                f"found {hint!r}"
+            )
+    return rules, hints
 
 
 class Told:
-    """Rules about layers, for sources of a layout.
+    """Hints about layers, for sources of a layout.
 
     Attributes:
       sides: the layers that have an image, and the axis of their kernel that is one.
       problems: what does not fit.
     """
 
-    def __init__(self, rules: Sequence[Rules], layout: FrameworkLayout) -> None:
+    def __init__(self, rules: Sequence[Hint], layout: FrameworkLayout) -> None:
         self.layout = layout
         self.images = [(key_path(x.path, layout), x) for x in rules if isinstance(x, Flattened)]
-        self.neutral = [x for x in rules if isinstance(x, Neutral)]
+        self.defaults = [x for x in rules if isinstance(x, Defaults)]
         self.sides: set[tuple[KeyPath, int]] = set()
         self.problems: list[Mismatch] = []
         self.needed: set[Flattened | str] = set()
@@ -55,8 +80,8 @@ class Told:
         return canonical, notes
 
     def number(self, path: str, spec: ArraySpec) -> int | None:
-        """Return the neutral number that an array may be filled with, or None."""
-        number, globs = neutral_number(spec), allowed(self.neutral, path)
+        """Return the value that an array may be filled with, or None."""
+        number, globs = default_value(spec), allowed(self.defaults, path)
         if number is None or not globs:
             return None
         self.needed |= set(globs)
@@ -68,7 +93,7 @@ class Told:
             if rule not in self.needed:
                 what = f"a dense layer for {type(rule).__name__.lower()}"
                 yield mismatch(rule.path, "missing", what, "none of that name")
-        for glob in (glob for rule in self.neutral for glob in rule.where):
+        for glob in (glob for hint in self.defaults for glob in hint.where):
             if glob not in self.needed:
-                what = "a bias, a scale or a statistic that the source has not, for neutral"
+                what = "a bias, a scale or a statistic that the source lacks, for defaults"
                 yield mismatch(glob, "missing", what, "none")

@@ -14,7 +14,7 @@ from .._layouts.canonical import CanonicalArrays
 from .._layouts.spec import per_axis
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Flattened:
     """A dense layer whose input is an image that was flattened; made by `migrate.flattened`."""
 
@@ -23,6 +23,9 @@ class Flattened:
     side: ClassVar[int] = 0  # the axis of the kernel (in, out) that is the image
     features: ClassVar[str] = "inputs"
     note: ClassVar[str] = "rows permuted"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__.lower()}({self.path!r}, shape={self.shape})"
 
     def permuted(self, canonical: CanonicalArrays, *, channels_first: bool) -> CanonicalArrays:
         """Return what a dense layer holds for the other order of axes than it has now."""
@@ -52,7 +55,7 @@ class Flattened:
         return math.prod(self.shape)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Unflattened(Flattened):
     """A dense layer whose output becomes an image; made by `migrate.unflattened`."""
 
@@ -62,7 +65,7 @@ class Unflattened(Flattened):
 
 
 def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
-    """Return a rule for `convert`: this dense layer's input is a flattened image.
+    """Return a hint for `convert`: this dense layer's input is a flattened image.
 
     PyTorch and Equinox flatten `(channels, height, width)`, Flax, Keras and jtree
     `(height, width, channels)`. Where the two orders differ the rows of the kernel are permuted.
@@ -72,18 +75,18 @@ def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
       shape: `(channels, *space)` of what is flattened, without the batch.
 
     Returns:
-      A rule.
+      A hint.
 
     Example:
       >>> from jtree import migrate
       >>> migrate.flattened("classifier/0", shape=(16, 7, 7))
-      Flattened(path='classifier/0', shape=(16, 7, 7))
+      flattened('classifier/0', shape=(16, 7, 7))
     """
     return Flattened(path, _image("flattened", shape))
 
 
 def unflattened(path: str, /, *, shape: Sequence[int]) -> Unflattened:
-    """Return a rule for `convert`: this dense layer's output is reshaped into an image.
+    """Return a hint for `convert`: this dense layer's output is reshaped into an image.
 
     So the decoder of an autoencoder begins, or a generator: PyTorch and Equinox reshape into
     `(channels, height, width)`, Flax, Keras and jtree into `(height, width, channels)`. Where the
@@ -94,12 +97,12 @@ def unflattened(path: str, /, *, shape: Sequence[int]) -> Unflattened:
       shape: `(channels, *space)` of the image, without the batch.
 
     Returns:
-      A rule.
+      A hint.
 
     Example:
       >>> from jtree import migrate
       >>> migrate.unflattened("decoder/fc", shape=(64, 7, 7))
-      Unflattened(path='decoder/fc', shape=(64, 7, 7))
+      unflattened('decoder/fc', shape=(64, 7, 7))
     """
     return Unflattened(path, _image("unflattened", shape))
 

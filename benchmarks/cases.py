@@ -127,7 +127,7 @@ def jitted() -> Result:
     model = models.many(200)
     flat, re = jtree.destructure(model)
     _, unravel = ravel_pytree(model)
-    places = list(zip(re.slices, re.shapes, strict=True))
+    places = list(zip(re.slices.values(), re.shapes.values(), strict=True))
     functions = {
         "slices": (
             lambda v: [lax.slice_in_dim(v, p.start, p.stop).reshape(s) for p, s in places],

@@ -31,9 +31,11 @@ def _torch_hessian(at: Problem) -> Any:
     x, y = torch.from_numpy(np.array(at.x)), torch.from_numpy(np.array(at.y)).long()
     flat = torch.from_numpy(np.array(at.flat))
 
+    slices = list(at.re.slices.values())
+
     def value(v: Any) -> Any:
         h = x
-        for i, (b, w) in enumerate(zip(at.re.slices[::2], at.re.slices[1::2], strict=True)):
+        for i, (b, w) in enumerate(zip(slices[::2], slices[1::2], strict=True)):
             h = (torch.tanh(h) if i else h) @ v[w].reshape(h.shape[1], -1) + v[b]
         return torch.nn.functional.cross_entropy(h, y)
 

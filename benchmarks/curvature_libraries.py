@@ -92,10 +92,10 @@ def _curvlinops(at: Problem, v: jax.Array, columns: jax.Array) -> Calls:
 
     def ordered(u: jax.Array) -> Any:
         """Return rows in the order of torch, whose kernels are transposed."""
-        tail = u.shape[1:]
+        tail, slices = u.shape[1:], list(at.re.slices.values())
         pieces = []
         for linear, (b, w) in zip(
-            layers[::2], zip(at.re.slices[::2], at.re.slices[1::2], strict=True), strict=True
+            layers[::2], zip(slices[::2], slices[1::2], strict=True), strict=True
         ):
             m, n = linear.weight.shape
             pieces += [u[b], jnp.swapaxes(u[w].reshape(n, m, *tail), 0, 1).reshape(n * m, *tail)]

@@ -200,7 +200,7 @@ def test_vmap_over_vectors_stacks_the_parameters(model: Any) -> None:
     _, re = jtree.destructure(model)
     batch = jnp.stack([jnp.zeros(len(re), re.dtype), jnp.ones(len(re), re.dtype)])
     stacked = jax.vmap(lambda v: jtree.trainables(re(v)))(batch)
-    for path, shape in zip(re.paths, re.shapes, strict=True):
+    for path, shape in re.shapes.items():
         assert stacked[path].shape == (2, *shape)
         assert np.asarray(stacked[path][1], np.complex64).all()
 

@@ -12,7 +12,7 @@ from .._tree.leaves import canonical, isarray, isnumeric, type_name
 from .._tree.paths import Where
 from .._tree.ties import Slot, Ties
 from .._tree.walk import Walk, walk
-from .layout import Layout
+from .layout import VectorLayout
 from .ravel import common_dtype, floating, ravel
 from .restructure import Restructure, restructure
 
@@ -72,11 +72,13 @@ def destructure(
     return ravel(parameters, layout.dtype), restructure(walked, layout)
 
 
-_LAYOUTS: dict[Any, Layout] = {}
+_LAYOUTS: dict[Any, VectorLayout] = {}
 _MOST = 512  # layouts to remember
 
 
-def _remembered_layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> Layout:
+def _remembered_layout(
+    model: Any, walked: Walk, which: str, where: Where, dtype: Any
+) -> VectorLayout:
     """Return the layout of a model, worked out once for models that are alike."""
     if not (walked.simple and isinstance(where, str | None)):
         return _layout(model, walked, which, where, dtype)
@@ -93,7 +95,7 @@ def _x64() -> bool:
     return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
-def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> Layout:
+def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> VectorLayout:
     """Choose the parameters, number them, and put what is left in line."""
     slots, numbers, left, sources = walked.slots, dict[int, int](), 0, list[int]()
     for slot, flag in zip(slots, _choose(slots, which, where), strict=True):
@@ -103,7 +105,7 @@ def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> L
             sources.append(~left)
             left += 1
     parameters = [slots[first].value for first in numbers]
-    return Layout(
+    return VectorLayout(
         name=type_name(model),
         slots=walked.structure.paths,
         sources=tuple(sources),

@@ -24,11 +24,13 @@ from .._tree.leaves import (
 )
 from .._tree.ties import Slot
 from .._tree.walk import Walk
-from .layout import Layout
+from .layout import VectorLayout
 from .ravel import as_dtype, common_dtype, on_device
 
 
-def values_at(layout: Layout, walked: Walk, absent: bool = False) -> list[list[tuple[str, Any]]]:
+def values_at(
+    layout: VectorLayout, walked: Walk, absent: bool = False
+) -> list[list[tuple[str, Any]]]:
     """Return what a tree holds at the places of each parameter: (path, value) for each object."""
     slots = {slot.path: slot for slot in walked.slots}
     known = set(layout.slots)
@@ -41,7 +43,9 @@ def values_at(layout: Layout, walked: Walk, absent: bool = False) -> list[list[t
     return [_at(layout, k, slots, absent) for k in range(len(layout.shapes))]
 
 
-def _at(layout: Layout, k: int, slots: dict[str, Slot], absent: bool) -> list[tuple[str, Any]]:
+def _at(
+    layout: VectorLayout, k: int, slots: dict[str, Slot], absent: bool
+) -> list[tuple[str, Any]]:
     """Return what is at the places of parameter k, once for each reference object."""
     shape, found = layout.shapes[k], dict[int, tuple[str, Any]]()
     places = [layout.slots[slot] for slot in layout.places[k]]
@@ -95,7 +99,7 @@ def one_value(found: list[tuple[str, Any]]) -> Any:
     return value
 
 
-def add(layout: Layout, k: int, found: list[tuple[str, Any]]) -> Any:
+def add(layout: VectorLayout, k: int, found: list[tuple[str, Any]]) -> Any:
     """Return the sum of the gradients at the places of one parameter."""
     if not found:
         return np.zeros(layout.shapes[k], layout.dtypes[k])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from .._tree.leaves import check_alive, describe, isarray, isnumber
 
 
 @dataclass(frozen=True)
-class Layout:
+class VectorLayout:
     """The layout of a model and its vector, hashable and without arrays.
 
     Every slot of the model has a source: `k`, not negative, for parameter k, and `~k` for what
@@ -76,6 +78,18 @@ class Layout:
         )
 
     @cached_property
+    def shapes_by_path(self) -> Mapping[str, tuple[int, ...]]:
+        return MappingProxyType(dict(zip(self.paths, self.shapes, strict=True)))
+
+    @cached_property
+    def dtypes_by_path(self) -> Mapping[str, np.dtype[Any]]:
+        return MappingProxyType(dict(zip(self.paths, self.dtypes, strict=True)))
+
+    @cached_property
+    def slices_by_path(self) -> Mapping[str, slice]:
+        return MappingProxyType(dict(zip(self.paths, self.slices, strict=True)))
+
+    @cached_property
     def by_path(self) -> dict[str, int]:
         """The number of the parameter at every path, tied places included."""
         return {self.slots[slot]: source for slot, source in enumerate(self.sources) if source >= 0}
@@ -91,7 +105,7 @@ class Layout:
         return {name: vars(self)[name] for name in self.__dataclass_fields__}
 
 
-def check_vector(flat: Any, layout: Layout) -> None:
+def check_vector(flat: Any, layout: VectorLayout) -> None:
     """Refuse what is no vector of this layout's length."""
     if not isarray(flat):
         raise VectorTypeError(

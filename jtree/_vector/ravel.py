@@ -16,7 +16,7 @@ from .._errors import ArgumentError, ModelError
 from .._tree import paths
 from .._tree.leaves import canonical, describe, isabstract, isinexact, istracer
 from . import eager
-from .layout import Layout
+from .layout import VectorLayout
 
 
 def ravel(arrays: dict[str, Any], dtype: np.dtype[Any]) -> Any:
@@ -54,7 +54,7 @@ def concatenate(arrays: Sequence[Any], dtype: np.dtype[Any]) -> jax.Array:
     return jnp.array(pieces[0], copy=True) if pieces else jnp.zeros(0, dtype)
 
 
-def unravel(flat: Any, layout: Layout, dtypes: Sequence[np.dtype[Any] | None]) -> list[Any]:
+def unravel(flat: Any, layout: VectorLayout, dtypes: Sequence[np.dtype[Any] | None]) -> list[Any]:
     """Return the pieces of a vector, each with its shape and, unless None, its dtype."""
     shapes = layout.shapes
     if isabstract(flat):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from .._tree.leaves import describe, equal, isconcrete, isdata, type_name
 from .._tree.structure import Plan
 from .._tree.walk import Walk, assemble, walk
 from .gather import add, check_parameter, differing_places, one_value, values_at
-from .layout import Layout, check_vector
+from .layout import VectorLayout, check_vector
 from .ravel import common_dtype, ravel, unravel
 from .static import Static
 
@@ -36,8 +36,9 @@ class Restructure:
 
     Attributes:
       paths: the path of every parameter, in the order of the vector; a tied one's first.
-      shapes, dtypes: the shape and the dtype that each parameter has in the model.
-      slices: the slice of the vector that holds each parameter.
+      shapes: the shape of each parameter in the model, by path; a mapping in the same order.
+      dtypes: the dtype of each parameter in the model, by path.
+      slices: the slice of the vector that holds each parameter, by path.
       ties: a tuple of paths for every parameter that has several places.
       size: the length of the vector, which `len(re)` gives too.
       dtype: the dtype of the vector.
@@ -51,7 +52,7 @@ class Restructure:
     """
 
     arrays: tuple[Any, ...]
-    layout: Layout
+    layout: VectorLayout
     statics: tuple[Static, ...]
     plan: Plan
 
@@ -152,16 +153,16 @@ class Restructure:
         return self.layout.paths
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        return self.layout.shapes
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self.layout.shapes_by_path
 
     @property
-    def dtypes(self) -> tuple[np.dtype[Any], ...]:
-        return self.layout.dtypes
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        return self.layout.dtypes_by_path
 
     @property
-    def slices(self) -> tuple[slice, ...]:
-        return self.layout.slices
+    def slices(self) -> Mapping[str, slice]:
+        return self.layout.slices_by_path
 
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
@@ -186,11 +187,11 @@ class Restructure:
             )
         by_path = self.layout.by_path
         if where in by_path:
-            return self.slices[by_path[where]]
+            return self.layout.slices[by_path[where]]
         chosen = {k for path, k in by_path.items() if _path.matches(where, path)}
         if not chosen:
             raise PathError(_path.nothing_matches(where, list(by_path)))
-        parts = (self.slices[k] for k in sorted(chosen))
+        parts = (self.layout.slices[k] for k in sorted(chosen))
         return np.concatenate([np.arange(part.start, part.stop) for part in parts])
 
     def __contains__(self, path: object, /) -> bool:
@@ -219,7 +220,7 @@ class Restructure:
         return assemble(self.plan, [parameters[k] if k >= 0 else rest[~k] for k in sources])
 
 
-def restructure(walked: Walk, layout: Layout) -> Restructure:
+def restructure(walked: Walk, layout: VectorLayout) -> Restructure:
     """Return the way back to a walked model, around what is no parameter in it.
 
     What rides along is data where it is an array, and static where it is not.

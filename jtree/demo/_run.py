@@ -64,8 +64,8 @@ def _learn(report: DemoReport, digits: Digits, seed: int) -> Network:
 def _layout(network: Network) -> Table:
     """Return where each parameter is in the vector, as a table."""
     _, re = jtree.destructure(network)
-    parameters = zip(re.paths, re.shapes, re.slices, strict=True)
-    rows = [(path, str(shape), f"flat[{x.start}:{x.stop}]") for path, shape, x in parameters]
+    slices = {path: f"flat[{x.start}:{x.stop}]" for path, x in re.slices.items()}
+    rows = [(path, str(shape), slices[path]) for path, shape in re.shapes.items()]
     titles = ("path", "shape", "in the vector")
     return table(titles, rows, title=repr(re), title_justify="left")
 

@@ -37,7 +37,7 @@ def blocks(re: Restructure, most: int, /) -> list[Block]:
     """
     single = [
         Block(path or "(root)", part.start, part.stop)
-        for path, part in zip(re.paths, re.slices, strict=True)
+        for path, part in re.slices.items()
         if part.start < part.stop
     ]
     if len(single) <= most:

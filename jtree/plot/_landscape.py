@@ -129,7 +129,7 @@ def _by_filter(re: Restructure, flat: jax.Array, directions: jax.Array) -> jax.A
     parts = [
         _like(direction[part].reshape(shape), flat[part].reshape(shape)).ravel()
         for direction in directions
-        for part, shape in zip(re.slices, re.shapes, strict=True)
+        for part, shape in zip(re.slices.values(), re.shapes.values(), strict=True)
     ]
     return jnp.concatenate(parts).reshape(directions.shape)
 

@@ -74,9 +74,9 @@ def parameters(
 
 def _shape(re: Restructure, block: Block) -> str:
     """Return the shape of one parameter, or how many numbers several have."""
-    for part, shape in zip(re.slices, re.shapes, strict=True):
+    for path, part in re.slices.items():
         if (part.start, part.stop) == (block.start, block.stop):
-            return str(list(shape))
+            return str(list(re.shapes[path]))
     return f"{block.size:,} numbers"
 
 

@@ -135,9 +135,10 @@ def test_where_takes_globs_and_functions() -> None:
 def test_the_layout_can_be_asked() -> None:
     _, re = jtree.destructure({"a": jnp.ones((2, 3)), "b": [jnp.ones(2, jnp.bfloat16), 5]})
     assert re.paths == ("a", "b/0")
-    assert re.shapes == ((2, 3), (2,))
-    assert re.dtypes == (jnp.float32, jnp.bfloat16)
-    assert re.slices == (slice(0, 6), slice(6, 8))
+    assert re.shapes == {"a": (2, 3), "b/0": (2,)}
+    assert re.dtypes == {"a": jnp.float32, "b/0": jnp.bfloat16}
+    assert re.slices == {"a": slice(0, 6), "b/0": slice(6, 8)}
+    assert tuple(re.shapes) == tuple(re.dtypes) == tuple(re.slices) == re.paths
     assert re.ties == ()
     assert re["b/0"] == slice(6, 8)
     assert re["b/**"].tolist() == [6, 7]

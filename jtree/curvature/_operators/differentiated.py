@@ -118,10 +118,11 @@ def check_numbers(op: Differentiated, name: str) -> None:
     in the vector.
     """
     re = op.labels
-    if re is None or () not in re.shapes:
+    if re is None or () not in re.shapes.values():
         return
     flags = used(op._cut(), op.flat)
-    idle = [p for p, s, u in zip(re.paths, re.shapes, flags, strict=True) if s == () and not u]
+    shapes = zip(re.shapes.items(), flags, strict=True)
+    idle = [path for (path, shape), u in shapes if shape == () and not u]
     if idle:
         raise ArgumentError(
             f"{', '.join(idle)}: {name} does not depend on this number, so that it is no parameter "

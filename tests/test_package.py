@@ -6,6 +6,7 @@ import ast
 import graphlib
 import inspect
 import pickle
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ PUBLIC = {
 MODULES = {"callbacks", "curvature", "init", "layers", "migrate", "plot"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     files = sorted(ROOT.rglob("*.py"))
     names = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for f in files}

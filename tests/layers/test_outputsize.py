@@ -32,38 +32,42 @@ IMAGE = (1, 10, 10, 3)
 stack = lambda y, x: jnp.concatenate([y, x], -1)  # noqa: E731
 
 SINGLE = [
-    (Chain(Conv((3, 3), 3, 16), Conv((3, 3), 16, 32)), IMAGE, (1, 6, 6, 32)),
-    (Chain(Dense(10, 8, jax.nn.sigmoid), Dense(8, 5), Dense(5, 2)), (30, 10), (30, 2)),
-    (flatten, (10, 5, 5, 3), (10, 75)),
-    (Chain(Conv((3, 3), 3, 16), BatchNorm(16), flatten, Dense(1024, 10)), (2, 10, 10, 3), (2, 10)),
-    (SkipConnection(Conv((3, 3), 3, 16, pad=1), stack), IMAGE, (1, 10, 10, 19)),
-    (Parallel(stack, Conv((3, 3), 3, 16, pad=1), lambda x: x), IMAGE, (1, 10, 10, 19)),
-    (Conv((3, 3), 3, 16, stride=2), (1, 5, 5, 3), (1, 2, 2, 16)),
-    (Conv((3, 3), 3, 16, stride=2, pad=3), (1, 5, 5, 3), (1, 5, 5, 16)),
-    (Conv((3, 3), 3, 16, stride=2, pad=3, dilation=2), (7, 5, 5, 3), (7, 4, 4, 16)),
-    (MaxPool((2, 2), stride=1), (1, 5, 5, 4), (1, 4, 4, 4)),
-    (MeanPool((2, 2), stride=2, pad=3), (1, 5, 5, 2), (1, 5, 5, 2)),
-    (Dropout(0.1), (10, 10), (10, 10)),
-    (trainmode(Dropout(0.1)), (10, 10), (10, 10)),
-    (BatchNorm(3), (16, 32, 32, 3), (16, 32, 32, 3)),
-    ([Dense(10, 4), Dense(4, 2)], (1, 10), (1, 2)),
-    ((Dense(10, 4), jnp.tanh), (1, 10), (1, 4)),
-    (Dense(10, 4, key=KEY, bias=False), [np.int64(3), 10], (3, 4)),
-    (eqx.nn.Linear(10, 4, key=KEY), (10,), (4,)),
-    (nnx.Linear(10, 4, rngs=nnx.Rngs(0)), (2, 10), (2, 4)),
-    (jnp.sum, (2, 10), ()),
-    (jnp.sin, (), ()),
+    (lambda: Chain(Conv((3, 3), 3, 16), Conv((3, 3), 16, 32)), IMAGE, (1, 6, 6, 32)),
+    (lambda: Chain(Dense(10, 8, jax.nn.sigmoid), Dense(8, 5), Dense(5, 2)), (30, 10), (30, 2)),
+    (lambda: flatten, (10, 5, 5, 3), (10, 75)),
+    (
+        lambda: Chain(Conv((3, 3), 3, 16), BatchNorm(16), flatten, Dense(1024, 10)),
+        (2, 10, 10, 3),
+        (2, 10),
+    ),
+    (lambda: SkipConnection(Conv((3, 3), 3, 16, pad=1), stack), IMAGE, (1, 10, 10, 19)),
+    (lambda: Parallel(stack, Conv((3, 3), 3, 16, pad=1), lambda x: x), IMAGE, (1, 10, 10, 19)),
+    (lambda: Conv((3, 3), 3, 16, stride=2), (1, 5, 5, 3), (1, 2, 2, 16)),
+    (lambda: Conv((3, 3), 3, 16, stride=2, pad=3), (1, 5, 5, 3), (1, 5, 5, 16)),
+    (lambda: Conv((3, 3), 3, 16, stride=2, pad=3, dilation=2), (7, 5, 5, 3), (7, 4, 4, 16)),
+    (lambda: MaxPool((2, 2), stride=1), (1, 5, 5, 4), (1, 4, 4, 4)),
+    (lambda: MeanPool((2, 2), stride=2, pad=3), (1, 5, 5, 2), (1, 5, 5, 2)),
+    (lambda: Dropout(0.1), (10, 10), (10, 10)),
+    (lambda: trainmode(Dropout(0.1)), (10, 10), (10, 10)),
+    (lambda: BatchNorm(3), (16, 32, 32, 3), (16, 32, 32, 3)),
+    (lambda: [Dense(10, 4), Dense(4, 2)], (1, 10), (1, 2)),
+    (lambda: (Dense(10, 4), jnp.tanh), (1, 10), (1, 4)),
+    (lambda: Dense(10, 4, key=KEY, bias=False), [np.int64(3), 10], (3, 4)),
+    (lambda: eqx.nn.Linear(10, 4, key=KEY), (10,), (4,)),
+    (lambda: nnx.Linear(10, 4, rngs=nnx.Rngs(0)), (2, 10), (2, 4)),
+    (lambda: jnp.sum, (2, 10), ()),
+    (lambda: jnp.sin, (), ()),
 ]
 
 
-@pytest.mark.parametrize(("model", "given", "expected"), SINGLE)
-def test_one_input(model: Any, given: Any, expected: Any) -> None:
-    assert outputsize(model, given) == expected
+@pytest.mark.parametrize(("make", "given", "expected"), SINGLE)
+def test_one_input(make: Any, given: Any, expected: Any) -> None:
+    assert outputsize(make(), given) == expected
 
 
-@pytest.mark.parametrize(("model", "given", "expected"), SINGLE[:14])
-def test_a_batch_is_put_in_front(model: Any, given: Any, expected: Any) -> None:
-    assert outputsize(model, given[1:], padbatch=True) == (1, *expected[1:])
+@pytest.mark.parametrize(("make", "given", "expected"), SINGLE[:14])
+def test_a_batch_is_put_in_front(make: Any, given: Any, expected: Any) -> None:
+    assert outputsize(make(), given[1:], padbatch=True) == (1, *expected[1:])
 
 
 def test_several_inputs_go_in_as_one_tuple() -> None:

@@ -146,11 +146,16 @@ def load_into(
     compared = compare(walked.check(), source.check(), keep=filter, none=none, where=where)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
-    _check_abstract(walked, compared)
-    values = _values(walked, compared.sources, place)
+    loaded = load_compared(walked, compared, place)
     if compared.diff:
         logger.warning("loaded in part: %s", compared.diff.message())
-    return walked.rebuild(values)
+    return loaded
+
+
+def load_compared(walked: Walk, compared: Comparison, place: Placement | None = None) -> Any:
+    """Return a walked model with the values that a comparison found for it."""
+    _check_abstract(walked, compared)
+    return walked.rebuild(_values(walked, compared.sources, place))
 
 
 def _values(walked: Walk, sources: dict[int, Any], place: Placement | None) -> list[Any]:

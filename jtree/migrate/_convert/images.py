@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._errors import ArgumentError
 from .._layouts.canonical import CanonicalArrays
-from .._layouts.spec import per_axis
+from .._layouts.convolution import per_axis
 
 
 @dataclass(frozen=True, repr=False)

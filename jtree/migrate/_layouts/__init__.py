@@ -1,1 +1,1 @@
-"""Framework layouts: how each framework stores each kind of layer."""
+"""Framework layouts: how each framework stores the arrays of each kind of layer."""

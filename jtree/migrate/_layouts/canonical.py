@@ -1,4 +1,4 @@
-"""A layer in the common form: read from a source, checked, and written for a destination."""
+"""Layers in the canonical layout: read from one framework's arrays, written as another's."""
 
 from __future__ import annotations
 
@@ -14,74 +14,69 @@ from .transforms import Array, Options
 CanonicalArrays = dict[str, Array]
 
 TOKENS = ("bias_k", "bias_v")  # one more position to attend to, which changes all others
-ONES = ("scale", "var")  # what an absent parameter stands for; zero for every other one
+ONES = ("scale", "var")  # an absent one stands for ones, every other array for zeros
 
 
 def to_canonical(
     layer_spec: LayerSpec, fetch: Callable[[KeyPath], Any], options: Options
 ) -> CanonicalArrays:
-    """Return a layer in the common form; an array that is None is not there.
+    """Return the canonical arrays of a layer; `fetch` returns None for an array that is absent.
 
-    What is there twice is added, such as the two biases of PyTorch's LSTM.
+    Arrays of the same canonical name are added, such as the two biases of PyTorch's LSTM.
     """
-    out: CanonicalArrays = {}
-    for part in layer_spec:
-        x = fetch(part.key_path)
-        if x is None or not part.canonical:
+    arrays: CanonicalArrays = {}
+    for spec in layer_spec:
+        stored = fetch(spec.key_path)
+        if stored is None or not spec.canonical:
             continue
-        if part.rows:
-            x = x.reshape(-1) if x.shape[:-1] == (part.rows,) else x[:0]
-        packed = len(part.canonical) > 1
-        if packed and (
-            x.ndim <= part.axis or not x.size or x.shape[part.axis] % len(part.canonical)
-        ):
-            continue
-        blocks = np.split(x, len(part.canonical), part.axis) if packed else [x]
-        for canonical_name, block in zip(part.canonical, blocks, strict=True):
-            found = part.transform.read(block, options)
-            if canonical_name:
-                out[canonical_name] = (
-                    _add(out[canonical_name], found) if canonical_name in out else found
-                )
-    return out
+        for name, block in zip(spec.canonical, _unpack(spec, stored), strict=False):
+            if name:
+                x = spec.transform.to_canonical(block, options)
+                arrays[name] = _add(arrays[name], x) if name in arrays else x
+    return arrays
 
 
 def from_canonical(
-    part: ArraySpec, canonical: Mapping[str, Array], options: Options, shape: Any
+    spec: ArraySpec, arrays: Mapping[str, Array], options: Options, shape: Any
 ) -> Array | None:
-    """Return one array of a layer as its framework stores it; None where the source has none."""
-    if not all(canonical_name in canonical for canonical_name in part.canonical):
+    """Return an array as its framework stores it, or None where canonical arrays are missing."""
+    if not all(name in arrays for name in spec.canonical):
         return None
-    number = len(part.canonical)
-    if number > 1:
-        axis = part.axis
-        shape = (*shape[:axis], shape[axis] // number, *shape[axis + 1 :])
-    blocks = [
-        part.transform.write(canonical[canonical_name], options, shape)
-        for canonical_name in part.canonical
-    ]
-    return np.concatenate(blocks, part.axis) if number > 1 else blocks[0]
+    count, axis = len(spec.canonical), spec.axis
+    if count > 1:
+        shape = (*shape[:axis], shape[axis] // count, *shape[axis + 1 :])
+    transform = spec.transform.from_canonical
+    blocks = [transform(arrays[name], options, shape) for name in spec.canonical]
+    return np.concatenate(blocks, axis) if count > 1 else blocks[0]
 
 
-def lost_names(canonical: Mapping[str, Array], held: Iterable[str]) -> list[str]:
-    """Return the names of arrays that a destination has no place for, and that are not neutral."""
-    left = [canonical_name for canonical_name in canonical if canonical_name not in set(held)]
-    return [
-        canonical_name
-        for canonical_name in left
-        if not _neutral(canonical_name, canonical[canonical_name])
-    ]
+def lost_names(arrays: Mapping[str, Array], stored: Iterable[str]) -> list[str]:
+    """Return the names of arrays that a destination does not store and that are not defaults."""
+    lost = [name for name in arrays if name not in set(stored)]
+    return [name for name in lost if not _is_default(name, arrays[name])]
 
 
-def _neutral(canonical_name: str, x: Array) -> bool:
-    if canonical_name in TOKENS:
+def _unpack(spec: ArraySpec, stored: Array) -> list[Array]:
+    """Return the blocks of an array, or none where they cannot be of equal size."""
+    if spec.rows:
+        stored = stored.reshape(-1) if stored.shape[:-1] == (spec.rows,) else stored[:0]
+    count, axis = len(spec.canonical), spec.axis
+    if count == 1:
+        return [stored]
+    if stored.ndim <= axis or not stored.size or stored.shape[axis] % count:
+        return []
+    return np.split(stored, count, axis)
+
+
+def _is_default(name: str, x: Array) -> bool:
+    if name in TOKENS:
         return False
-    wide = np.asarray(x, np.float64)
-    return bool((wide == 1).all()) if canonical_name in ONES else not wide.any()
+    values = np.asarray(x, np.float64)
+    return bool((values == 1).all()) if name in ONES else not values.any()
 
 
 def _add(x: Array, y: Array) -> Array:
-    """Add in at least single precision; it is rounded once, by the destination."""
+    """Add in at least single precision; the destination rounds the sum once."""
     dtype = jnp.promote_types(x.dtype, y.dtype)
     if jnp.finfo(dtype).bits < 32:
         dtype = jnp.dtype(jnp.float32)

@@ -1,63 +1,54 @@
-"""How Equinox stores layers: as PyTorch does, with wide biases and flipped transposed kernels.
+"""Equinox's layout: PyTorch's, with biases that broadcast and transposed kernels flipped.
 
-Source: the documentation of Equinox, https://docs.kidger.site/equinox.
+Source: https://docs.kidger.site/equinox.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from .spec import (
-    ArraySpec,
-    FrameworkLayout,
-    LayerSpec,
-    LayerType,
-    conv_settings,
-    conv_transpose_settings,
-    no_max_norm,
-    read_fields,
-    transposed_conv_padding,
-)
+from .convolution import conv_settings, conv_transpose_settings, transposed_conv_padding
+from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType, no_max_norm, read_fields
 from .transforms import (
-    CONV_FRONT,
+    CONV_BIAS_WITH_WINDOW,
+    CONV_OUT_IN_WINDOW,
+    CONV_TRANSPOSE_EQUINOX,
     MATRIX,
-    SWAPPED,
-    TRANSPOSED_GROUPED,
-    WIDE_BIAS,
+    TRANSPOSED_MATRIX,
     Transform,
-    flat,
     identity,
+    merged_axes,
 )
 
-_AFFINE: LayerSpec = (
-    ArraySpec("weight", ("scale",), identity(1)),
-    ArraySpec("bias", ("bias",), identity(1)),
-)
+_AFFINE: LayerSpec = (ArraySpec("weight", ("scale",)), ArraySpec("bias", ("bias",)))
 
 
-def _convolved(transform: Transform) -> LayerSpec:
-    return (ArraySpec("weight", ("kernel",), transform), ArraySpec("bias", ("bias",), WIDE_BIAS))
+def _conv_spec(transform: Transform) -> LayerSpec:
+    return (
+        ArraySpec("weight", ("kernel",), transform),
+        ArraySpec("bias", ("bias",), CONV_BIAS_WITH_WINDOW),
+    )
 
 
 def _recurrent(gates: str) -> LayerSpec:
     return (
-        ArraySpec("weight_ih", tuple(f"input_{g}" for g in gates), SWAPPED),
-        ArraySpec("weight_hh", tuple(f"hidden_{g}" for g in gates), SWAPPED),
+        ArraySpec("weight_ih", tuple(f"input_{g}" for g in gates), TRANSPOSED_MATRIX),
+        ArraySpec("weight_hh", tuple(f"hidden_{g}" for g in gates), TRANSPOSED_MATRIX),
         ArraySpec("bias", tuple(f"bias_{g}" for g in gates)),
     )
 
 
-def _projected(name: str, role: str) -> LayerSpec:
+def _projection(name: str, canonical: str) -> LayerSpec:
     return (
-        ArraySpec(f"{name}_proj/weight", (f"{role}_kernel",), SWAPPED),
-        ArraySpec(f"{name}_proj/bias", (f"{role}_bias",)),
+        ArraySpec(f"{name}_proj/weight", (f"{canonical}_kernel",), TRANSPOSED_MATRIX),
+        ArraySpec(f"{name}_proj/bias", (f"{canonical}_bias",)),
     )
 
 
 _SPECS: dict[str, LayerSpec] = {
-    "dense": (ArraySpec("weight", ("kernel",), SWAPPED), ArraySpec("bias", ("bias",))),
-    "conv": _convolved(CONV_FRONT),
-    "conv_transpose": _convolved(TRANSPOSED_GROUPED),
+    "dense": (ArraySpec("weight", ("kernel",), TRANSPOSED_MATRIX), ArraySpec("bias", ("bias",))),
+    "conv": _conv_spec(CONV_OUT_IN_WINDOW),
+    "conv_transpose": _conv_spec(CONV_TRANSPOSE_EQUINOX),
     "batch_norm": (
         *_AFFINE,
         ArraySpec("mean", ("mean",)),
@@ -69,19 +60,19 @@ _SPECS: dict[str, LayerSpec] = {
     "group_norm": _AFFINE,
     "rms_norm": _AFFINE,
     "embedding": (ArraySpec("weight", ("table",), MATRIX),),
-    "prelu": (ArraySpec("negative_slope", ("slope",), flat(0, 0)),),
+    "prelu": (ArraySpec("negative_slope", ("slope",), merged_axes(0, 0)),),
     "lstm": _recurrent("ifgo"),
     "gru": (*_recurrent("rzn"), ArraySpec("bias_n", ("hidden_bias_n",))),
     "attention": (
-        *_projected("query", "query"),
-        *_projected("key", "key"),
-        *_projected("value", "value"),
-        *_projected("output", "out"),
+        *_projection("query", "query"),
+        *_projection("key", "key"),
+        *_projection("value", "value"),
+        *_projection("output", "out"),
     ),
 }
 
 
-def _convolution(node: Any) -> dict[str, Any]:
+def _conv(node: Any) -> dict[str, Any]:
     return conv_settings(
         node.kernel_size,
         stride=node.stride,
@@ -91,34 +82,36 @@ def _convolution(node: Any) -> dict[str, Any]:
     )
 
 
-def _transposed(node: Any) -> dict[str, Any]:
-    size, dilation = node.kernel_size, node.dilation
-    pads = transposed_conv_padding(size, node.padding, node.output_padding, dilation)
-    return conv_transpose_settings(size, pads, stride=node.stride, dilation=dilation)
+def _conv_transpose(node: Any) -> dict[str, Any]:
+    window, dilation = node.kernel_size, node.dilation
+    padding = transposed_conv_padding(window, node.padding, node.output_padding, dilation)
+    return conv_transpose_settings(window, padding, stride=node.stride, dilation=dilation)
 
 
 def _attention(node: Any) -> dict[str, Any]:
     return {"heads": node.num_heads, "zero_attention": False}
 
 
-def _rank(node: Any) -> dict[str, Any]:
+def _norm_options(node: Any) -> dict[str, Any]:
     return {"rank": len(node.shape)}
 
 
 _EPSILON = read_fields(epsilon="eps")
-_DIMS = read_fields(dims="num_spatial_dims", groups="groups")
+_CONV_OPTIONS = read_fields(dims="num_spatial_dims", groups="groups")
 _TYPES = {
     "Linear": LayerType("dense", _SPECS["dense"]),
-    "Conv": LayerType("conv", _SPECS["conv"], _DIMS, _convolution),
-    "ConvTranspose": LayerType("conv_transpose", _SPECS["conv_transpose"], _DIMS, _transposed),
+    "Conv": LayerType("conv", _SPECS["conv"], _CONV_OPTIONS, _conv),
+    "ConvTranspose": LayerType(
+        "conv_transpose", _SPECS["conv_transpose"], _CONV_OPTIONS, _conv_transpose
+    ),
     "BatchNorm": LayerType(
         "batch_norm", _SPECS["batch_norm"], settings=read_fields(epsilon="eps", momentum="momentum")
     ),
-    "LayerNorm": LayerType("layer_norm", _SPECS["layer_norm"], _rank, _EPSILON),
+    "LayerNorm": LayerType("layer_norm", _SPECS["layer_norm"], _norm_options, _EPSILON),
     "GroupNorm": LayerType(
         "group_norm", _SPECS["group_norm"], settings=read_fields(epsilon="eps", groups="groups")
     ),
-    "RMSNorm": LayerType("rms_norm", _SPECS["rms_norm"], _rank, _EPSILON),
+    "RMSNorm": LayerType("rms_norm", _SPECS["rms_norm"], _norm_options, _EPSILON),
     "Embedding": LayerType("embedding", _SPECS["embedding"], settings=no_max_norm),
     "PReLU": LayerType("prelu", _SPECS["prelu"]),
     "LSTMCell": LayerType("lstm", _SPECS["lstm"]),
@@ -130,7 +123,7 @@ EQUINOX = FrameworkLayout(
     name="equinox",
     separator="/",
     specs=_SPECS,
-    types={("equinox.nn", name): recipe for name, recipe in _TYPES.items()},
+    types={("equinox.nn", name): layer_type for name, layer_type in _TYPES.items()},
     containers={("equinox.nn", "Sequential"): {"layers": ()}},
     defaults={
         "batch_norm": {"epsilon": 1e-5, "momentum": 0.99},

@@ -1,8 +1,8 @@
-"""How Haiku stores layers: `w` and `b`, and one matrix for the input and the state of an LSTM.
+"""Haiku's layout: `w` and `b`, and one matrix for the input and the state of an LSTM.
 
-Give `params | state`, both dicts by the names of modules.
+A source is `params | state`, two dicts by the names of modules.
 
-Source: the documentation of Haiku, https://dm-haiku.readthedocs.io.
+Source: https://dm-haiku.readthedocs.io.
 """
 
 from __future__ import annotations
@@ -10,42 +10,48 @@ from __future__ import annotations
 import numpy as np
 
 from .spec import ArraySpec, FrameworkLayout, LayerSpec
-from .transforms import CONV, MATRIX, Array, Options, Shape, Transform, identity
+from .transforms import (
+    CONV_WINDOW_IN_OUT,
+    MATRIX,
+    Array,
+    Options,
+    Shape,
+    Transform,
+    flip_window,
+)
 
 
-def _bias(spec: ArraySpec) -> LayerSpec:
+def _with_bias(spec: ArraySpec) -> LayerSpec:
     return (spec, ArraySpec("b", ("bias",)))
 
 
-def _no_write(x: Array, _: Options, __: Shape) -> Array:
+def _read_only(x: Array, _: Options, __: Shape) -> Array:
     raise NotImplementedError
 
 
 # Haiku's kernel is (*window, out, in), and lax does not flip it.
-_TRANSPOSED = Transform(
-    lambda x, _: np.flip(x.swapaxes(-1, -2), tuple(range(x.ndim - 2))),
-    _no_write,
-    lambda options: options["dims"] + 2,
+_CONV_TRANSPOSE = Transform(
+    lambda x, _: flip_window(x.swapaxes(-1, -2)), _read_only, lambda options: options["dims"] + 2
 )
 _GATES = "igfo"
-_INPUT = Transform(lambda x, _: x[: len(x) - x.shape[1]], _no_write, lambda _: 2)
-_HIDDEN = Transform(lambda x, _: x[len(x) - x.shape[1] :], _no_write, lambda _: 2)
-_ONE = Transform(lambda x, _: np.ones_like(x), _no_write, lambda _: 1)
-_FLAT = Transform(lambda x, _: x.reshape(-1), _no_write, lambda _: 1)
+_INPUT = Transform(lambda x, _: x[: len(x) - x.shape[1]], _read_only, lambda _: 2)
+_HIDDEN = Transform(lambda x, _: x[len(x) - x.shape[1] :], _read_only, lambda _: 2)
+_ONES = Transform(lambda x, _: np.ones_like(x), _read_only, lambda _: 1)
+_FLAT = Transform(lambda x, _: x.reshape(-1), _read_only, lambda _: 1)
 _AFFINE: LayerSpec = (ArraySpec("scale", ("scale",), _FLAT), ArraySpec("offset", ("bias",), _FLAT))
 
 
-def _heads(name: str, role: str) -> LayerSpec:
+def _heads(name: str, canonical: str) -> LayerSpec:
     return (
-        ArraySpec(f"{name}/w", (f"{role}_kernel",), MATRIX),
-        ArraySpec(f"{name}/b", (f"{role}_bias",)),
+        ArraySpec(f"{name}/w", (f"{canonical}_kernel",), MATRIX),
+        ArraySpec(f"{name}/b", (f"{canonical}_bias",)),
     )
 
 
 _SPECS: dict[str, LayerSpec] = {
-    "dense": _bias(ArraySpec("w", ("kernel",), MATRIX)),
-    "conv": _bias(ArraySpec("w", ("kernel",), CONV)),
-    "conv_transpose": _bias(ArraySpec("w", ("kernel",), _TRANSPOSED)),
+    "dense": _with_bias(ArraySpec("w", ("kernel",), MATRIX)),
+    "conv": _with_bias(ArraySpec("w", ("kernel",), CONV_WINDOW_IN_OUT)),
+    "conv_transpose": _with_bias(ArraySpec("w", ("kernel",), _CONV_TRANSPOSE)),
     "batch_norm": (
         *_AFFINE,
         ArraySpec("mean_ema/average", ("mean",), _FLAT),
@@ -59,14 +65,13 @@ _SPECS: dict[str, LayerSpec] = {
     "layer_norm": _AFFINE,
     "group_norm": _AFFINE,
     "rms_norm": _AFFINE[:1],
-    "embedding": (ArraySpec("embeddings", ("table",), identity(2)),),
+    "embedding": (ArraySpec("embeddings", ("table",), MATRIX),),
     "lstm": (
         ArraySpec("linear/w", tuple(f"input_{g}" for g in _GATES), _INPUT, 1),
         ArraySpec("linear/w", tuple(f"hidden_{g}" for g in _GATES), _HIDDEN, 1),
         ArraySpec("linear/b", tuple(f"bias_{g}" for g in _GATES)),
-        ArraySpec(
-            "linear/b", ("", "", "bias_f", ""), _ONE
-        ),  # what Haiku adds to it when it is called
+        # Haiku adds 1 to the bias of the forget gate when the layer is called.
+        ArraySpec("linear/b", ("", "", "bias_f", ""), _ONES),
     ),
     "attention": (
         *_heads("query", "query"),

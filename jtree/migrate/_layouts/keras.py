@@ -1,79 +1,85 @@
-"""How Keras stores layers: names in a model, and positions in a file.
+"""Keras's layout: arrays by name in a model, and by index in a file.
 
-Source: the documentation of Keras, https://keras.io/api/layers.
+Source: https://keras.io/api/layers.
 """
 
 from __future__ import annotations
 
 from .spec import ArraySpec, FrameworkLayout, LayerSpec
-from .transforms import CONV, MATRIX, TRANSPOSED_SWAPPED, Transform, flat, identity
+from .transforms import (
+    CONV_TRANSPOSE_WINDOW_OUT_IN,
+    CONV_WINDOW_IN_OUT,
+    MATRIX,
+    VECTOR,
+    Transform,
+    merged_axes,
+)
 
 
-def _vars(**names: tuple[str, Transform]) -> LayerSpec:
-    """Return arrays by name, and in order, as files have them."""
-    named = [ArraySpec(name, (role,), turn) for name, (role, turn) in names.items()]
-    return (*named, *(part._replace(path=f"vars/{n}") for n, part in enumerate(named)))
+def _indexed(**arrays: tuple[str, Transform]) -> LayerSpec:
+    """Return arrays by name, and by index as in files."""
+    named = [ArraySpec(path, (name,), transform) for path, (name, transform) in arrays.items()]
+    return (*named, *(spec._replace(path=f"vars/{n}") for n, spec in enumerate(named)))
 
 
-_VECTOR = identity(1)
-_BIAS = ("bias", _VECTOR)
+_BIAS = ("bias", VECTOR)
 
 
-def _heads(name: str, role: str, inputs: int, outputs: int) -> LayerSpec:
-    kernel = ArraySpec("kernel", (f"{role}_kernel",), flat(inputs, outputs))
-    parts = (kernel, ArraySpec("bias", (f"{role}_bias",), flat(0, outputs)))
+def _heads(name: str, canonical: str, inputs: int, outputs: int) -> LayerSpec:
+    kernel = ArraySpec("kernel", (f"{canonical}_kernel",), merged_axes(inputs, outputs))
+    bias = ArraySpec("bias", (f"{canonical}_bias",), merged_axes(0, outputs))
     return tuple(
-        part._replace(path=f"{name}/{prefix or part.path}")
-        for n, part in enumerate(parts)
-        for prefix in ("", f"vars/{n}")
+        spec._replace(path=f"{name}/{path}")
+        for n, spec in enumerate((kernel, bias))
+        for path in (spec.path, f"vars/{n}")
     )
 
 
-def _gated(gates: str) -> LayerSpec:
+def _gate_biases(gates: str) -> LayerSpec:
     return (ArraySpec("bias", tuple(f"bias_{g}" for g in gates)),)
 
 
 def _recurrent(gates: str, biases: LayerSpec) -> LayerSpec:
-    """Return the cell of a layer: its arrays are named, or numbered in a file."""
-    parts = (
+    """Return the arrays of a cell, in the layer itself or below it, by name or by index."""
+    specs = (
         ArraySpec("kernel", tuple(f"input_{g}" for g in gates), MATRIX, 1),
         ArraySpec("recurrent_kernel", tuple(f"hidden_{g}" for g in gates), MATRIX, 1),
         *biases,
     )
     return tuple(
-        part._replace(path=f"{cell}{name}")
+        spec._replace(path=f"{cell}{path}")
         for cell in ("", *(f"{x}_cell/" for x in ("lstm", "gru", "simple_rnn")), "cell/")
-        for n, part in enumerate(parts)
-        for name in (part.path, f"vars/{n}")
+        for n, spec in enumerate(specs)
+        for path in (spec.path, f"vars/{n}")
     )
 
 
-# A GRU's two biases, for the input and for the state: what `reset_after=True`, the default, has.
-# Without it the layer is another function, and has one row only.
-_PAIR = ArraySpec(
+# The biases of a GRU for its input and its state are two rows with `reset_after=True`, the default.
+# Without it there is one row, and the layer is another function.
+_GRU_BIASES = ArraySpec(
     "bias",
     ("bias_z", "bias_r", "bias_n", "bias_z", "bias_r", "hidden_bias_n"),
-    _VECTOR,
+    VECTOR,
     rows=2,
 )
 
 _SPECS: dict[str, LayerSpec] = {
-    "dense": _vars(kernel=("kernel", MATRIX), bias=_BIAS),
-    "conv": _vars(kernel=("kernel", CONV), bias=_BIAS),
-    "conv_transpose": _vars(kernel=("kernel", TRANSPOSED_SWAPPED), bias=_BIAS),
-    "batch_norm": _vars(
-        gamma=("scale", _VECTOR),
+    "dense": _indexed(kernel=("kernel", MATRIX), bias=_BIAS),
+    "conv": _indexed(kernel=("kernel", CONV_WINDOW_IN_OUT), bias=_BIAS),
+    "conv_transpose": _indexed(kernel=("kernel", CONV_TRANSPOSE_WINDOW_OUT_IN), bias=_BIAS),
+    "batch_norm": _indexed(
+        gamma=("scale", VECTOR),
         beta=_BIAS,
-        moving_mean=("mean", _VECTOR),
-        moving_variance=("var", _VECTOR),
+        moving_mean=("mean", VECTOR),
+        moving_variance=("var", VECTOR),
     ),
-    "layer_norm": _vars(gamma=("scale", _VECTOR), beta=_BIAS),
-    "group_norm": _vars(gamma=("scale", _VECTOR), beta=_BIAS),
-    "rms_norm": _vars(scale=("scale", _VECTOR)),
-    "embedding": _vars(embeddings=("table", MATRIX)),
-    "lstm": _recurrent("ifgo", _gated("ifgo")),
-    "gru": _recurrent("zrn", (_PAIR,)),
-    "rnn": _recurrent("h", _gated("h")),
+    "layer_norm": _indexed(gamma=("scale", VECTOR), beta=_BIAS),
+    "group_norm": _indexed(gamma=("scale", VECTOR), beta=_BIAS),
+    "rms_norm": _indexed(scale=("scale", VECTOR)),
+    "embedding": _indexed(embeddings=("table", MATRIX)),
+    "lstm": _recurrent("ifgo", _gate_biases("ifgo")),
+    "gru": _recurrent("zrn", (_GRU_BIASES,)),
+    "rnn": _recurrent("h", _gate_biases("h")),
     "attention": (
         *_heads("query", "query", 1, 2),
         *_heads("key", "key", 1, 2),

@@ -1,4 +1,4 @@
-"""The layouts that are known, by name."""
+"""The framework layouts by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .spec import FrameworkLayout
 from .torch import TORCH as TORCH
 
 LAYOUTS = {x.name: x for x in (TORCH, LINEN, NNX, EQUINOX, JTREE, HAIKU, KERAS)}
-MODULES = (NNX, EQUINOX, JTREE)  # those whose models are pytrees of modules
+MODULES = (NNX, EQUINOX, JTREE)  # the layouts whose models are pytrees of modules
 
 
 def framework_layout(name: object) -> FrameworkLayout:
-    """Return a layout by its name."""
+    """Return the layout of a name, or refuse a name that no layout has."""
     if not isinstance(name, str) or name not in LAYOUTS:
         raise ArgumentError(
             f"layout: expected one of {', '.join(LAYOUTS)}, found {name!r}"

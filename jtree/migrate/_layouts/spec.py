@@ -1,8 +1,7 @@
-"""What is known of a layer: its kind, how its framework stores it, and what its type says."""
+"""How layers are described: their kind, the arrays that a framework stores, and its types."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..._tree.nodes import loaded
 from .transforms import VECTOR, Transform
 
-KeyPath: TypeAlias = tuple[str, ...]  # a path, step by step
+KeyPath: TypeAlias = tuple[str, ...]  # a path, key by key
 FieldReader: TypeAlias = Callable[[Any], dict[str, Any]]
 
 
@@ -19,10 +18,10 @@ class ArraySpec(NamedTuple):
 
     Attributes:
       path: where it is below the layer.
-      canonical: what it is in the common form; several are packed one after another.
-      transform: its way there, and back.
-      axis: along which it is packed.
-      rows: how many rows the packed arrays are in; 0 where they are in none.
+      canonical: the names of the canonical arrays in it; several are packed one after another.
+      transform: the transform between it, or each array packed in it, and the canonical layout.
+      axis: the axis along which several arrays are packed.
+      rows: the number of rows that the packed arrays are spread over; 0 where there are none.
     """
 
     path: str
@@ -41,27 +40,35 @@ LayerSpec: TypeAlias = tuple[ArraySpec, ...]
 
 
 class LayerType(NamedTuple):
-    """What a type of layer is: its kind, and how to read its fields."""
+    """A type of layer of a framework.
+
+    Attributes:
+      kind: the kind of layer, such as `"dense"`.
+      spec: the arrays that it stores.
+      options: reads from a layer what its transforms depend on.
+      settings: reads from a layer what its weights do not tell, such as epsilon.
+      accepts: whether a layer of this type is of this kind.
+    """
 
     kind: str
     spec: LayerSpec
     options: FieldReader = lambda _: {}
     settings: FieldReader = lambda _: {}
-    accepts: Callable[[Any], bool] = lambda _: True  # whether a node of the type is of the kind
+    accepts: Callable[[Any], bool] = lambda _: True
 
 
 class FrameworkLayout(NamedTuple):
     """How a framework stores layers.
 
     Attributes:
-      name: what it is called in `convert`.
-      separator: what is between the steps of its names.
+      name: the name of the layout in `convert`.
+      separator: what joins the keys of its paths.
       specs: the arrays of each kind of layer.
-      types: what each type of layer is, by module and name.
-      containers: steps of containers that other frameworks do not have, and what replaces them.
-      defaults: the settings that layers have unless they are told others.
-      split: names of arrays that hold more than a name, as steps.
-      channels_first: whether a flattened image has its channels first.
+      types: its types of layers, by module and name.
+      containers: keys below containers that other frameworks lack, and what replaces them.
+      defaults: the settings that layers have unless they are given others.
+      split: splits the last key of a path into several where it holds more than a name.
+      channels_first: whether the channels of a flattened image come first.
     """
 
     name: str
@@ -70,13 +77,13 @@ class FrameworkLayout(NamedTuple):
     types: Mapping[tuple[str, str], LayerType] = {}
     containers: Mapping[tuple[str, str], Mapping[str, KeyPath]] = {}
     defaults: Mapping[str, Mapping[str, Any]] = {}
-    split: Callable[[KeyPath], KeyPath] = lambda steps: steps
+    split: Callable[[KeyPath], KeyPath] = lambda keys: keys
     channels_first: bool = False
 
 
 @dataclass(frozen=True)
 class TypedLayer:
-    """A layer of a model."""
+    """A layer of a model, known by its type."""
 
     kind: str
     layout: FrameworkLayout
@@ -86,105 +93,40 @@ class TypedLayer:
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def canonical(self) -> set[str]:
-        """What the layer may hold, in the common form."""
-        return {canonical_name for part in self.spec for canonical_name in part.canonical}
-
 
 def recognise(node: Any, layouts: tuple[FrameworkLayout, ...], path: str = "") -> TypedLayer | None:
-    """Return what a node is: the layer of the nearest of its types that a table names."""
+    """Return the layer that a node is by the nearest of its types that a layout lists, or None."""
     for cls in type(node).__mro__[:-1]:
         for layout in layouts:
-            for (module, name), recipe in layout.types.items():
-                if loaded(module, name) is cls and recipe.accepts(node):
-                    options, settings = recipe.options(node), recipe.settings(node)
-                    called = type(node).__name__, path
-                    return TypedLayer(recipe.kind, layout, recipe.spec, *called, options, settings)
+            for (module, name), known in layout.types.items():
+                if loaded(module, name) is cls and known.accepts(node):
+                    return TypedLayer(
+                        known.kind,
+                        layout,
+                        known.spec,
+                        type(node).__name__,
+                        path,
+                        known.options(node),
+                        known.settings(node),
+                    )
     return None
 
 
 def container_paths(node: Any, layouts: tuple[FrameworkLayout, ...]) -> Mapping[str, KeyPath]:
-    """Return what replaces the steps below a container in other frameworks."""
+    """Return what replaces the keys below a container in frameworks that lack it."""
     for layout in layouts:
-        for (module, name), steps in layout.containers.items():
-            found = loaded(module, name)
-            if found is not None and isinstance(node, found):
-                return steps
+        for (module, name), replacements in layout.containers.items():
+            cls = loaded(module, name)
+            if cls is not None and isinstance(node, cls):
+                return replacements
     return {}
 
 
-def read_fields(**names: str) -> FieldReader:
-    """Return a function that reads fields of a node, by what they are called here."""
-    return lambda node: {ours: getattr(node, theirs, None) for ours, theirs in names.items()}
+def read_fields(**fields: str) -> FieldReader:
+    """Return a function that reads fields of a node: our name for each, and the node's."""
+    return lambda node: {name: getattr(node, field, None) for name, field in fields.items()}
 
 
 def no_max_norm(_: Any) -> dict[str, Any]:
-    """Return the settings of embeddings whose rows may be of any length, as outside of PyTorch."""
+    """Return the settings of an embedding whose rows may have any norm, as outside of PyTorch."""
     return {"max_norm": False}
-
-
-def per_axis(x: Any, dims: int) -> tuple[int, ...]:
-    """Return one number for each axis of a window."""
-    if x is None:
-        return (1,) * dims
-    return (x,) * dims if isinstance(x, int) else tuple(x)
-
-
-def conv_settings(
-    size: Any, *, stride: Any = 1, dilation: Any = 1, padding: Any = 0, groups: int = 1
-) -> dict[str, Any]:
-    """Return the settings of a convolution in one form for all frameworks."""
-    dims = len(size)
-    steps, spread = per_axis(stride, dims), per_axis(dilation, dims)
-    pads = _pads(padding, size, spread, math.prod(steps) > 1)
-    return {"strides": steps, "dilation": spread, "padding": pads, "groups": groups}
-
-
-def conv_transpose_settings(
-    size: Any, pads: Any, *, stride: Any = 1, dilation: Any = 1
-) -> dict[str, Any]:
-    """Return the settings of a transposed convolution: the padding is that of the spread input."""
-    dims = len(size)
-    steps, spread = per_axis(stride, dims), per_axis(dilation, dims)
-    sizes = [d * (n - 1) + 1 for d, n in zip(spread, size, strict=True)]
-    if isinstance(pads, str) and pads.upper() in ("SAME", "VALID"):
-        pads = [_spread(pads.upper(), n, step) for n, step in zip(sizes, steps, strict=True)]
-    if not isinstance(pads, str):
-        found = (pads,) * dims if isinstance(pads, int) else pads
-        pads = tuple((x, x) if isinstance(x, int) else tuple(x) for x in found)
-    return {"strides": steps, "dilation": spread, "padding": pads}
-
-
-def _spread(name: str, size: int, step: int) -> tuple[int, int]:
-    """Return what `jax.lax.conv_transpose` pads for a name."""
-    if name == "VALID":
-        return size - 1, step - 1 + max(size - step, 0)
-    total = size + step - 2
-    before = size - 1 if step > size - 1 else -(-total // 2)
-    return before, total - before
-
-
-def transposed_conv_padding(size: Any, padding: Any, extra: Any, dilation: Any) -> Any:
-    """Return what a transposed convolution pads, from the padding of the one it turns back."""
-    if isinstance(padding, str):
-        return padding
-    dims = len(size)
-    found = (padding,) * dims if isinstance(padding, int) else padding
-    pairs = [(x, x) if isinstance(x, int) else tuple(x) for x in found]
-    each = zip(size, pairs, per_axis(extra, dims), per_axis(dilation, dims), strict=True)
-    return tuple((d * (n - 1) - a, d * (n - 1) - b + e) for n, (a, b), e, d in each)
-
-
-def _pads(padding: Any, size: Any, dilation: tuple[int, ...], strided: bool) -> Any:
-    """Return a pair for each axis, unless it depends on the input."""
-    if isinstance(padding, str):
-        name = padding.upper()
-        if name == "VALID" or (name in ("SAME", "CAUSAL") and all(n == 1 for n in size)):
-            return ((0, 0),) * len(size)
-        if name != "SAME" or strided:
-            return name
-        totals = [d * (n - 1) for d, n in zip(dilation, size, strict=True)]
-        return tuple((total // 2, total - total // 2) for total in totals)
-    found = (padding,) * len(size) if isinstance(padding, int) else padding
-    return tuple((x, x) if isinstance(x, int) else tuple(x) for x in found)

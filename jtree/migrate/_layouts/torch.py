@@ -1,6 +1,6 @@
-"""How PyTorch stores layers: kernels `(out, in, *window)`, gates packed, two biases.
+"""PyTorch's layout: kernels `(out, in, *window)`, packed gates, two biases for each gate.
 
-Source: the documentation of `torch.nn`, https://docs.pytorch.org/docs/stable/nn.html.
+Source: https://docs.pytorch.org/docs/stable/nn.html.
 """
 
 from __future__ import annotations
@@ -8,52 +8,41 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .spec import (
-    ArraySpec,
-    FrameworkLayout,
-    KeyPath,
-    LayerSpec,
-    LayerType,
-    conv_settings,
-    conv_transpose_settings,
-    read_fields,
-    transposed_conv_padding,
-)
-from .transforms import CONV_FRONT, MATRIX, SWAPPED, TRANSPOSED_FRONT, identity
+from .convolution import conv_settings, conv_transpose_settings, transposed_conv_padding
+from .spec import ArraySpec, FrameworkLayout, KeyPath, LayerSpec, LayerType, read_fields
+from .transforms import CONV_OUT_IN_WINDOW, CONV_TRANSPOSE_IN_OUT_WINDOW, MATRIX, TRANSPOSED_MATRIX
 
-_AFFINE: LayerSpec = (
-    ArraySpec("weight", ("scale",), identity(1)),
-    ArraySpec("bias", ("bias",), identity(1)),
-)
+_AFFINE: LayerSpec = (ArraySpec("weight", ("scale",)), ArraySpec("bias", ("bias",)))
 _LSTM = ("i", "f", "g", "o")
 _GRU = ("r", "z", "n")
+_PACKED_KERNELS = ("query_kernel", "key_kernel", "value_kernel")
 
 
-def _biased(*kernel: ArraySpec) -> LayerSpec:
-    return (*kernel, ArraySpec("bias", ("bias",)))
+def _with_bias(kernel: ArraySpec) -> LayerSpec:
+    return (kernel, ArraySpec("bias", ("bias",)))
 
 
 def _recurrent(gates: tuple[str, ...], hidden_bias: tuple[str, ...]) -> LayerSpec:
     return (
-        ArraySpec("weight_ih", tuple(f"input_{g}" for g in gates), SWAPPED),
-        ArraySpec("weight_hh", tuple(f"hidden_{g}" for g in gates), SWAPPED),
+        ArraySpec("weight_ih", tuple(f"input_{g}" for g in gates), TRANSPOSED_MATRIX),
+        ArraySpec("weight_hh", tuple(f"hidden_{g}" for g in gates), TRANSPOSED_MATRIX),
         ArraySpec("bias_ih", tuple(f"bias_{g}" for g in gates)),
         ArraySpec("bias_hh", hidden_bias),
     )
 
 
-def _projected(name: str, role: str) -> LayerSpec:
-    """Return a projection that is a layer of its own, as many models have it."""
+def _projection(name: str, canonical: str) -> LayerSpec:
+    """Return the arrays of a projection that is a layer of its own, as in many models."""
     return (
-        ArraySpec(f"{name}/weight", (f"{role}_kernel",), SWAPPED),
-        ArraySpec(f"{name}/bias", (f"{role}_bias",)),
+        ArraySpec(f"{name}/weight", (f"{canonical}_kernel",), TRANSPOSED_MATRIX),
+        ArraySpec(f"{name}/bias", (f"{canonical}_bias",)),
     )
 
 
-SPECS: dict[str, LayerSpec] = {
-    "dense": _biased(ArraySpec("weight", ("kernel",), SWAPPED)),
-    "conv": _biased(ArraySpec("weight", ("kernel",), CONV_FRONT)),
-    "conv_transpose": _biased(ArraySpec("weight", ("kernel",), TRANSPOSED_FRONT)),
+_SPECS: dict[str, LayerSpec] = {
+    "dense": _with_bias(ArraySpec("weight", ("kernel",), TRANSPOSED_MATRIX)),
+    "conv": _with_bias(ArraySpec("weight", ("kernel",), CONV_OUT_IN_WINDOW)),
+    "conv_transpose": _with_bias(ArraySpec("weight", ("kernel",), CONV_TRANSPOSE_IN_OUT_WINDOW)),
     "batch_norm": (
         *_AFFINE,
         ArraySpec("running_mean", ("mean",)),
@@ -63,30 +52,30 @@ SPECS: dict[str, LayerSpec] = {
     "layer_norm": _AFFINE,
     "group_norm": _AFFINE,
     "instance_norm": _AFFINE,
-    "rms_norm": (ArraySpec("weight", ("scale",), identity(1)),),
+    "rms_norm": (ArraySpec("weight", ("scale",)),),
     "embedding": (ArraySpec("weight", ("table",), MATRIX),),
-    "prelu": (ArraySpec("weight", ("slope",), identity(1)),),
+    "prelu": (ArraySpec("weight", ("slope",)),),
     "lstm": _recurrent(_LSTM, tuple(f"bias_{g}" for g in _LSTM)),
     "gru": _recurrent(_GRU, ("bias_r", "bias_z", "hidden_bias_n")),
     "rnn": _recurrent(("h",), ("bias_h",)),
     "attention": (
-        ArraySpec("in_proj_weight", ("query_kernel", "key_kernel", "value_kernel"), SWAPPED),
+        ArraySpec("in_proj_weight", _PACKED_KERNELS, TRANSPOSED_MATRIX),
         ArraySpec("in_proj_bias", ("query_bias", "key_bias", "value_bias")),
-        ArraySpec("q_proj_weight", ("query_kernel",), SWAPPED),
-        ArraySpec("k_proj_weight", ("key_kernel",), SWAPPED),
-        ArraySpec("v_proj_weight", ("value_kernel",), SWAPPED),
+        ArraySpec("q_proj_weight", ("query_kernel",), TRANSPOSED_MATRIX),
+        ArraySpec("k_proj_weight", ("key_kernel",), TRANSPOSED_MATRIX),
+        ArraySpec("v_proj_weight", ("value_kernel",), TRANSPOSED_MATRIX),
         ArraySpec("bias_k", ("bias_k",)),
         ArraySpec("bias_v", ("bias_v",)),
-        *_projected("q_proj", "query"),
-        *_projected("k_proj", "key"),
-        *_projected("v_proj", "value"),
-        *_projected("out_proj", "out"),
+        *_projection("q_proj", "query"),
+        *_projection("k_proj", "key"),
+        *_projection("v_proj", "value"),
+        *_projection("out_proj", "out"),
     ),
 }
 
 
-def _convolution(node: Any) -> dict[str, Any]:
-    found = conv_settings(
+def _conv(node: Any) -> dict[str, Any]:
+    settings = conv_settings(
         node.kernel_size,
         stride=node.stride,
         dilation=node.dilation,
@@ -94,84 +83,85 @@ def _convolution(node: Any) -> dict[str, Any]:
         groups=node.groups,
     )
     mode = node.padding_mode
-    if mode == "circular" and found["padding"] == _halves(node):
-        return found | {"padding": "CIRCULAR"}
-    return found if mode == "zeros" else found | {"padding": (mode, found["padding"])}
+    if mode == "zeros":
+        return settings
+    circular = mode == "circular" and settings["padding"] == _same_padding(node)
+    padding = "CIRCULAR" if circular else (mode, settings["padding"])
+    return settings | {"padding": padding}
 
 
-def _halves(node: Any) -> Any:
-    same = conv_settings(node.kernel_size, dilation=node.dilation, padding="SAME")
-    return same["padding"]
+def _same_padding(node: Any) -> Any:
+    return conv_settings(node.kernel_size, dilation=node.dilation, padding="SAME")["padding"]
 
 
-def _transposed(node: Any) -> dict[str, Any]:
-    size, dilation = node.kernel_size, node.dilation
-    pads = transposed_conv_padding(size, node.padding, node.output_padding, dilation)
-    return conv_transpose_settings(size, pads, stride=node.stride, dilation=dilation)
+def _conv_transpose(node: Any) -> dict[str, Any]:
+    window, dilation = node.kernel_size, node.dilation
+    padding = transposed_conv_padding(window, node.padding, node.output_padding, dilation)
+    return conv_transpose_settings(window, padding, stride=node.stride, dilation=dilation)
 
 
-def _instance(node: Any) -> dict[str, Any]:
+def _instance_norm(node: Any) -> dict[str, Any]:
     return {"epsilon": node.eps, "groups": node.num_features}
 
 
-def _batch(node: Any) -> dict[str, Any]:
+def _batch_norm(node: Any) -> dict[str, Any]:
     momentum = node.momentum
     return {"epsilon": node.eps, "momentum": None if momentum is None else 1 - momentum}
 
 
-def _kind(kind: str, **options: Any) -> LayerType:
-    return LayerType(kind, SPECS[kind], **options)
+def _type(kind: str, **options: Any) -> LayerType:
+    return LayerType(kind, _SPECS[kind], **options)
 
 
 _EPSILON = read_fields(epsilon="eps")
-_CONV = _kind("conv", settings=_convolution)
-_CONV_TRANSPOSE = _kind(
-    "conv_transpose", options=read_fields(groups="groups"), settings=_transposed
+_CONV = _type("conv", settings=_conv)
+_CONV_TRANSPOSE = _type(
+    "conv_transpose", options=read_fields(groups="groups"), settings=_conv_transpose
 )
-_RECIPES = {
-    "Linear": _kind("dense"),
+_TYPES = {
+    "Linear": _type("dense"),
     **dict.fromkeys(("Conv1d", "Conv2d", "Conv3d"), _CONV),
     **dict.fromkeys(("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"), _CONV_TRANSPOSE),
     **dict.fromkeys(
         ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"),
-        _kind("batch_norm", settings=_batch),
+        _type("batch_norm", settings=_batch_norm),
     ),
-    "LayerNorm": _kind("layer_norm", settings=_EPSILON),
-    "GroupNorm": _kind("group_norm", settings=read_fields(epsilon="eps", groups="num_groups")),
+    "LayerNorm": _type("layer_norm", settings=_EPSILON),
+    "GroupNorm": _type("group_norm", settings=read_fields(epsilon="eps", groups="num_groups")),
     **dict.fromkeys(
         ("InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"),
-        _kind("instance_norm", settings=_instance),
+        _type("instance_norm", settings=_instance_norm),
     ),
-    "RMSNorm": _kind("rms_norm", settings=_EPSILON),
-    "Embedding": _kind("embedding", settings=lambda node: {"max_norm": node.max_norm or False}),
-    "PReLU": _kind("prelu"),
-    **dict.fromkeys(("LSTM", "LSTMCell"), _kind("lstm")),
-    **dict.fromkeys(("GRU", "GRUCell"), _kind("gru")),
+    "RMSNorm": _type("rms_norm", settings=_EPSILON),
+    "Embedding": _type("embedding", settings=lambda node: {"max_norm": node.max_norm or False}),
+    "PReLU": _type("prelu"),
+    **dict.fromkeys(("LSTM", "LSTMCell"), _type("lstm")),
+    **dict.fromkeys(("GRU", "GRUCell"), _type("gru")),
     **dict.fromkeys(
-        ("RNN", "RNNCell"), _kind("rnn", settings=read_fields(activation="nonlinearity"))
+        ("RNN", "RNNCell"), _type("rnn", settings=read_fields(activation="nonlinearity"))
     ),
-    "MultiheadAttention": _kind(
+    "MultiheadAttention": _type(
         "attention", settings=read_fields(heads="num_heads", zero_attention="add_zero_attn")
     ),
 }
 
-_LAYERED = re.compile(r"(\w+_[ih]h|weight_hr)_l(\d+)(_reverse)?")
+_NUMBERED = re.compile(r"(\w+_[ih]h|weight_hr)_l(\d+)(_reverse)?")
 
 
-def _split(steps: KeyPath) -> KeyPath:
-    """Read the number and the direction of a layer in a name such as `weight_ih_l0_reverse`."""
-    found = _LAYERED.fullmatch(steps[-1]) if steps else None
-    if found is None:
-        return steps
-    reverse = ("reverse",) if found[3] else ()
-    return (*steps[:-1], found[2], *reverse, found[1])
+def _split(keys: KeyPath) -> KeyPath:
+    """Split the layer's index and direction from a key such as `weight_ih_l0_reverse`."""
+    match = _NUMBERED.fullmatch(keys[-1]) if keys else None
+    if match is None:
+        return keys
+    name, index, reverse = match.groups()
+    return (*keys[:-1], index, *(("reverse",) if reverse else ()), name)
 
 
 TORCH = FrameworkLayout(
     name="torch",
     separator=".",
-    specs=SPECS,
-    types={("torch.nn", name): recipe for name, recipe in _RECIPES.items()},
+    specs=_SPECS,
+    types={("torch.nn", name): layer_type for name, layer_type in _TYPES.items()},
     defaults={
         "batch_norm": {"epsilon": 1e-5, "momentum": 0.9},
         "layer_norm": {"epsilon": 1e-5},

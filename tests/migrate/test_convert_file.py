@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import jtree
 from jtree import migrate as m
-from jtree._tree.lazy import LazyArray
+from jtree._tree.lazy import LazyArray, Source
 from jtree.cli import app
 from jtree.migrate._files import convert_file as _file
 from jtree.migrate._files import output as _written
@@ -215,18 +215,18 @@ def test_what_was_written_is_verified(source: Path, monkeypatch: pytest.MonkeyPa
     assert beside(target) == []
 
 
-class Failing:
+class Failing(Source):
     """A source that fails at one array."""
 
     def __init__(self, fails: str) -> None:
         self.fails = fails
         self.read_names: list[Hashable] = []
 
-    def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
-        if self.fails in wanted:
+    def read(self, shardings: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
+        if self.fails in shardings:
             raise jtree.CheckpointError("gone")
-        self.read_names += wanted
-        return {name: np.full((1000, 10000), int(str(name)), np.float32) for name in wanted}
+        self.read_names += shardings
+        return {name: np.full((1000, 10000), int(str(name)), np.float32) for name in shardings}
 
 
 def opened_as(monkeypatch: pytest.MonkeyPatch, path: Path, fails: str) -> Failing:

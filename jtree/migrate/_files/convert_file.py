@@ -20,7 +20,7 @@ from ...checkpoint._formats.shards import ENDINGS, INDEX
 from ...checkpoint._storage.staging import PIECE
 from .._rules.apply import Migrated, apply
 from .._rules.base import Rule
-from .._rules.lazy_arrays import pieces
+from .._rules.lazy_arrays import read_pieces
 from .._rules.plan import Plan
 from .._rules.toml import rules_to_toml
 from .._rules.values import cast as cast_rule
@@ -143,7 +143,7 @@ def prepared(
 ) -> Migrated:
     """Return what is to be written; nothing is read."""
     last = () if cast is None else (cast_rule("**", cast),)
-    return apply((*rules, *last), opened).only(where)
+    return apply((*rules, *last), opened).select(where)
 
 
 def _local(target: str | os.PathLike[str]) -> Path:
@@ -161,7 +161,7 @@ def _stage(staged: Journal, shown: bool) -> None:
     arrays = [staged.arrays[n] for n in missing]
     with progress_bar("converting", sum(x.nbytes for x in staged.arrays), shown=shown) as bar:
         bar.advance(sum(staged.arrays[n].nbytes for n in staged.checksums))
-        for number, x, parts in zip(missing, arrays, pieces(arrays, PIECE), strict=True):
+        for number, x, parts in zip(missing, arrays, read_pieces(arrays, PIECE), strict=True):
             staged.write(number, parts)
             bar.advance(x.nbytes)
 

@@ -59,7 +59,7 @@ def left_out(opened: Checkpoint, found: Migrated, format: str) -> tuple[str, ...
     """Return the paths of leaves that are no arrays and will not be written."""
     if format == "orbax" and found.keys() == opened.keys():
         return ()
-    return tuple(path for path, x in found.other.items() if x is not None)
+    return tuple(path for path, x in found.others.items() if x is not None)
 
 
 def write(

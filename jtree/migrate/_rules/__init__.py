@@ -1,1 +1,1 @@
-"""Rules: plain data applied to paths and lazy arrays."""
+"""Rules of migrations: one file for each family, and what applies them."""

@@ -1,4 +1,4 @@
-"""Rules applied to arrays by their paths: a lazy mapping of what comes out."""
+"""The application of rules to arrays by path: a mapping whose arrays are computed when read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from ..._errors import ArgumentTypeError, RuleError
 from ..._state.sources import opened
-from ..._tree import paths as _path
+from ..._tree import paths as _paths
 from ..._tree.lazy import LazyArray
 from ..._tree.paths import Where
 from .base import Edit, Rule
-from .source import Leaves, leaves
+from .source import SourceLeaves, read_leaves
 
 
 class MigratedArray(NamedTuple):
-    """An array on its way: the paths that it is made of, and the rules that it went through."""
+    """An array with the paths of the source that it is computed from, and its rules, from 0."""
 
     array: LazyArray
     sources: tuple[str, ...]
@@ -24,55 +24,55 @@ class MigratedArray(NamedTuple):
 
 
 class Migrated(Mapping[str, LazyArray]):
-    """What rules make of a source: a mapping from paths to arrays that are computed when read.
+    """The arrays of a source after rules: a mapping from paths to arrays, computed when read.
 
     Attributes:
-      rules: those that were applied.
-      source: the shapes and dtypes of the source, as lazy arrays by path.
-      entries: for every path the array, the paths it is made of, and the rules it went through.
-      dropped: the paths of the source that are left out, with the number of the rule.
-      matches: for every rule how many places it took or gave.
-      other: the leaves of the source that are no arrays, by path.
+      rules: the rules, in order.
+      source: the arrays of the source by path; none of them has been read.
+      entries: each array by path, with the paths and the rules that it comes from.
+      dropped: the paths of the source that are left out, each with the index of the rule.
+      edit_counts: how many edits each rule makes.
+      others: the leaves of the source that are not arrays, by path.
 
     Example:
-      >>> found = apply([jtree.migrate.transpose("w")], {"w": np.zeros((2, 3)), "b": np.zeros(2)})
-      >>> found, found.untouched
+      >>> source = {"w": np.zeros((2, 3)), "b": np.zeros(2)}
+      >>> arrays = apply([jtree.migrate.transpose("w")], source)
+      >>> arrays, arrays.untouched
       ({'w': LazyArray(float64[3, 2]), 'b': LazyArray(float64[2])}, ('b',))
     """
 
-    def __init__(self, rules: tuple[Rule, ...], found: Leaves) -> None:
+    def __init__(self, rules: tuple[Rule, ...], leaves: SourceLeaves) -> None:
         self.rules = rules
-        self.source = found.arrays
-        self.other = found.other
-        self.entries = {path: MigratedArray(x, (path,)) for path, x in found.arrays.items()}
+        self.source = leaves.arrays
+        self.others = leaves.others
+        self.entries = {path: MigratedArray(x, (path,)) for path, x in leaves.arrays.items()}
         self.dropped: dict[str, int] = {}
-        self.matches: list[int] = []
-        for number, rule in enumerate(rules):
-            self._apply(number, rule)
+        self.edit_counts: list[int] = []
+        for index, rule in enumerate(rules):
+            self._apply(index, rule)
 
     @property
     def untouched(self) -> tuple[str, ...]:
-        """The paths that no rule touched."""
+        """The paths that no rule matches."""
         return tuple(path for path, entry in self.entries.items() if not entry.rules)
 
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
-        """The paths of places that hold one array."""
+        """The groups of paths that share one array."""
         groups: dict[LazyArray, list[str]] = {}
         for path, entry in self.entries.items():
             groups.setdefault(entry.array, []).append(path)
         return tuple(tuple(paths) for paths in groups.values() if len(paths) > 1)
 
-    def only(self, where: Where) -> Migrated:
-        """Return the same with those paths only that a glob matches, or one of several."""
-        chosen = _path.select(where, list(self.items()))
-        found = copy(self)
-        pairs = zip(self.entries.items(), chosen, strict=True)
-        found.entries = {path: entry for (path, entry), keep in pairs if keep}
-        leaves = [*self.items(), *self.other.items()]
-        kept = zip(self.other, _path.select(where, leaves)[len(self) :], strict=True)
-        found.other = {path: self.other[path] for path, keep in kept if keep}
-        return found
+    def select(self, where: Where) -> Migrated:
+        """Return the same mapping with only the paths that `where` selects."""
+        selected = copy(self)
+        verdicts = zip(self.entries.items(), _paths.select(where, list(self.items())), strict=True)
+        selected.entries = {path: entry for (path, entry), keep in verdicts if keep}
+        leaves = [*self.items(), *self.others.items()]
+        kept = zip(self.others, _paths.select(where, leaves)[len(self) :], strict=True)
+        selected.others = {path: self.others[path] for path, keep in kept if keep}
+        return selected
 
     def __getitem__(self, path: str) -> LazyArray:
         return self.entries[path].array
@@ -86,94 +86,98 @@ class Migrated(Mapping[str, LazyArray]):
     def __repr__(self) -> str:
         return repr(dict(self))
 
-    def _apply(self, number: int, rule: Rule) -> None:
-        edits = list(rule.edits({path: entry.array for path, entry in self.entries.items()}))
-        self.matches.append(len(edits))
+    def _apply(self, index: int, rule: Rule) -> None:
+        """Replace the entries by what a rule makes of them, new ones where the old ones were."""
+        edits = list(rule.edits(dict(self)))
+        self.edit_counts.append(len(edits))
         for edit in edits:
             if not edit.adds:
-                self.dropped |= dict.fromkeys(self._sources(edit), number)
+                self.dropped |= dict.fromkeys(self._sources(edit), index)
         results = _Results(rule)
-        taken = {path for edit in edits for path in edit.removes}
-        made = {edit.removes[:1]: edit for edit in edits}
-        for path, entry in self.entries.items():  # what is new is where the old was
-            if path not in taken:
-                results.put(path, entry)
-            for new in self._made(number, made.pop((path,), None)):
-                results.put(*new)
+        removed = {path for edit in edits for path in edit.removes}
+        replacing = {edit.removes[0]: edit for edit in edits if edit.removes}
+        for path, entry in self.entries.items():
+            if path not in removed:
+                results.add(path, entry)
+            if path in replacing:
+                results.add_all(self._added(index, replacing[path]))
         for edit in edits:
-            for new in self._made(number, edit if not edit.removes else None):
-                results.put(*new)
+            if not edit.removes:
+                results.add_all(self._added(index, edit))
         self.entries = results.entries
 
-    def _made(self, number: int, edit: Edit | None) -> Iterator[tuple[str, MigratedArray]]:
-        if edit is not None:
-            rules = [self.entries[path].rules for path in edit.removes]
-            passed = tuple(sorted({number}.union(*rules)))
-            for path, array in edit.adds.items():
-                yield path, MigratedArray(array, self._sources(edit), passed)
+    def _added(self, index: int, edit: Edit) -> dict[str, MigratedArray]:
+        sources = self._sources(edit)
+        before = (self.entries[path].rules for path in edit.removes)
+        rules = tuple(sorted({index}.union(*before)))
+        return {path: MigratedArray(x, sources, rules) for path, x in edit.adds.items()}
 
     def _sources(self, edit: Edit) -> tuple[str, ...]:
-        found = (path for taken in edit.removes for path in self.entries[taken].sources)
-        return tuple(dict.fromkeys(found))
+        sources = (source for path in edit.removes for source in self.entries[path].sources)
+        return tuple(dict.fromkeys(sources))
 
 
 @opened.register
-def _(found: Migrated) -> Any:
-    return {**found, **found.other}
+def _(arrays: Migrated) -> Any:
+    return {**arrays, **arrays.others}
 
 
 class _Results:
-    """What a rule leaves, each at a path of its own."""
+    """The arrays after a rule, each at a path of its own."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.entries: dict[str, MigratedArray] = {}
 
-    def put(self, path: str, entry: MigratedArray) -> None:
-        """Add an array, or refuse it where there is one already."""
+    def add_all(self, entries: Mapping[str, MigratedArray]) -> None:
+        """Add arrays by path."""
+        for path, entry in entries.items():
+            self.add(path, entry)
+
+    def add(self, path: str, entry: MigratedArray) -> None:
+        """Add an array, or refuse it where its path is taken."""
         if path in self.entries:
-            sides = [_origin(x) for x in (self.entries[path], entry)]
+            first, second = _origin(self.entries[path]), _origin(entry)
             raise RuleError(
-                f"{self.rule}: two results at {_path.show(path)}: {sides[0]}, and {sides[1]}; "
+                f"{self.rule}: two results at {_paths.show(path)}: {first}, and {second}; "
                 "rename or drop one of them first"
             )
         self.entries[path] = entry
 
 
 def _origin(entry: MigratedArray) -> str:
-    names = [_path.show(path) for path in entry.sources]
-    return f"one from {_path.shorten(names)}" if names else "one that was filled"
+    return f"one from {_paths.shorten(entry.sources)}" if entry.sources else "one that is filled in"
 
 
 def apply(rules: Iterable[Rule], source: Any, /) -> Migrated:
-    """Return what rules make of a source: a mapping from paths to arrays, computed when read.
+    """Return the arrays of a source after rules: a mapping from paths to arrays.
 
-    Rules are applied one after another: each sees the paths that those before it have made.
-    Everything is checked here, before any array is read.
+    Rules are applied in order, and each sees the paths that the rules before it leave. All of them
+    are checked here, before any array is read.
 
     Args:
-      rules: rules of this package, or what `rules_from_toml` returns.
-      source: a mapping from paths to arrays (lazy, NumPy, JAX, abstract), a model, a state, or an
-        opened checkpoint.
+      rules: rules such as `jtree.migrate.rename`.
+      source: a mapping from paths to arrays (lazy, NumPy's, JAX's or abstract), a model, a state
+        or an opened checkpoint.
 
     Returns:
-      A `Migrated` mapping from paths to lazy arrays. Reading one reads only what it is made of;
-      `jtree.loadmodel(model, found)` takes it as it is.
+      A `Migrated` mapping from paths to lazy arrays. An array is computed when it is read, from
+      only what it depends on. `jtree.loadmodel` takes the mapping as it is.
 
     Raises:
-      RuleError: a rule matches nothing, does not fit an array, or makes a second array at a path.
+      RuleError: a rule matches nothing or does not fit an array, or two arrays end up at one path.
 
     Example:
       >>> source = {"fc.weight": np.arange(6).reshape(2, 3)}
       >>> rules = [jtree.migrate.rename("fc.weight", "fc/kernel"), jtree.migrate.transpose("fc/*")]
-      >>> found = apply(rules, source)
-      >>> found["fc/kernel"].shape, found["fc/kernel"].read().tolist()
+      >>> arrays = apply(rules, source)
+      >>> arrays["fc/kernel"].shape, arrays["fc/kernel"].read().tolist()
       ((3, 2), [[0, 3], [1, 4], [2, 5]])
     """
-    given = tuple(rules)
-    for rule in given:
+    rules = tuple(rules)
+    for rule in rules:
         if not isinstance(rule, Rule):
             raise ArgumentTypeError(
                 f"expected rules such as jtree.migrate.rename('a', 'b'), found {rule!r}"
             )
-    return Migrated(given, leaves(source))
+    return Migrated(rules, read_leaves(source))

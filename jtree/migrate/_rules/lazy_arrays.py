@@ -1,4 +1,4 @@
-"""Lazy arrays that stand for computed ones: what they need is read together, when they are read."""
+"""Computed arrays as lazy ones: whatever they are computed from is read when they are read."""
 
 from __future__ import annotations
 
@@ -10,73 +10,73 @@ import numpy as np
 
 from ..._tree.lazy import LazyArray, Source, read_all, read_batch_bytes
 from ..._tree.leaves import canonical
-from .lazy_ops import Array, Inputs, Node, boxes, leaf, whole
+from .lazy_ops import Array, BlockArray, Values, full_block, split_blocks, unchanged
 
 
-class Derived(Source):
-    """The source of computed arrays; the name of each is the node that computes it."""
+class BlockSource(Source):
+    """The source of computed arrays; each is named by the `BlockArray` that computes it."""
 
-    def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
-        """Return computed arrays by name, their inputs read in one batch."""
-        nodes = [cast(Node, name) for name in wanted]
-        held = _read(*nodes)
-        found = ((x, x.block(whole(x.shape), held), wanted[x]) for x in nodes)
-        return {x: _placed(array, sharding) for x, array, sharding in found}
-
-
-DERIVED: Final = Derived()
+    def read(self, shardings: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
+        """Return computed arrays, with their inputs read together."""
+        names = cast(Mapping[BlockArray, Any], shardings)
+        values = _read_sources(names)
+        arrays = ((x, x.read(full_block(x.shape), values)) for x in names)
+        return {x: _put(array, names[x]) for x, array in arrays}
 
 
-def lazy(x: Node) -> LazyArray:
-    """Return a computed array as a lazy one; one that is an array as it is stays what it was."""
-    return x.array or LazyArray(DERIVED, x, x.shape, x.dtype)
+BLOCKS: Final = BlockSource()
 
 
-def node(x: LazyArray) -> Node:
-    """Return what computes a lazy array."""
-    return cast(Node, x.name) if x.source is DERIVED else leaf(x)
+def as_lazy(x: BlockArray) -> LazyArray:
+    """Return a computed array as a lazy one; an unchanged array of the source stays what it is."""
+    return x.source or LazyArray(BLOCKS, x, x.shape, x.dtype)
 
 
-def pieces(xs: Iterable[LazyArray], most: int, /) -> Iterator[Iterator[Array]]:
-    """Yield for each array its numbers, in C order, in pieces of at most so many bytes.
+def as_blocks(x: LazyArray) -> BlockArray:
+    """Return a lazy array as one that is computed block by block."""
+    return cast(BlockArray, x.name) if x.source is BLOCKS else unchanged(x)
 
-    Small arrays are read together. No more memory is needed than for what is read, and a piece.
+
+def read_pieces(arrays: Iterable[LazyArray], limit: int, /) -> Iterator[Iterator[Array]]:
+    """Yield the values of each array, in C order, in pieces of at most `limit` bytes.
+
+    Small arrays are read together. The memory needed is that of the arrays read, and of one piece.
     """
-    for batch in _batches(list(xs)):
-        nodes = [node(x) for x in batch]
-        held = _read(*nodes)
-        for x in nodes:
-            yield _pieces(x, held, most)
-        del held  # before more is read
+    for batch in _batches([as_blocks(x) for x in arrays]):
+        values = _read_sources(batch)
+        for x in batch:
+            yield _pieces(x, values, limit)
+        del values  # before more is read
 
 
-def _pieces(x: Node, held: Inputs, most: int) -> Iterator[Array]:
-    for box in boxes(x.shape, max(1, most // max(1, int(x.dtype.itemsize)))):
-        yield np.ascontiguousarray(x.block(box, held))
+def _pieces(x: BlockArray, values: Values, limit: int) -> Iterator[Array]:
+    for block in split_blocks(x.shape, max(1, limit // max(1, int(x.dtype.itemsize)))):
+        yield np.ascontiguousarray(x.read(block, values))
 
 
-def _batches(xs: list[LazyArray]) -> Iterator[list[LazyArray]]:
-    most = read_batch_bytes(y for x in xs for y in node(x).leaves())
-    batch: list[LazyArray] = []
+def _batches(arrays: list[BlockArray]) -> Iterator[list[BlockArray]]:
+    """Yield arrays, in order, in batches whose inputs are read together."""
+    limit = read_batch_bytes(source for x in arrays for source in x.sources())
+    batch: list[BlockArray] = []
     size = 0
-    for x in xs:
-        needed = sum(y.source.cost(y) for y in set(node(x).leaves()))
-        if batch and size + needed > most:
+    for x in arrays:
+        cost = sum(source.source.cost(source) for source in set(x.sources()))
+        if batch and size + cost > limit:
             yield batch
             batch, size = [], 0
         batch.append(x)
-        size += needed
+        size += cost
     if batch:
         yield batch
 
 
-def _read(*nodes: Node) -> Inputs:
-    leaves = dict.fromkeys(x for found in nodes for x in found.leaves())
-    return {x: np.asarray(array) for x, array in read_all((x, None) for x in leaves).items()}
+def _read_sources(arrays: Iterable[BlockArray]) -> Values:
+    sources = dict.fromkeys(source for x in arrays for source in x.sources())
+    return {x: np.asarray(array) for x, array in read_all((x, None) for x in sources).items()}
 
 
-def _placed(x: Array, sharding: Any) -> Any:
-    """Return an array on devices, unless JAX would lose numbers of it."""
+def _put(x: Array, sharding: Any) -> Any:
+    """Return an array on its sharding, unless JAX would lose precision."""
     if sharding is None or canonical(x.dtype) != x.dtype:
         return x
     return jax.device_put(x, sharding)

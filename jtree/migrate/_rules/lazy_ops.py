@@ -1,8 +1,8 @@
-"""Arrays that are computed from others, block by block.
+"""Operations on arrays that are computed from others, block by block.
 
-A node knows its shape and dtype, and computes any block of itself from blocks of what it is made
-of. So a chain of rules needs no memory for what is between, and an array can be written to a file
-piece by piece.
+A `BlockArray` knows its shape and dtype, and computes any block of itself from blocks of its
+inputs. So a chain of rules needs no memory for what lies between, and an array can be written to a
+file piece by piece.
 """
 
 from __future__ import annotations
@@ -20,209 +20,218 @@ from ..._tree.lazy import LazyArray
 from ..._tree.leaves import equal
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Inputs: TypeAlias = Mapping[LazyArray, Array]  # the arrays that were read
-Index: TypeAlias = tuple[slice, ...]  # start and stop for each axis
-Block: TypeAlias = Callable[[Index, Inputs], Array]
+Values: TypeAlias = Mapping[LazyArray, Array]  # the arrays of the source that were read
+Block: TypeAlias = tuple[slice, ...]  # start and stop along each axis
+ReadBlock: TypeAlias = Callable[[Block, Values], Array]
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
-    """An array that is computed from others; `block(index, held)` is part of it."""
+class BlockArray:
+    """An array that is computed from its inputs, block by block.
+
+    Attributes:
+      shape: its shape.
+      dtype: its dtype.
+      inputs: the arrays that it is computed from.
+      read: returns a block, given the values of the source's arrays.
+      source: the array of the source that it is, where it is one unchanged.
+    """
 
     shape: tuple[int, ...]
     dtype: Any
-    inputs: tuple[Node, ...]
-    block: Block
-    array: LazyArray | None = None  # of the source, where it is one as it is
+    inputs: tuple[BlockArray, ...]
+    read: ReadBlock
+    source: LazyArray | None = None
 
-    def leaves(self) -> Iterator[LazyArray]:
+    def sources(self) -> Iterator[LazyArray]:
         """Yield the arrays of the source that it is computed from."""
-        if self.array is not None:
-            yield self.array
+        if self.source is not None:
+            yield self.source
         for x in self.inputs:
-            yield from x.leaves()
+            yield from x.sources()
 
 
-def whole(shape: Sequence[int]) -> Index:
-    """Return the index of all of an array."""
+def full_block(shape: Sequence[int]) -> Block:
+    """Return the block that is all of an array."""
     return tuple(slice(0, n) for n in shape)
 
 
-def leaf(x: LazyArray) -> Node:
+def unchanged(x: LazyArray) -> BlockArray:
     """Return an array of the source as it is."""
-    return Node(x.shape, x.dtype, (), lambda index, held: held[x][index], x)
+    return BlockArray(x.shape, x.dtype, (), lambda block, values: values[x][block], x)
 
 
-def filled(shape: tuple[int, ...], dtype: Any, value: Any) -> Node:
-    """Return an array with one number everywhere."""
-    return Node(shape, dtype, (), lambda index, _: np.full(_lengths(index), value, dtype))
+def full(shape: tuple[int, ...], dtype: Any, value: Any) -> BlockArray:
+    """Return an array with one value everywhere."""
+    return BlockArray(shape, dtype, (), lambda block, _: np.full(_lengths(block), value, dtype))
 
 
-def mapped(x: Node, dtype: Any, function: Callable[[Array], Array]) -> Node:
-    """Return an array of a function of each number."""
-    return Node(x.shape, dtype, (x,), lambda index, held: function(x.block(index, held)))
+def map_values(x: BlockArray, dtype: Any, function: Callable[[Array], Array]) -> BlockArray:
+    """Return an array with an elementwise function applied."""
+    return BlockArray(x.shape, dtype, (x,), lambda block, values: function(x.read(block, values)))
 
 
-def transposed(x: Node, axes: tuple[int, ...]) -> Node:
+def transpose(x: BlockArray, axes: tuple[int, ...]) -> BlockArray:
     """Return an array with its axes in another order."""
 
-    def block(index: Index, held: Inputs) -> Array:
-        inner = [index[axes.index(n)] for n in range(len(axes))]
-        return x.block(tuple(inner), held).transpose(axes)
+    def read(block: Block, values: Values) -> Array:
+        inner = tuple(block[axes.index(axis)] for axis in range(len(axes)))
+        return x.read(inner, values).transpose(axes)
 
-    return Node(tuple(x.shape[n] for n in axes), x.dtype, (x,), block)
-
-
-def flipped(x: Node, axes: tuple[int, ...]) -> Node:
-    """Return an array that runs backwards along some axes."""
-
-    def block(index: Index, held: Inputs) -> Array:
-        inner = list(index)
-        for n in axes:
-            inner[n] = slice(x.shape[n] - index[n].stop, x.shape[n] - index[n].start)
-        return np.flip(x.block(tuple(inner), held), axes)
-
-    return Node(x.shape, x.dtype, (x,), block)
+    return BlockArray(tuple(x.shape[axis] for axis in axes), x.dtype, (x,), read)
 
 
-def reordered(x: Node, axis: int, places: Array) -> Node:
-    """Return an array whose entries along an axis are those at these places."""
+def flip(x: BlockArray, axes: tuple[int, ...]) -> BlockArray:
+    """Return an array reversed along some axes."""
 
-    def block(index: Index, held: Inputs) -> Array:
-        wanted = places[index[axis]]
-        if not wanted.size:
-            return x.block(index, held)
-        low, high = int(wanted.min()), int(wanted.max()) + 1
-        return x.block(_replace(index, axis, slice(low, high)), held).take(wanted - low, axis)
+    def read(block: Block, values: Values) -> Array:
+        inner = list(block)
+        for axis in axes:
+            length = x.shape[axis]
+            inner[axis] = slice(length - block[axis].stop, length - block[axis].start)
+        return np.flip(x.read(tuple(inner), values), axes)
 
-    return Node(x.shape, x.dtype, (x,), block)
+    return BlockArray(x.shape, x.dtype, (x,), read)
 
 
-def reshaped(x: Node, shape: tuple[int, ...]) -> Node:
-    """Return an array with the same numbers, in C order, in another shape."""
+def take(x: BlockArray, axis: int, indices: Array) -> BlockArray:
+    """Return an array whose entries along an axis are those at these indices."""
 
-    def block(index: Index, held: Inputs) -> Array:
-        bounds = _flat_range(shape, index)
+    def read(block: Block, values: Values) -> Array:
+        selected = indices[block[axis]]
+        if not selected.size:
+            return x.read(block, values)
+        low, high = int(selected.min()), int(selected.max()) + 1
+        return x.read(_replace(block, axis, slice(low, high)), values).take(selected - low, axis)
+
+    return BlockArray(x.shape, x.dtype, (x,), read)
+
+
+def reshape(x: BlockArray, shape: tuple[int, ...]) -> BlockArray:
+    """Return an array with the same values, in C order, in another shape."""
+
+    def read(block: Block, values: Values) -> Array:
+        bounds = _flat_range(shape, block)
         if bounds is None:
-            return x.block(whole(x.shape), held).reshape(shape)[index]
-        inner, start = _cover(x.shape, *bounds)
-        flat = x.block(inner, held).reshape(-1)
-        return flat[start : start + bounds[1] - bounds[0]].reshape(_lengths(index))
+            return x.read(full_block(x.shape), values).reshape(shape)[block]
+        cover, start = _covering_block(x.shape, *bounds)
+        flat = x.read(cover, values).reshape(-1)
+        return flat[start : start + bounds[1] - bounds[0]].reshape(_lengths(block))
 
-    return Node(shape, x.dtype, (x,), block)
+    return BlockArray(shape, x.dtype, (x,), read)
 
 
-def stacked(xs: Sequence[Node], axis: int) -> Node:
-    """Return arrays of one shape, side by side along a new axis."""
+def stack(xs: Sequence[BlockArray], axis: int) -> BlockArray:
+    """Return arrays of one shape, joined along a new axis."""
     first = xs[0]
 
-    def block(index: Index, held: Inputs) -> Array:
-        inner = (*index[:axis], *index[axis + 1 :])
-        chosen = [x.block(inner, held) for x in xs[index[axis]]]
-        return np.stack(chosen, axis) if chosen else np.empty(_lengths(index), first.dtype)
+    def read(block: Block, values: Values) -> Array:
+        inner = (*block[:axis], *block[axis + 1 :])
+        arrays = [x.read(inner, values) for x in xs[block[axis]]]
+        return np.stack(arrays, axis) if arrays else np.empty(_lengths(block), first.dtype)
 
     shape = (*first.shape[:axis], len(xs), *first.shape[axis:])
-    return Node(shape, first.dtype, tuple(xs), block)
+    return BlockArray(shape, first.dtype, tuple(xs), read)
 
 
-def picked(x: Node, axis: int, place: int) -> Node:
-    """Return what is at one place of an axis."""
+def take_one(x: BlockArray, axis: int, index: int) -> BlockArray:
+    """Return an array without an axis: its entry at one index of it."""
 
-    def block(index: Index, held: Inputs) -> Array:
-        inner = (*index[:axis], slice(place, place + 1), *index[axis:])
-        return x.block(inner, held).squeeze(axis)
+    def read(block: Block, values: Values) -> Array:
+        inner = (*block[:axis], slice(index, index + 1), *block[axis:])
+        return x.read(inner, values).squeeze(axis)
 
-    return Node((*x.shape[:axis], *x.shape[axis + 1 :]), x.dtype, (x,), block)
+    return BlockArray((*x.shape[:axis], *x.shape[axis + 1 :]), x.dtype, (x,), read)
 
 
-def part(x: Node, axis: int, start: int, stop: int) -> Node:
-    """Return what is between two places of an axis."""
+def slice_axis(x: BlockArray, axis: int, start: int, stop: int) -> BlockArray:
+    """Return the slice of an array between two indices of an axis."""
 
-    def block(index: Index, held: Inputs) -> Array:
-        moved = slice(index[axis].start + start, index[axis].stop + start)
-        return x.block(_replace(index, axis, moved), held)
+    def read(block: Block, values: Values) -> Array:
+        shifted = slice(block[axis].start + start, block[axis].stop + start)
+        return x.read(_replace(block, axis, shifted), values)
 
     shape = (*x.shape[:axis], stop - start, *x.shape[axis + 1 :])
-    return Node(shape, x.dtype, (x,), block)
+    return BlockArray(shape, x.dtype, (x,), read)
 
 
-def joined(xs: Sequence[Node], axis: int) -> Node:
-    """Return arrays one after another along an axis that they have."""
+def concatenate(xs: Sequence[BlockArray], axis: int) -> BlockArray:
+    """Return arrays joined along an existing axis."""
     ends = list(accumulate((x.shape[axis] for x in xs), initial=0))
 
-    def block(index: Index, held: Inputs) -> Array:
-        wanted, found = index[axis], []
+    def read(block: Block, values: Values) -> Array:
+        outer, arrays = block[axis], []
         for x, (start, stop) in zip(xs, pairwise(ends), strict=True):
-            low, high = max(wanted.start, start), min(wanted.stop, stop)
+            low, high = max(outer.start, start), min(outer.stop, stop)
             if low < high:
-                inner = _replace(index, axis, slice(low - start, high - start))
-                found.append(x.block(inner, held))
-        return np.concatenate(found, axis) if found else np.empty(_lengths(index), xs[0].dtype)
+                inner = _replace(block, axis, slice(low - start, high - start))
+                arrays.append(x.read(inner, values))
+        return np.concatenate(arrays, axis) if arrays else np.empty(_lengths(block), xs[0].dtype)
 
     shape = (*xs[0].shape[:axis], ends[-1], *xs[0].shape[axis + 1 :])
-    return Node(shape, xs[0].dtype, tuple(xs), block)
+    return BlockArray(shape, xs[0].dtype, tuple(xs), read)
 
 
-def agreed(x: Node, y: Node, message: str) -> Node:
-    """Return an array that another must be equal to, which is checked when it is read."""
+def require_equal(x: BlockArray, y: BlockArray, message: str) -> BlockArray:
+    """Return an array that must be equal to another, which is checked when it is read."""
 
-    def block(index: Index, held: Inputs) -> Array:
-        found = x.block(index, held)
-        if not equal(found, y.block(index, held)):
+    def read(block: Block, values: Values) -> Array:
+        array = x.read(block, values)
+        if not equal(array, y.read(block, values)):
             raise RuleError(message)
-        return found
+        return array
 
-    return Node(x.shape, x.dtype, (x, y), block)
+    return BlockArray(x.shape, x.dtype, (x, y), read)
 
 
-def boxes(shape: tuple[int, ...], most: int) -> Iterator[Index]:
-    """Yield parts of an array, in C order, of at most so many numbers each.
+def split_blocks(shape: tuple[int, ...], limit: int) -> Iterator[Block]:
+    """Yield blocks of an array in C order, of at most `limit` elements each.
 
-    >>> [box[0] for box in boxes((5, 2), 4)]
+    >>> [block[0] for block in split_blocks((5, 2), 4)]
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    sizes = [math.prod(shape[n + 1 :]) for n in range(len(shape))]
-    axis = next((n for n, size in enumerate(sizes) if size <= most), len(shape) - 1)
-    if math.prod(shape) <= most or axis < 0:
-        yield whole(shape)
+    sizes = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    axis = next((n for n, size in enumerate(sizes) if size <= limit), len(shape) - 1)
+    if math.prod(shape) <= limit or axis < 0:
+        yield full_block(shape)
         return
-    step = max(1, most // sizes[axis])
-    for above in np.ndindex(*shape[:axis]):
+    step = max(1, limit // sizes[axis])
+    for outer in np.ndindex(*shape[:axis]):
         for start in range(0, shape[axis], step):
             stop = min(start + step, shape[axis])
-            outer = tuple(slice(n, n + 1) for n in above)
-            yield (*outer, slice(start, stop), *whole(shape[axis + 1 :]))
+            indices = tuple(slice(n, n + 1) for n in outer)
+            yield (*indices, slice(start, stop), *full_block(shape[axis + 1 :]))
 
 
-def _lengths(index: Index) -> list[int]:
-    return [s.stop - s.start for s in index]
+def _lengths(block: Block) -> list[int]:
+    return [s.stop - s.start for s in block]
 
 
-def _replace(index: Index, axis: int, new: slice) -> Index:
-    return (*index[:axis], new, *index[axis + 1 :])
+def _replace(block: Block, axis: int, new: slice) -> Block:
+    return (*block[:axis], new, *block[axis + 1 :])
 
 
-def _flat_range(shape: tuple[int, ...], index: Index) -> tuple[int, int] | None:
-    """Return where a block begins and ends in C order, or None if it is not in one piece."""
-    lengths = _lengths(index)
+def _flat_range(shape: tuple[int, ...], block: Block) -> tuple[int, int] | None:
+    """Return where a block begins and ends in C order, or None if it is not contiguous."""
+    lengths = _lengths(block)
     count = math.prod(lengths)
     axis = next((n for n, length in enumerate(lengths) if length != 1), len(shape))
     if not count or lengths[axis + 1 :] != list(shape[axis + 1 :]):
         return None
     start = 0
-    for n, s in zip(shape, index, strict=True):
-        start = start * n + s.start
+    for length, s in zip(shape, block, strict=True):
+        start = start * length + s.start
     return start, start + count
 
 
-def _cover(shape: tuple[int, ...], start: int, stop: int) -> tuple[Index, int]:
-    """Return a block that holds a range of an array in C order, and where in it that begins."""
-    index: list[slice] = []
-    for n in range(len(shape)):
-        size = math.prod(shape[n + 1 :])
+def _covering_block(shape: tuple[int, ...], start: int, stop: int) -> tuple[Block, int]:
+    """Return a block that contains a range of an array in C order, and where that begins in it."""
+    block: list[slice] = []
+    for axis in range(len(shape)):
+        size = math.prod(shape[axis + 1 :])
         low, high = start // size, (stop - 1) // size
-        index.append(slice(low, high + 1))
+        block.append(slice(low, high + 1))
         start, stop = start - low * size, stop - low * size
         if low != high:
-            return (*index, *whole(shape[n + 1 :])), start
-    return tuple(index), 0
+            return (*block, *full_block(shape[axis + 1 :])), start
+    return tuple(block), 0

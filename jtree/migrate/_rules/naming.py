@@ -1,4 +1,4 @@
-"""Rules about places: rename, drop, tie."""
+"""Rules about paths: rename, drop, tie."""
 
 from __future__ import annotations
 
@@ -9,39 +9,29 @@ from dataclasses import field
 from ..._errors import ArgumentError
 from ..._tree import paths
 from ..._tree.leaves import describe
-from .base import (
-    Arrays,
-    Edit,
-    Rule,
-    captured,
-    check_template,
-    chosen,
-    fill_in,
-    normalise,
-    public_rule,
-    text,
-    texts,
-)
-from .lazy_arrays import lazy, node
-from .lazy_ops import agreed
+from . import lazy_ops
+from .arguments import check_fields, check_globs, check_template, check_text, fill_template
+from .base import Edit, LazyArrays, Rule, capture, public_rule, select
+from .lazy_arrays import as_blocks, as_lazy
 
 
 @public_rule
 class Rename(Rule):
-    r"""Give arrays other paths.
+    r"""Move arrays to other paths.
 
     Args:
-      pattern: a glob over paths: `*` within a step, `**` for any number of steps. With `regex` a
-        regular expression, and all that it finds in a path is replaced, as by `re.sub`.
-      replacement: the new path, where each `*` or `**` takes what the next wildcard of the pattern
-        stands for, or `{1}` what the first does, `{2}` the second. With `regex` as `re.sub` has
-        it: `\1`.
+      pattern: a glob over paths. `*` matches within one key of a path, and `**` any number of keys.
+        With `regex`, a regular expression; each of its matches in a path is replaced, as by
+        `re.sub`.
+      replacement: the new path. Each `*` or `**` stands for what the next wildcard of the pattern
+        matches; `{1}` stands for the first wildcard, `{2}` for the second. With `regex`, a
+        replacement for `re.sub`, such as `\1`.
       regex: whether the pattern is a regular expression.
-      optional: whether it may match nothing.
+      optional: whether the pattern may match nothing.
 
     Raises:
-      RuleError: nothing matches, or something is at a new path already.
-      ArgumentError: the pattern is none, or the replacement asks for more than it captures.
+      RuleError: the pattern matches nothing, or two arrays end up at one path.
+      ArgumentError: the pattern is invalid, or the replacement uses wildcards that it lacks.
 
     Example:
       >>> source = {"h.0.mlp.w": np.zeros(2), "h.0.mlp.b": np.zeros(2)}
@@ -55,29 +45,29 @@ class Rename(Rule):
     regex: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        normalise(self, pattern=text, replacement=text)
+        check_fields(self, pattern=check_text, replacement=check_text)
         if not self.regex:
             check_template(self, self.pattern, self.replacement)
             return
         try:
             re.compile(self.pattern).sub(self.replacement, "")
         except (re.error, IndexError) as error:
-            raise ArgumentError(f"{self}: no regular expression: {error}") from error
+            raise ArgumentError(f"{self}: not a valid regular expression: {error}") from error
 
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield one step for each path that matches."""
-        for old, new in self._pairs(arrays):
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield one edit for each path that matches."""
+        for old, new in self._renamed(arrays):
             yield Edit((old,), {new: arrays[old]})
 
-    def _pairs(self, arrays: Arrays) -> Iterator[tuple[str, str]]:
+    def _renamed(self, arrays: LazyArrays) -> Iterator[tuple[str, str]]:
         if not self.regex:
-            for path, groups in captured(self, self.pattern, arrays).items():
-                yield path, fill_in(self.replacement, groups)
+            for path, captures in capture(self, self.pattern, arrays).items():
+                yield path, fill_template(self.replacement, captures)
             return
-        found = [path for path in arrays if re.search(self.pattern, path)]
-        if not found and not self.optional:
-            raise self.nothing(self.pattern, arrays)
-        for path in found:
+        matches = [path for path in arrays if re.search(self.pattern, path)]
+        if not matches and not self.optional:
+            raise self.no_match(self.pattern, arrays)
+        for path in matches:
             yield path, re.sub(self.pattern, self.replacement, path)
 
 
@@ -87,10 +77,10 @@ class Drop(Rule):
 
     Args:
       where: a glob over paths, or several.
-      optional: whether it may match nothing.
+      optional: whether a glob may match nothing.
 
     Raises:
-      RuleError: nothing matches.
+      RuleError: a glob matches nothing.
 
     Example:
       >>> source = {"w": np.zeros(2), "num_batches_tracked": np.zeros((), int)}
@@ -101,34 +91,33 @@ class Drop(Rule):
     where: str | tuple[str, ...]
 
     def __post_init__(self) -> None:
-        normalise(self, where=texts)
+        check_fields(self, where=check_globs)
 
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield one step for each array that is left out."""
-        globs = (self.where,) if isinstance(self.where, str) else self.where
-        for path in chosen(self, globs, arrays):
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield one edit for each array that is left out."""
+        for path in select(self, self.where, arrays):
             yield Edit((path,), {})
 
 
 @public_rule
 class Tie(Rule):
-    """Put one array at two places.
+    """Store one array at two paths.
 
-    Where an array is at the second place already, it must be equal to the first, which is checked
-    when either is read.
+    An array that is at the second path already must equal the first, which is checked when either
+    of them is read.
 
     Args:
       first: the path of the array, or a glob.
       second: the other path, filled in as by `rename`.
-      optional: whether the first may match nothing.
+      optional: whether the glob may match nothing.
 
     Raises:
-      RuleError: nothing matches, or what is at the second place is not equal.
+      RuleError: the glob matches nothing, or the arrays at the two paths differ.
 
     Example:
       >>> source = {"embed/weight": np.ones(2)}
-      >>> found = jtree.migrate.apply([tie("embed/weight", "head/weight")], source)
-      >>> found["head/weight"] is found["embed/weight"]
+      >>> arrays = jtree.migrate.apply([tie("embed/weight", "head/weight")], source)
+      >>> arrays["head/weight"] is arrays["embed/weight"]
       True
     """
 
@@ -136,28 +125,28 @@ class Tie(Rule):
     second: str
 
     def __post_init__(self) -> None:
-        normalise(self, first=text, second=text)
+        check_fields(self, first=check_text, second=check_text)
         check_template(self, self.first, self.second)
 
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield one step for each array that is tied to another place."""
-        for path, groups in captured(self, self.first, arrays).items():
-            other = fill_in(self.second, groups)
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield one edit for each array that is tied to another path."""
+        for path, captures in capture(self, self.first, arrays).items():
+            other = fill_template(self.second, captures)
             if other in arrays and other != path:
-                yield self._both(path, other, arrays)
+                yield self._tie_both(path, other, arrays)
             else:
                 yield Edit((path,), {path: arrays[path], other: arrays[path]})
 
-    def _both(self, path: str, other: str, arrays: Arrays) -> Edit:
-        a, b = arrays[path], arrays[other]
-        names = f"{paths.show(path)} and {paths.show(other)}"
-        advice = f"leave out the wrong one first, with drop({other!r})"
-        if (a.shape, a.dtype) != (b.shape, b.dtype):
-            raise self.wrong(other, b, f"{describe(a)}, as at {paths.show(path)}", advice)
-        if a is not b:
-            message = f"{self}: {names}: expected equal numbers, found different ones; {advice}"
-            a = lazy(agreed(node(a), node(b), message))
-        return Edit((path, other), {path: a, other: a})
+    def _tie_both(self, path: str, other: str, arrays: LazyArrays) -> Edit:
+        x, y = arrays[path], arrays[other]
+        advice = f"drop the wrong one first, as by drop({other!r})"
+        if (x.shape, x.dtype) != (y.shape, y.dtype):
+            raise self.mismatch(other, y, f"{describe(x)}, as at {paths.show(path)}", advice)
+        if x is not y:
+            both = f"{paths.show(path)} and {paths.show(other)}"
+            message = f"{self}: {both}: expected equal values, found different ones; {advice}"
+            x = as_lazy(lazy_ops.require_equal(as_blocks(x), as_blocks(y), message))
+        return Edit((path, other), {path: x, other: x})
 
 
 rename = Rename

@@ -1,7 +1,8 @@
-"""What rules are applied to: any tree or mapping of arrays, as lazy arrays by their paths."""
+"""The arrays that rules are applied to: those of any tree or mapping, lazy and by path."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,53 +17,59 @@ from ..._tree.leaves import canonical, check_alive, describe, isabstract, isarra
 from ..._tree.walk import walk
 
 
-class Leaves(NamedTuple):
-    """The arrays of a source by their paths, and the leaves that are none."""
+class SourceLeaves(NamedTuple):
+    """The leaves of a source by path: arrays, and others."""
 
     arrays: dict[str, LazyArray]
-    other: dict[str, Any]
+    others: dict[str, Any]
 
 
-def leaves(source: Any) -> Leaves:
-    """Return what is in a mapping, a model, a state or an opened checkpoint, without reading it."""
-    tree = opened(source)
-    if isinstance(tree, Mapping) and all(isarray(x) for x in tree.values()):
-        places = {str(path): x for path, x in tree.items()}
-        if len(places) != len(tree):
-            raise ArgumentTypeError("expected a mapping with paths as its keys, found two alike")
-    else:
-        tree = dict(tree) if isinstance(tree, Mapping) else tree
-        places = {slot.path: slot.value for slot in walk(tree, ties=()).slots}
-    made: dict[int, LazyArray] = {}
+def read_leaves(source: Any) -> SourceLeaves:
+    """Return the leaves of a mapping, a model, a state or a checkpoint; no values are read."""
+    leaves = _by_path(opened(source))
+    lazy: dict[int, LazyArray] = {}  # an array at several paths stays one array
     arrays = {
-        path: made.setdefault(id(x), _lazy(path, x)) for path, x in places.items() if isarray(x)
+        path: lazy.setdefault(id(x), _as_lazy(path, x)) for path, x in leaves.items() if isarray(x)
     }
     if not arrays:
         raise ArgumentTypeError(
-            "expected arrays to migrate: a mapping from paths to arrays, a model, a state or a "
-            f"checkpoint; found none in {describe(source)}"
+            "expected a mapping from paths to arrays, a model, a state or a checkpoint, "
+            f"found no arrays in {describe(source)}"
         )
-    return Leaves(arrays, {path: x for path, x in places.items() if not isarray(x)})
+    return SourceLeaves(arrays, {path: x for path, x in leaves.items() if not isarray(x)})
 
 
-class InMemory(Source):
-    """The source of an array that is in memory already, or of one that is abstract."""
+def _by_path(tree: Any) -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {slot.path: slot.value for slot in walk(tree, ties=()).slots}
+    if not all(isarray(x) for x in tree.values()):
+        return {slot.path: slot.value for slot in walk(dict(tree), ties=()).slots}
+    twice = [path for path, n in Counter(map(str, tree)).items() if n > 1]
+    if twice:
+        raise ArgumentTypeError(
+            f"expected a mapping with distinct paths as keys, found {twice[0]!r} twice"
+        )
+    return {str(path): x for path, x in tree.items()}
+
+
+class ArrayInMemory(Source):
+    """The source of one array that is in memory, or abstract."""
 
     def __init__(self, path: str, array: Any) -> None:
         self.path = path
         self.array = array
 
-    def read(self, wanted: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
-        """Return the array: a view that cannot be written to, or one on devices."""
+    def read(self, shardings: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
+        """Return the array: a read-only view, or on its sharding."""
         check_alive(self.path, self.array)
         if isabstract(self.array):
             raise ModelError(
-                f"{paths.show(self.path)}: {describe(self.array)} is abstract: it can be planned "
-                "with, and has no numbers to read"
+                f"{paths.show(self.path)}: {describe(self.array)} is abstract and has no values to "
+                "read; it can only be planned with, as by jtree.migrate.plan"
             )
-        return {name: self._one(sharding) for name, sharding in wanted.items()}
+        return {name: self._put(sharding) for name, sharding in shardings.items()}
 
-    def _one(self, sharding: Any) -> Any:
+    def _put(self, sharding: Any) -> Any:
         x = self.array
         if jax.numpy.issubdtype(x.dtype, jax.dtypes.extended):
             return x if sharding is None else jax.device_put(x, sharding)
@@ -73,8 +80,8 @@ class InMemory(Source):
         return view
 
 
-def _lazy(path: str, x: Any) -> LazyArray:
+def _as_lazy(path: str, x: Any) -> LazyArray:
     if isinstance(x, LazyArray):
         return x
     check_alive(path, x)
-    return LazyArray(InMemory(path, x), path, x.shape, x.dtype)
+    return LazyArray(ArrayInMemory(path, x), path, x.shape, x.dtype)

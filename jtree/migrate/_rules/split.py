@@ -1,4 +1,4 @@
-"""Rules about parts of arrays: split, concatenate."""
+"""Rules that split and concatenate arrays along an axis."""
 
 from __future__ import annotations
 
@@ -6,41 +6,44 @@ from collections.abc import Iterator
 from itertools import accumulate, pairwise
 
 from ..._errors import ArgumentError, RuleError
-from ..._tree import paths as _path
-from .base import (
-    Arrays,
-    Edit,
-    Rule,
-    axis_of,
-    captured,
-    check_alike,
-    check_numbers,
+from ..._tree import paths as _paths
+from . import lazy_ops
+from .arguments import (
+    check_fields,
+    check_integer,
+    check_integers,
+    check_paths,
     check_template,
-    fill_in,
-    integer,
-    integers,
-    normalise,
-    public_rule,
-    text,
-    texts,
+    check_text,
+    fill_template,
 )
-from .lazy_arrays import lazy, node
-from .lazy_ops import joined, part
+from .base import (
+    Edit,
+    LazyArrays,
+    Rule,
+    capture,
+    check_same_type,
+    check_values,
+    normalise_axis,
+    public_rule,
+)
+from .lazy_arrays import as_blocks, as_lazy
+from .lazy_ops import BlockArray
 
 
 @public_rule
 class Split(Rule):
-    """Cut arrays into several along one axis.
+    """Split arrays into several along an axis.
 
     Args:
-      pattern: a glob over paths: `"**/in_proj"`.
+      pattern: a glob over paths, such as `"**/in_proj"`.
       into: the new paths, each filled in from the wildcards as by `rename`.
-      axis: the axis along which.
-      sizes: the length of each; without it they are equal.
-      optional: whether it may match nothing.
+      axis: the axis.
+      sizes: the length of each new array along the axis; by default they are equal.
+      optional: whether the pattern may match nothing.
 
     Raises:
-      RuleError: nothing matches, or the sizes are not those of the axis.
+      RuleError: the pattern matches nothing, or the sizes do not add up to the length of the axis.
 
     Example:
       >>> rule = split("in_proj", ("q", "k", "v"))
@@ -54,47 +57,58 @@ class Split(Rule):
     sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        normalise(self, pattern=text, into=_several, axis=integer)
+        check_fields(self, pattern=check_text, into=check_paths, axis=check_integer)
         for template in self.into:
             check_template(self, self.pattern, template)
         if self.sizes is not None:
-            normalise(self, sizes=integers)
+            check_fields(self, sizes=check_integers)
             if len(self.sizes) != len(self.into) or min(self.sizes) < 0:
-                raise ArgumentError(f"{self}: expected a size for each of into=")
-
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield one step for each array that is cut."""
-        for path, groups in captured(self, self.pattern, arrays).items():
-            check_numbers(self, path, arrays[path])
-            x = node(arrays[path])
-            axis, parts = axis_of(self, path, x, self.axis), len(self.into)
-            sizes = self.sizes or (x.shape[axis] // parts,) * parts
-            if sum(sizes) != x.shape[axis]:
-                expected = (
-                    f"an axis {axis} of {sum(self.sizes)}"
-                    if self.sizes
-                    else (f"an axis {axis} that {parts} equal parts have")
+                raise ArgumentError(
+                    f"{self}: expected a size of 0 or more for each of the {len(self.into)} paths "
+                    "in into="
                 )
-                raise self.wrong(path, x, expected, "say the length of each with sizes=")
-            bounds = pairwise(accumulate(sizes, initial=0))
-            new = [(fill_in(name, groups), b) for name, b in zip(self.into, bounds, strict=True)]
-            _check_names(self, [name for name, _ in new])
-            yield Edit((path,), {name: lazy(part(x, axis, *b)) for name, b in new})
+
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield one edit for each array that is split."""
+        for path, captures in capture(self, self.pattern, arrays).items():
+            check_values(self, path, arrays[path])
+            x = as_blocks(arrays[path])
+            axis = normalise_axis(self, path, x, self.axis)
+            bounds = pairwise(accumulate(self._sizes(path, x, axis), initial=0))
+            parts = [as_lazy(lazy_ops.slice_axis(x, axis, *pair)) for pair in bounds]
+            new = [fill_template(template, captures) for template in self.into]
+            for name in new:
+                if new.count(name) > 1:
+                    raise RuleError(
+                        f"{self}: two results at {_paths.show(name)}; give each a path of its own"
+                    )
+            yield Edit((path,), dict(zip(new, parts, strict=True)))
+
+    def _sizes(self, path: str, x: BlockArray, axis: int) -> tuple[int, ...]:
+        length, count = x.shape[axis], len(self.into)
+        sizes = self.sizes or (length // count,) * count
+        if sum(sizes) != length:
+            suffix = f"of length {sum(sizes)}"
+            if not self.sizes:
+                suffix = f"whose length is a multiple of {count}"
+            advice = "pass the length of each new array with sizes="
+            raise self.mismatch(path, x, f"an axis {axis} {suffix}", advice)
+        return sizes
 
 
 @public_rule
 class Concatenate(Rule):
-    """Join arrays along an axis that they have.
+    """Concatenate arrays along an axis.
 
     Args:
-      patterns: globs over paths, one for each part, in order. Their wildcards stand for the same
-        text in all parts of one array.
+      patterns: globs over paths, one for each array to concatenate, in order. Arrays whose paths
+        have the same text for the wildcards are concatenated.
       into: the new path, filled in from the wildcards as by `rename`.
-      axis: the axis along which.
-      optional: whether they may match nothing.
+      axis: the axis.
+      optional: whether the patterns may match nothing.
 
     Raises:
-      RuleError: nothing matches, a part is missing, or shapes or dtypes do not fit.
+      RuleError: a pattern matches nothing, an array is missing, or shapes or dtypes differ.
 
     Example:
       >>> source = {f"{n}/{name}": np.zeros((2, 5)) for n in range(2) for name in "qkv"}
@@ -107,36 +121,26 @@ class Concatenate(Rule):
     axis: int = 0
 
     def __post_init__(self) -> None:
-        normalise(self, patterns=_several, into=text, axis=integer)
+        check_fields(self, patterns=check_paths, into=check_text, axis=check_integer)
         for pattern in self.patterns:
             check_template(self, pattern, self.into)
-        if len({_path.wildcards(pattern) for pattern in self.patterns}) > 1:
-            raise ArgumentError(f"{self}: expected patterns with as many wildcards each")
+        if len({_paths.wildcards(pattern) for pattern in self.patterns}) > 1:
+            raise ArgumentError(f"{self}: expected the same number of wildcards in each pattern")
 
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield one step for each array that is made."""
-        found = [captured(self, pattern, arrays) for pattern in self.patterns]
-        parts = [{groups: path for path, groups in one.items()} for one in found]
-        for groups in dict.fromkeys(groups for one in parts for groups in one):
-            for pattern, one in zip(self.patterns, parts, strict=True):
-                if groups not in one:
-                    raise self.nothing(fill_in(pattern, groups), arrays)
-            paths = [one[groups] for one in parts]
-            xs = [node(arrays[path]) for path in paths]
-            axis = axis_of(self, paths[0], xs[0], self.axis)
-            check_alike(self, paths, arrays, axis)
-            yield Edit(tuple(paths), {fill_in(self.into, groups): lazy(joined(xs, axis))})
-
-
-def _several(rule: Rule, name: str, x: object) -> tuple[str, ...]:
-    found = texts(rule, name, x)
-    return (found,) if isinstance(found, str) else found
-
-
-def _check_names(rule: Rule, names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise RuleError(f"{rule}: two results at {_path.show(name)}; give each a path")
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield one edit for each new array."""
+        matches = [capture(self, pattern, arrays) for pattern in self.patterns]
+        by_captures = [{captures: path for path, captures in x.items()} for x in matches]
+        for captures in dict.fromkeys(captures for x in by_captures for captures in x):
+            for pattern, known in zip(self.patterns, by_captures, strict=True):
+                if captures not in known:
+                    raise self.no_match(fill_template(pattern, captures), arrays)
+            paths = [known[captures] for known in by_captures]
+            xs = [as_blocks(arrays[path]) for path in paths]
+            axis = normalise_axis(self, paths[0], xs[0], self.axis)
+            check_same_type(self, paths, arrays, except_axis=axis)
+            new = as_lazy(lazy_ops.concatenate(xs, axis))
+            yield Edit(tuple(paths), {fill_template(self.into, captures): new})
 
 
 split = Split

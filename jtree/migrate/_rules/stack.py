@@ -1,4 +1,4 @@
-"""Rules about numbered arrays: stack, unstack."""
+"""Rules that stack numbered arrays along a new axis, and unstack them."""
 
 from __future__ import annotations
 
@@ -6,47 +6,43 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from ..._errors import ArgumentError, RuleError
-from ..._tree import paths as _path
+from ..._tree import paths as _paths
+from . import lazy_ops
+from .arguments import check_fields, check_integer, check_template, check_text, fill_template
 from .base import (
-    Arrays,
     Edit,
+    LazyArrays,
     Rule,
-    axis_of,
-    captured,
-    check_alike,
-    check_numbers,
-    check_template,
-    fill_in,
-    integer,
-    normalise,
+    capture,
+    check_same_type,
+    check_values,
+    normalise_axis,
     public_rule,
-    text,
 )
-from .lazy_arrays import lazy, node
-from .lazy_ops import picked, stacked
+from .lazy_arrays import as_blocks, as_lazy
 
-NUMBER = "#"
+INDEX = "#"
 
 
 @public_rule
 class Stack(Rule):
-    """Put numbered arrays side by side along a new axis, in the order of their numbers.
+    """Stack numbered arrays along a new axis, in the order of their indices.
 
     Args:
-      pattern: a glob over paths in which `#` stands for the number: `"layers/#/**"`.
-      into: the new path, filled in from the wildcards as by `rename`: `"layers/**"`.
-      axis: where the new axis is.
-      start: the first number. From there on none may be missing.
-      optional: whether it may match nothing.
+      pattern: a glob over paths in which `#` stands for the index, such as `"layers/#/**"`.
+      into: the new path, filled in from the other wildcards as by `rename`: `"layers/**"`.
+      axis: the position of the new axis.
+      start: the first index. No index after it may be missing.
+      optional: whether the pattern may match nothing.
 
     Raises:
-      RuleError: nothing matches, a number is missing or there twice, or arrays differ in shape or
-        dtype.
+      RuleError: the pattern matches nothing, an index is missing or occurs twice, or shapes or
+        dtypes differ.
 
     Example:
       >>> source = {f"layers/{n}/w": np.full(1, n) for n in range(11)}
-      >>> found = jtree.migrate.apply([stack("layers/#/**", "layers/**")], source)
-      >>> found, found["layers/w"].read()[:, 0].tolist()
+      >>> arrays = jtree.migrate.apply([stack("layers/#/**", "layers/**")], source)
+      >>> arrays, arrays["layers/w"].read()[:, 0].tolist()
       ({'layers/w': LazyArray(int64[11, 1])}, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
     """
 
@@ -56,66 +52,71 @@ class Stack(Rule):
     start: int = 0
 
     def __post_init__(self) -> None:
-        normalise(self, pattern=text, into=text, axis=integer, start=integer)
-        _check_number(self, "pattern", self.pattern)
-        check_template(self, self.pattern.replace(NUMBER, "_"), self.into)
+        check_fields(
+            self, pattern=check_text, into=check_text, axis=check_integer, start=check_integer
+        )
+        _check_one_index(self, "pattern", self.pattern)
+        check_template(self, self.pattern.replace(INDEX, "_"), self.into)
 
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield one step for each group of numbered arrays."""
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield one edit for each stack."""
         groups: dict[str, list[tuple[int, str]]] = {}
-        for path, (number, others) in self._numbered(arrays).items():
-            groups.setdefault(fill_in(self.into, others), []).append((number, path))
+        for path, (index, captures) in self._indexed(arrays).items():
+            groups.setdefault(fill_template(self.into, captures), []).append((index, path))
         for into, members in groups.items():
             members.sort()
             self._check_order(members, into)
             paths = [path for _, path in members]
-            first = arrays[paths[0]]
-            check_alike(self, paths, arrays)
-            axis = axis_of(self, paths[0], node(first), self.axis, len(first.shape) + 1)
-            new = stacked([node(arrays[path]) for path in paths], axis)
-            yield Edit(tuple(paths), {into: lazy(new)})
+            xs = [as_blocks(arrays[path]) for path in paths]
+            check_same_type(self, paths, arrays)
+            axis = normalise_axis(self, paths[0], xs[0], self.axis, len(xs[0].shape) + 1)
+            yield Edit(tuple(paths), {into: as_lazy(lazy_ops.stack(xs, axis))})
 
-    def _numbered(self, arrays: Arrays) -> Mapping[str, tuple[int, tuple[str, ...]]]:
-        """Return the number in each path that matches, and what the other wildcards stand for."""
-        place = _path.wildcards(f"{self.pattern.partition(NUMBER)[0]}_")
-        found = {}
+    def _indexed(self, arrays: LazyArrays) -> Mapping[str, tuple[int, tuple[str, ...]]]:
+        """Return the index in each path that matches, and the text of the other wildcards."""
+        before = _paths.wildcards(f"{self.pattern.partition(INDEX)[0]}_")
+        matches = {}
         for path in arrays:
-            groups = _path.captures(self.pattern, path, numbers=True)
+            groups = _paths.captures(self.pattern, path, numbers=True)
             if groups:
-                found[path] = int(groups[place]), (*groups[:place], *groups[place + 1 :])
-        if not found and not self.optional:
-            raise self.nothing(self.pattern, arrays)
-        return found
+                others = (*groups[:before], *groups[before + 1 :])
+                matches[path] = int(groups[before]), others
+        if not matches and not self.optional:
+            raise self.no_match(self.pattern, arrays)
+        return matches
 
     def _check_order(self, members: list[tuple[int, str]], into: str) -> None:
-        numbers = [n for n, _ in members]
         for (low, first), (high, second) in pairwise(members):
             if low == high:
-                raise RuleError(f"{self}: {first} and {second} are both number {low} of {into}")
-        expected = range(self.start, self.start + len(numbers))
-        missing = sorted({*expected, *range(self.start, numbers[-1])} - set(numbers))
-        if numbers != list(expected):
+                raise RuleError(
+                    f"{self}: {first} and {second} both have index {low} in {into}; rename or drop "
+                    "one of them first"
+                )
+        indices = [index for index, _ in members]
+        expected = range(self.start, self.start + len(indices))
+        missing = sorted({*expected, *range(self.start, indices[-1])} - set(indices))
+        if indices != list(expected):
             raise RuleError(
-                f"{self}: {into}: expected numbers from {self.start} on without a gap, found "
-                f"{_path.shorten([str(n) for n in numbers], 12)}; missing "
-                f"{_path.shorten([str(n) for n in missing])}; another first number is start="
+                f"{self}: {into}: expected consecutive indices from {self.start}, found "
+                f"{_paths.shorten([str(n) for n in indices], 12)}; missing "
+                f"{_paths.shorten([str(n) for n in missing])}; pass start= to begin at another one"
             )
 
 
 @public_rule
 class Unstack(Rule):
-    """Make numbered arrays of what is along one axis.
+    """Unstack arrays along an axis into numbered ones.
 
     Args:
-      pattern: a glob over paths: `"layers/**"`.
-      into: the new paths, filled in from the wildcards as by `rename`, with `#` for the number:
+      pattern: a glob over paths, such as `"layers/**"`.
+      into: the new paths, filled in from the wildcards as by `rename`, with `#` for the index:
         `"layers/#/**"`.
-      axis: the axis along which; it goes away.
-      start: the first number.
-      optional: whether it may match nothing.
+      axis: the axis, which the new arrays lack.
+      start: the first index.
+      optional: whether the pattern may match nothing.
 
     Raises:
-      RuleError: nothing matches, or an array has no such axis.
+      RuleError: the pattern matches nothing, or the axis is out of range.
 
     Example:
       >>> rule = unstack("layers/**", "layers/#/**")
@@ -129,28 +130,31 @@ class Unstack(Rule):
     start: int = 0
 
     def __post_init__(self) -> None:
-        normalise(self, pattern=text, into=text, axis=integer, start=integer)
-        _check_number(self, "into", self.into)
+        check_fields(
+            self, pattern=check_text, into=check_text, axis=check_integer, start=check_integer
+        )
+        _check_one_index(self, "into", self.into)
         check_template(self, self.pattern, self.into)
 
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield one step for each array that is taken apart."""
-        for path, groups in captured(self, self.pattern, arrays).items():
-            check_numbers(self, path, arrays[path])
-            x = node(arrays[path])
-            axis = axis_of(self, path, x, self.axis)
-            names = [
-                fill_in(self.into.replace(NUMBER, str(self.start + n)), groups)
-                for n in range(x.shape[axis])
-            ]
-            yield Edit((path,), {name: lazy(picked(x, axis, n)) for n, name in enumerate(names)})
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield one edit for each array that is unstacked."""
+        for path, captures in capture(self, self.pattern, arrays).items():
+            check_values(self, path, arrays[path])
+            x = as_blocks(arrays[path])
+            axis = normalise_axis(self, path, x, self.axis)
+            adds = {}
+            for index in range(x.shape[axis]):
+                template = self.into.replace(INDEX, str(self.start + index))
+                new = fill_template(template, captures)
+                adds[new] = as_lazy(lazy_ops.take_one(x, axis, index))
+            yield Edit((path,), adds)
 
 
-def _check_number(rule: Rule, name: str, pattern: str) -> None:
-    if pattern.count(NUMBER) != 1:
+def _check_one_index(rule: Rule, name: str, pattern: str) -> None:
+    if pattern.count(INDEX) != 1:
         raise ArgumentError(
-            f"{rule}: {name}: expected one '#', for the number, found {pattern!r}; "
-            "write 'layers/#/**'"
+            f"{rule}: {name}: expected one '#' for the index, as in 'layers/#/**', "
+            f"found {pattern!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Rules about numbers: cast, scale, fill."""
+"""Rules about values: cast, scale, fill."""
 
 from __future__ import annotations
 
@@ -13,51 +13,56 @@ import numpy as np
 from ..._errors import ArgumentError, ArgumentTypeError, RuleError
 from ..._state.dtypes import family, no_conversion
 from ..._tree import paths
-from .base import Arrays, EachRule, Edit, Rule, integers, normalise, public_rule, text
-from .lazy_arrays import lazy
-from .lazy_ops import Array, Node, filled, mapped
+from . import lazy_ops
+from .arguments import check_fields, check_integers, check_number, check_text
+from .base import ArrayRule, Edit, LazyArrays, Rule, public_rule
+from .lazy_arrays import as_lazy
+from .lazy_ops import Array, BlockArray
 
 _SHORT = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64"}
 
 
-def dtype_name(name: Any) -> str:
-    """Return the full name of a dtype that numbers can be converted to.
+def dtype_name(x: Any) -> str:
+    """Return the full name of a numeric dtype.
 
     >>> dtype_name("bf16"), dtype_name(np.int8), dtype_name(jnp.float8_e4m3fn)
     ('bfloat16', 'int8', 'float8_e4m3fn')
     """
     try:
-        known = _SHORT.get(name, name) if isinstance(name, str) else np.dtype(name).name
-        found = _dtype(known)
+        dtype = _dtype(_SHORT.get(x, x) if isinstance(x, str) else np.dtype(x).name)
     except (TypeError, ValueError, SyntaxError, AttributeError) as error:  # NumPy parses text
         raise ArgumentTypeError(
-            f"expected a dtype such as 'bf16', 'float32' or 'int8', found {name!r}"
+            f"expected a dtype such as 'bf16', 'float32' or 'int8', found {x!r}"
         ) from error
-    if family(found) == "other":
-        raise ArgumentTypeError(f"expected a dtype of numbers, found {name!r}")
-    return found.name
+    if family(dtype) == "other":
+        raise ArgumentTypeError(f"expected a numeric dtype, found {x!r}")
+    return dtype.name
 
 
 def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
+def _check_dtype(_: object, __: str, x: Any) -> str:
+    return dtype_name(x)
+
+
 @public_rule
-class Cast(EachRule):
+class Cast(ArrayRule):
     """Convert arrays to another dtype.
 
-    To a floating dtype, floating and complex arrays are converted, complex ones to the complex
-    dtype that matches, and others stay as they are, as `jtree.bf16` does. To an integer dtype,
-    integers and booleans are: a number that does not fit is an error when it is read, and floating
-    numbers are never rounded.
+    A floating dtype applies to floating and complex arrays, and complex ones get the matching
+    complex dtype; integers and booleans stay as they are. An integer dtype applies to integers and
+    booleans: a value that it cannot represent is an error when it is read, and floating values are
+    never rounded.
 
     Args:
       where: a glob over paths, or several.
-      dtype: a dtype or its name; `"bf16"`, `"f16"`, `"f32"` and `"f64"` are names too.
-      optional: whether it may match nothing.
+      dtype: a dtype or its name. `"bf16"`, `"f16"`, `"f32"` and `"f64"` are names too.
+      optional: whether a glob may match nothing.
 
     Raises:
-      RuleError: nothing matches, or numbers of an array would be lost.
+      RuleError: a glob matches nothing, or the dtype cannot represent the values of an array.
 
     Example:
       >>> source = {"w": np.ones(2, np.float32), "step": np.array(3)}
@@ -69,56 +74,60 @@ class Cast(EachRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        normalise(self, dtype=lambda _, __, x: dtype_name(x))
+        check_fields(self, dtype=_check_dtype)
 
-    def change(self, path: str, x: Node, /) -> Node | None:
+    def transform(self, path: str, x: BlockArray, /) -> BlockArray | None:
         """Return the converted array."""
-        dtype, theirs = _dtype(self.dtype), family(x.dtype)
-        if family(dtype) == "floating" and theirs == "complex":
+        dtype, kind = _dtype(self.dtype), family(x.dtype)
+        if family(dtype) == "floating" and kind == "complex":
             dtype = np.dtype(np.complex128 if dtype.itemsize == 8 else np.complex64)
-        if family(dtype) in ("floating", "complex") and theirs in ("integer", "bool"):
+        if family(dtype) in ("floating", "complex") and kind in ("integer", "bool"):
             return None
         if dtype == x.dtype:
             return None
-        if family(dtype) != "integer" or theirs == "bool":
+        if family(dtype) != "integer" or kind == "bool":
             reason = no_conversion(dtype, jax.ShapeDtypeStruct(x.shape, x.dtype))
             if reason:
-                raise self.wrong(path, x, f"what can become {dtype}", reason)
-            return mapped(x, dtype, partial(_converted, dtype=dtype))
-        if theirs != "integer":
-            reason = "numbers are not rounded to integers"
-            raise self.wrong(path, x, f"integers to become {dtype}", reason)
-        message = f"{self}: {paths.show(path)}: expected integers that fit, found others"
-        return mapped(x, dtype, partial(_fitting, dtype=dtype, message=message))
+                raise self.mismatch(path, x, f"values that convert to {dtype}", reason)
+            return lazy_ops.map_values(x, dtype, partial(_convert, dtype=dtype))
+        if kind != "integer":
+            advice = "values are never rounded to integers"
+            raise self.mismatch(path, x, f"integers to convert to {dtype}", advice)
+        convert = partial(_convert_exactly, dtype=dtype, where=f"{self}: {paths.show(path)}")
+        return lazy_ops.map_values(x, dtype, convert)
 
 
-def _converted(x: Array, dtype: Any) -> Array:
-    with np.errstate(all="ignore"):  # too large numbers become infinite, in NumPy as in JAX
+def _convert(x: Array, dtype: Any) -> Array:
+    with np.errstate(all="ignore"):  # what is too large becomes infinite, in NumPy as in JAX
         return x.astype(dtype)
 
 
-def _fitting(x: Array, dtype: Any, message: str) -> Array:
+def _convert_exactly(x: Array, dtype: Any, where: str) -> Array:
     new = x.astype(dtype)
-    if not (new.astype(x.dtype) == x).all() or not ((new < 0) == (x < 0)).all():
-        raise RuleError(message)
+    changed = (new.astype(x.dtype) != x) | ((new < 0) != (x < 0))
+    if changed.any():
+        raise RuleError(
+            f"{where}: expected values that {dtype} can represent, found {x[changed][0]}; use a "
+            "larger dtype"
+        )
     return new
 
 
 @public_rule
-class Scale(EachRule):
-    """Multiply arrays by a number; they keep their dtype.
+class Scale(ArrayRule):
+    """Multiply arrays by a number; their dtypes stay the same.
 
     Args:
       where: a glob over paths, or several.
       by: the number. Products are computed in double precision.
-      optional: whether it may match nothing.
+      optional: whether a glob may match nothing.
 
     Raises:
-      RuleError: nothing matches, or an array is not floating or complex.
+      RuleError: a glob matches nothing, or an array is not floating or complex.
 
     Example:
-      >>> found = jtree.migrate.apply([scale("q", 0.5)], {"q": np.ones(2, np.float32)})
-      >>> found["q"].read()
+      >>> arrays = jtree.migrate.apply([scale("q", 0.5)], {"q": np.ones(2, np.float32)})
+      >>> arrays["q"].read()
       array([0.5, 0.5], dtype=float32)
     """
 
@@ -126,36 +135,38 @@ class Scale(EachRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.by, bool) or not isinstance(self.by, int | float):
-            raise ArgumentTypeError(f"scale: by: expected a number, found {self.by!r}")
+        check_fields(self, by=check_number)
 
-    def change(self, path: str, x: Node, /) -> Node:
+    def transform(self, path: str, x: BlockArray, /) -> BlockArray:
         """Return the multiplied array."""
         kind = family(x.dtype)
         if kind not in ("floating", "complex"):
-            raise self.wrong(path, x, "floating or complex numbers", "choose only such arrays")
-        wide = np.float64 if kind == "floating" else np.complex128
-        return mapped(x, x.dtype, lambda part: _converted(part.astype(wide) * self.by, x.dtype))
+            advice = "select only such arrays"
+            raise self.mismatch(path, x, "floating or complex values", advice)
+        double = np.float64 if kind == "floating" else np.complex128
+        return lazy_ops.map_values(
+            x, x.dtype, lambda block: _convert(block.astype(double) * self.by, x.dtype)
+        )
 
 
 @public_rule
 class Fill(Rule):
-    """Make an array that the source has not, with one number everywhere.
+    """Add an array that has one value everywhere.
 
     Args:
-      path: where it is.
+      path: the path of the array, which the source lacks.
       shape: its shape.
       dtype: its dtype, as in `cast`.
-      value: the number.
-      optional: whether something may be at the path already, which then stays.
+      value: the value.
+      optional: whether the path may exist already; the array there then stays.
 
     Raises:
-      RuleError: something is at the path already.
-      ArgumentError: the dtype does not have this number.
+      RuleError: the path exists already.
+      ArgumentError: the dtype cannot represent the value.
 
     Example:
-      >>> found = jtree.migrate.apply([fill("bias", (2,))], {"kernel": np.ones((3, 2))})
-      >>> found["bias"].read()
+      >>> arrays = jtree.migrate.apply([fill("bias", (2,))], {"kernel": np.ones((3, 2))})
+      >>> arrays["bias"].read()
       array([0., 0.], dtype=float32)
     """
 
@@ -165,20 +176,21 @@ class Fill(Rule):
     value: float = 0.0
 
     def __post_init__(self) -> None:
-        normalise(self, path=text, shape=integers, dtype=lambda _, __, x: dtype_name(x))
+        check_fields(self, path=check_text, shape=check_integers, dtype=_check_dtype)
         if min(self.shape, default=0) < 0:
             raise ArgumentError(f"{self}: expected lengths of 0 or more")
         if not isinstance(self.value, int | float):
             raise ArgumentTypeError(f"fill: value: expected a number, found {self.value!r}")
-        if family(_dtype(self.dtype)) in ("integer", "bool") and not self._isexact():
-            raise ArgumentError(f"{self}: {self.dtype} has no {self.value!r}")
+        if family(_dtype(self.dtype)) in ("integer", "bool") and not self._is_exact():
+            raise ArgumentError(f"{self}: {self.dtype} cannot represent {self.value!r}")
 
-    def edits(self, arrays: Arrays, /) -> Iterator[Edit]:
-        """Yield the step that makes the array."""
+    def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
+        """Yield the edit that adds the array."""
         if not (self.optional and self.path in arrays):
-            yield Edit((), {self.path: lazy(filled(self.shape, _dtype(self.dtype), self.value))})
+            new = lazy_ops.full(self.shape, _dtype(self.dtype), self.value)
+            yield Edit((), {self.path: as_lazy(new)})
 
-    def _isexact(self) -> bool:
+    def _is_exact(self) -> bool:
         try:
             with np.errstate(all="ignore"):
                 return bool(np.array(self.value).astype(_dtype(self.dtype)) == self.value)

@@ -57,7 +57,7 @@ def test_integers_are_restored_leaf_by_leaf_from_numpy_too() -> None:
 
 def test_imaginary_parts_are_not_dropped() -> None:
     z = jnp.array([1 + 2j])
-    message = "^z: expected real numbers for a vector of float32, found complex64"
+    message = "^z: expected a real array for a vector of float32, found complex64"
     with pytest.raises(ValueError, match=message):
         jtree.destructure({"z": z}, dtype=jnp.float32)
     with pytest.raises(ValueError, match=message):
@@ -66,10 +66,12 @@ def test_imaginary_parts_are_not_dropped() -> None:
 
 def test_ravel_takes_floating_numbers_only() -> None:
     _, re = jtree.destructure({"w": jnp.ones(1)})
-    with pytest.raises(ValueError, match=r"^w: expected floating or complex numbers, found int32"):
+    with pytest.raises(
+        ValueError, match=r"^w: expected a floating-point or complex array, found int32"
+    ):
         re.ravel({"w": jnp.array([2**24 + 1])})
     for junk in (jax.random.split(jax.random.key(0), 1), np.array(["x"]), "x", object()):
-        with pytest.raises(ValueError, match=r"^w: expected numbers of shape \(1,\), found"):
+        with pytest.raises(ValueError, match=r"^w: expected an array of shape \(1,\), found"):
             re.ravel_grad({"w": junk})
 
 
@@ -163,9 +165,9 @@ def test_a_configuration_may_hold_what_a_model_may_not() -> None:
 
 
 def test_two_nodes_with_one_path_are_refused() -> None:
-    with pytest.raises(jtree.ModelError, match=r"^a/b: two places have this path"):
+    with pytest.raises(jtree.ModelError, match=r"a/b: .* have the same path"):
         jtree.modules({"a/b": [1], "a": {"b": {"z": 2}}})
-    with pytest.raises(jtree.ModelError, match=r"^a/b: two places have this path"):
+    with pytest.raises(jtree.ModelError, match=r"a/b: .* have the same path"):
         jtree.modules({"a/b": 1, "a": {"b": {"z": 2}}})
     assert jtree.state({"": 1}) == {"": 1}
 
@@ -194,7 +196,7 @@ def test_many_renamed_leaves_are_reported_quickly() -> None:
     ],
 )
 def test_a_vector_of_no_numbers_is_refused(vector: Any) -> None:
-    with pytest.raises(TypeError, match=r"^expected a vector of 2 numbers, found an array of "):
+    with pytest.raises(TypeError, match=r"^expected a vector of 2 elements, found an array of "):
         jtree.destructure({"w": jnp.ones(2)})[1](vector)
 
 
@@ -293,7 +295,9 @@ def test_partial_data_of_a_function_is_found() -> None:
 def test_a_reference_that_can_be_changed_in_place_is_refused() -> None:
     model = {"w": jax.new_ref(jnp.ones(2))}
     for function in (jtree.destructure, jtree.state, lambda m: jtree.loadmodel(m, m)):
-        with pytest.raises(jtree.ModelError, match=r"^w: this is a reference to an array that can"):
+        with pytest.raises(
+            jtree.ModelError, match=r"^w: expected an array, found a mutable ref"
+        ):
             function(model)
 
 
@@ -311,7 +315,7 @@ def test_refresh_keeps_ties_and_takes_static_fields() -> None:
     assert re.refresh(evaluating)(flat).use_running_average
     with pytest.raises(jtree.ModelError, match=r"^expected BatchNorm, found dict"):
         re.refresh({})
-    with pytest.raises(jtree.ModelError, match=r"^w: expected numbers of shape \(2,\), found"):
+    with pytest.raises(jtree.ModelError, match=r"^w: expected an array of shape \(2,\), found"):
         jtree.destructure({"w": jnp.ones(2)})[1].refresh({"w": jnp.ones(3)})
 
 

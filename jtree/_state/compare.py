@@ -11,7 +11,7 @@ from .._errors import ArgumentError, did_you_mean
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray
 from .._tree.leaves import canonical, check_alive, describe, equal, isarray, isconcrete
-from .._tree.nodes import static
+from .._tree.nodes import static_fields
 from .._tree.paths import Where
 from .._tree.walk import Labels, Walk
 from .._vector.static import alike
@@ -103,7 +103,7 @@ class _Side(NamedTuple):
         return _array_into_array(path, expected, found)
 
     def _missing(self, path: str, expected: Any) -> Any:
-        for branch in _path.above(path):
+        for branch in _path.ancestors(path):
             found = self.found.get(branch, ())
             if found is None or found is False:
                 return self._absent(path, branch, expected)
@@ -274,7 +274,7 @@ def _config(
 
 def _fields(nodes: dict[str, Any], leaves: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for path, node in nodes.items():
-        for field, value in static(node).items():
+        for field, value in static_fields(node).items():
             yield (f"{path}{_path.SEPARATOR}{field}" if path else field), value
     for path, value in leaves.items():
         if not isarray(value):

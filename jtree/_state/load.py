@@ -14,11 +14,11 @@ from .._errors import LoadError, ModelError
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray, read_all
 from .._tree.leaves import BASIC, canonical, describe, isabstract, isarray, isconcrete, istracer
-from .._tree.nodes import contain, kind, static
+from .._tree.nodes import kind, static_fields, to_basic
 from .._tree.paths import Where
 from .._tree.ties import Ties
 from .._tree.walk import Walk, walk
-from .._vector.ravel import as_dtype
+from .._vector.dtypes import as_dtype
 from .compare import KEEP, ZERO, Comparison, compare
 from .diff import Diff
 from .sources import both_walked
@@ -262,13 +262,13 @@ def _contain(node: Any, names: list[Any], results: list[Any]) -> Any:
         return _HIDDEN
     if kind(node).box:
         return results[0] if results else ()
-    held = contain(node, {field: x for field, x in found.items() if x is not _HIDDEN})
+    held = to_basic(node, {field: x for field, x in found.items() if x is not _HIDDEN})
     if not isinstance(held, dict):
         return held
-    whole = kind(node).whole
+    whole = kind(node).all_fields
     return held | {
         field: state(x) if basic else ()
-        for field, x in static(node).items()
+        for field, x in static_fields(node).items()
         if (basic := _isbasic(x)) or whole
     }
 

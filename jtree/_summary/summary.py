@@ -167,7 +167,7 @@ def _places(walked: Walk, max_depth: int | None) -> Iterator[Branch | int]:
 
 def _node(place: Branch, walked: Walk) -> Row:
     inside = [(number, walked.slots[number]) for number in range(place.first, place.last)]
-    node = walked.visited[place.number]
+    node = walked.visited[place.index]
     return Row(place.path, type(node).__name__, None, "", sizes(inside))
 
 

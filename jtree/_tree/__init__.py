@@ -1,1 +1,1 @@
-"""Trees as flat lists of slots, and the way back."""
+"""Walk pytrees: list their leaves with paths, and rebuild them."""

@@ -1,4 +1,4 @@
-"""Another precision for every floating array of a model."""
+"""Models in another precision."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from .walk import walk
 
 
 def cast(model: Any, /, *, dtype: Any) -> Any:
-    """Return a model like this one with its floating arrays in another dtype.
+    """Return a model with its floating-point arrays converted to another dtype.
 
-    Complex arrays get the complex dtype that matches. Whatever is no floating or complex array
-    is returned as it is, and so is an array that has the dtype already, and a model where nothing
-    changes. Running statistics are converted too. NumPy arrays stay NumPy arrays, abstract ones
-    abstract; ties and shared objects survive.
+    Complex arrays are converted to the complex dtype of that precision. All other leaves are
+    returned as they are. NumPy arrays remain NumPy arrays, abstract arrays remain abstract, and
+    ties and shared objects are preserved.
 
     Args:
       model: any pytree.
-      dtype: a floating dtype.
+      dtype: a floating-point dtype.
 
     Returns:
-      A new model, or the same one where nothing changes.
+      A new model, or the same object if nothing changes.
 
     Raises:
       ArgumentError: float64 without 64-bit mode.
@@ -40,8 +39,8 @@ def cast(model: Any, /, *, dtype: Any) -> Any:
     """
     if np.dtype(dtype).itemsize == 8 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ArgumentError(
-            "float64 needs 64-bit mode, which is off; call "
-            'jax.config.update("jax_enable_x64", True) before any array is made, or set the '
+            "float64 requires 64-bit mode, which is off; call "
+            'jax.config.update("jax_enable_x64", True) before creating any array, or set the '
             "environment variable JAX_ENABLE_X64=1"
         )
     walked = walk(model)
@@ -51,7 +50,7 @@ def cast(model: Any, /, *, dtype: Any) -> Any:
 
 
 def f16(model: Any, /) -> Any:
-    """Return the model with its floating arrays as float16, complex ones as complex64; see `f32`.
+    """Return a model in float16, with complex arrays in complex64; see `f32`.
 
     >>> f16({"w": jnp.ones(2)})["w"].dtype
     dtype('float16')
@@ -60,7 +59,7 @@ def f16(model: Any, /) -> Any:
 
 
 def bf16(model: Any, /) -> Any:
-    """Return the model with its floating arrays as bfloat16, complex ones as complex64; see `f32`.
+    """Return a model in bfloat16, with complex arrays in complex64; see `f32`.
 
     >>> bf16({"w": jnp.ones(2)})["w"].dtype
     dtype(bfloat16)
@@ -69,15 +68,15 @@ def bf16(model: Any, /) -> Any:
 
 
 def f32(model: Any, /) -> Any:
-    """Return the model with its floating arrays as float32, complex ones as complex64.
+    """Return a model with floating-point arrays in float32, and complex arrays in complex64.
 
-    What is no floating or complex array is returned as it is: integers, keys, functions.
+    All other leaves, such as integers, keys and functions, are returned as they are.
 
     Args:
       model: any pytree.
 
     Returns:
-      A new model, or the same one where nothing changes.
+      A new model, or the same object if nothing changes.
 
     Example:
       >>> f32({"w": jnp.ones(2, jnp.bfloat16), "n": 3})
@@ -89,10 +88,10 @@ def f32(model: Any, /) -> Any:
 
 
 def f64(model: Any, /) -> Any:
-    """Return the model with its floating arrays as float64, complex ones as complex128; see `f32`.
+    """Return a model in float64, with complex arrays in complex128; see `f32`.
 
     Raises:
-      ArgumentError: 64-bit mode is off; the message says how to turn it on.
+      ArgumentError: 64-bit mode is off; the message says how to enable it.
 
     >>> with jax.enable_x64(True):
     ...     print(f64({"w": jnp.ones(2, jnp.float32)})["w"].dtype)
@@ -104,16 +103,12 @@ def f64(model: Any, /) -> Any:
 def _convert(path: str, x: Any, dtype: np.dtype[Any]) -> Any:
     if not isnumeric(x):
         return x
-    wide = dtype.itemsize == 8
-    target = (
-        dtype
-        if jnp.issubdtype(x.dtype, jnp.floating)
-        else np.dtype(np.complex128 if wide else np.complex64)
-    )
-    if x.dtype == target:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        dtype = np.dtype(np.complex128 if dtype.itemsize == 8 else np.complex64)
+    if x.dtype == dtype:
         return x
     if isabstract(x):
-        return jax.ShapeDtypeStruct(x.shape, target, sharding=x.sharding)
+        return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
     check_alive(path, x)
-    with np.errstate(all="ignore"):  # too large numbers become infinite, in NumPy as in JAX
-        return x.astype(target)
+    with np.errstate(all="ignore"):  # values out of range become infinite, as in JAX
+        return x.astype(dtype)

@@ -1,4 +1,4 @@
-"""What a leaf is: an array or not, numeric or not, alive, equal to another."""
+"""Predicates on leaves: array or not, numeric or not, abstract, traced, equal."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ BASIC = (bool, int, float, complex, str, bytes, type(None))
 
 
 def isarray(x: object) -> bool:
-    """Tell whether `x` is an array of any dtype: JAX's, NumPy's, a tracer, abstract or lazy."""
+    """Return whether `x` is an array of any dtype: JAX's, NumPy's, traced, abstract or lazy."""
     cls = type(x)
     if cls in _ARRAYS:
         return True
-    found = isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
-    if found and not istracer(x) and hasattr(x, "is_deleted"):
-        _ARRAYS.add(cls)  # asking JAX takes longer
-    return found
+    known = isinstance(x, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+    if known and not istracer(x) and hasattr(x, "is_deleted"):
+        _ARRAYS.add(cls)  # isinstance(x, jax.Array) takes several times as long as a lookup
+    return known
 
 
 _ARRAYS: set[type] = {np.ndarray, jax.ShapeDtypeStruct, LazyArray}
 
 
 def isabstract(x: object) -> bool:
-    """Tell whether `x` has a shape and a dtype but no numbers, or none that have been read."""
+    """Return whether `x` has a shape and a dtype, but no values in memory."""
     return isinstance(x, jax.ShapeDtypeStruct | LazyArray)
 
 
 def istracer(x: object) -> bool:
-    """Tell whether `x` stands for numbers that are not known yet, as inside `jit`."""
+    """Return whether `x` is a tracer, as inside `jit`."""
     return isinstance(x, jax.core.Tracer)
 
 
 def isconcrete(x: object) -> bool:
-    """Tell whether `x` is an array whose numbers can be read now."""
+    """Return whether `x` is an array whose values are in memory."""
     return isarray(x) and not isabstract(x) and not istracer(x)
 
 
 def isnumeric(x: object, /) -> bool:
-    """Tell whether `x` is an array of floating or complex numbers.
+    """Return whether `x` is an array with a floating-point or complex dtype.
 
-    Arrays are `jax.Array` (tracers too), `numpy.ndarray` and `jax.ShapeDtypeStruct`. Integers,
-    booleans, PRNG keys and Python numbers are not numeric: no gradient is taken by them.
+    Arrays are `jax.Array` (including tracers), `numpy.ndarray` and `jax.ShapeDtypeStruct`.
+    Integers, booleans, PRNG keys and Python scalars are not numeric, since they have no gradient.
 
     Args:
-      x: anything.
+      x: any object.
 
     Returns:
       A bool.
@@ -62,33 +62,42 @@ def isnumeric(x: object, /) -> bool:
       >>> isnumeric(1.0), isnumeric(jax.random.key(0))
       (False, False)
 
-    Source: `isnumeric` of Optimisers.jl; `jax.numpy.inexact` decides on the dtype.
+    Source: `isnumeric` of Optimisers.jl, with the dtypes of `jax.numpy.inexact`.
     """
     return isarray(x) and isinexact(x.dtype)  # type: ignore[attr-defined]
 
 
 @cache
 def isinexact(dtype: Any) -> bool:
-    """Tell whether a dtype is floating or complex, those that NumPy lacks included."""
+    """Return whether a dtype is floating-point or complex, including the types of ml_dtypes."""
     return bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
-def canonical(dtype: Any) -> np.dtype[Any]:
-    """Return the dtype that JAX has for this one: float32 for float64 while x64 is off.
+@cache
+def isnumber(dtype: Any) -> bool:
+    """Return whether a dtype is a JAX dtype for numbers or booleans."""
+    return bool(jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_))
 
-    So also for the other order of bytes, which JAX has not.
+
+def isdata(x: Any) -> bool:
+    """Return whether `x` is an array that `jit` accepts without changing its dtype."""
+    if isinstance(x, np.ndarray):
+        return isnumber(x.dtype) and x.dtype == canonical(x.dtype)
+    return isinstance(x, jax.Array)
+
+
+def canonical(dtype: Any) -> np.dtype[Any]:
+    """Return the dtype that JAX uses for this one: float32 for float64 while x64 is off.
+
+    The byte order becomes the native one, since JAX supports no other.
     """
-    extended = jnp.issubdtype(dtype, jax.dtypes.extended)
-    found: np.dtype[Any] = (
-        dtype
-        if extended
-        else np.dtype(jax.dtypes.canonicalize_dtype(np.dtype(dtype).newbyteorder("=")))
-    )
-    return found
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return dtype  # type: ignore[no-any-return]
+    return np.dtype(jax.dtypes.canonicalize_dtype(np.dtype(dtype).newbyteorder("=")))
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Tell whether two arrays hold the same numbers; NaN is equal to NaN."""
+    """Return whether two arrays have the same shape and values; NaN is equal to NaN."""
     if a is b or a.shape != b.shape:
         return a is b
     if jnp.issubdtype(a.dtype, jax.dtypes.extended):
@@ -99,7 +108,7 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def describe(x: Any) -> str:
-    """Return what a leaf is, in few words: `float32[3, 2]` for an array.
+    """Return a short description of a leaf: `float32[3, 2]` for an array.
 
     >>> describe(np.zeros((3, 2), np.float32)), describe(None), describe(True), describe("relu")
     ('float32[3, 2]', 'None', 'True', "'relu'")
@@ -117,24 +126,24 @@ def describe(x: Any) -> str:
 
 
 def type_name(x: object) -> str:
-    """Return the name of a type as users know it: `Array` for every array of JAX."""
+    """Return the name of a type as users know it: `Array` for every JAX array."""
     return "Array" if isinstance(x, jax.Array) else type(x).__name__
 
 
 def check_alive(path: str, x: Any) -> None:
-    """Refuse an array whose buffer is gone, or may be changed, before any work is done."""
+    """Raise an error if an array was deleted, or if it is a mutable reference."""
     cls = type(x)
     if cls in _NEVER_DELETED or (cls in _ARRAYS and not x.is_deleted()):
         return
     if isinstance(x, jax.Ref):
         raise ModelError(
-            f"{path or '(root)'}: this is a reference to an array that can be changed in place; "
-            "freeze the model first, with jax.freeze or nnx.to_arrays"
+            f"{path or '(root)'}: expected an array, found a mutable reference; "
+            "freeze the model with jax.freeze or nnx.to_arrays"
         )
     if isarray(x) and not istracer(x) and getattr(x, "is_deleted", bool)():
         raise DeletedArrayError(
             f"{path or '(root)'}: this {describe(x)} array has been deleted, most often because it "
-            "was donated to a jitted function; use what that function returned"
+            "was donated to a jitted function; use the output of that function"
         )
 
 
@@ -142,16 +151,3 @@ _NEVER_DELETED = {
     *(np.ndarray, jax.ShapeDtypeStruct, LazyArray),
     *(bool, int, float, complex, str, type(None)),
 }
-
-
-def isdata(x: Any) -> bool:
-    """Tell whether `x` is an array that `jit` takes as it is, without converting its dtype."""
-    if isinstance(x, np.ndarray):
-        return isnumber(x.dtype) and x.dtype == canonical(x.dtype)
-    return isinstance(x, jax.Array)
-
-
-@cache
-def isnumber(dtype: Any) -> bool:
-    """Tell whether a dtype is one of numbers, booleans included, that JAX has too."""
-    return bool(jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_))

@@ -1,6 +1,7 @@
-"""What a type of node means: its children, its parameters, a framework's box.
+"""Nodes of a tree: their children, their parameters, and what each framework means by them.
 
-Frameworks are the user's to import: their types are looked up only where they are loaded already.
+Frameworks are imported by the user, not by jtree: their types are looked up in modules that are
+loaded already.
 """
 
 from __future__ import annotations
@@ -19,55 +20,73 @@ Key: TypeAlias = Any  # a key entry of JAX: DictKey, SequenceKey, GetAttrKey, Fl
 Entries: TypeAlias = list[tuple[Key, Any]]
 
 
-class Kind(NamedTuple):
-    """What jtree knows of a type of node."""
+class NodeKind(NamedTuple):
+    """The meaning of a type of node.
 
-    box: bool = False  # holds one value and adds nothing to the path
-    reference: bool = False  # an object whose identity means something: met twice, it is tied
-    hidden: bool = False  # a framework's bookkeeping: rebuilt, never shown
-    attributes: bool = False  # its static fields are whatever else is in `vars(node)`
-    frozen: bool = False  # holds no parameters, whatever is in it
-    whole: bool = False  # its state names every static field, those that are not basic as `()`
+    Attributes:
+      box: it wraps one value and adds nothing to the path.
+      reference: its identity matters, so that a node that occurs twice is tied.
+      hidden: it is bookkeeping of a framework, which is rebuilt but never shown.
+      attributes: its static fields are the entries of `vars(node)` that are not children.
+      frozen: it contains no parameters, whatever its children are.
+      all_fields: its state names every static field, with `()` for one that is not basic.
+    """
+
+    box: bool = False
+    reference: bool = False
+    hidden: bool = False
+    attributes: bool = False
+    frozen: bool = False
+    all_fields: bool = False
 
 
-def kind(node: object) -> Kind:
-    """Return what a node means."""
-    return _KINDS.get(type(node)) or _KINDS.setdefault(type(node), _look_up(type(node)))
+def kind(node: object) -> NodeKind:
+    """Return the kind of a node."""
+    cls = type(node)
+    return _KINDS.get(cls) or _KINDS.setdefault(cls, _find_kind(cls))
 
 
-_KINDS: dict[type, Kind] = {}
+def declare_kind(cls: type, kind: NodeKind) -> None:
+    """Declare the kind of a type of node, which its subclasses inherit."""
+    _DECLARED[cls] = kind
 
 
-def _look_up(cls: type) -> Kind:
-    """Return what a type of node means: the one table of frameworks."""
+_KINDS: dict[type, NodeKind] = {}
+_DECLARED: dict[type, NodeKind] = {}
+
+
+def _find_kind(cls: type) -> NodeKind:
+    """Return the kind of a type: the declared one, or that of the framework it comes from."""
+    for parent in cls.__mro__:
+        if parent in _DECLARED:
+            return _DECLARED[parent]
 
     def isa(module: str, *names: str) -> bool:
-        found = (loaded(module, name) for name in names)
-        return any(parent is not None and issubclass(cls, parent) for parent in found)
+        parents = (loaded(module, name) for name in names)
+        return any(parent is not None and issubclass(cls, parent) for parent in parents)
 
     if isa("flax.nnx", "Variable"):
-        return Kind(box=True, reference=True, frozen=not isa("flax.nnx", "Param"))
+        return NodeKind(box=True, reference=True, frozen=not isa("flax.nnx", "Param"))
     if isa("flax.nnx.pytreelib", "PytreeState"):
-        return Kind(hidden=True)
+        return NodeKind(hidden=True)
     if isa("flax.nnx", "Pytree", "Module"):
-        return Kind(reference=True, attributes=True)
-    if isa("jtree.layers._layer", "Layer"):
-        return Kind(whole=True)
-    return Kind(box=isa("flax.core.meta", "AxisMetadata") or isa("jtree.layers._layer", "Function"))
+        return NodeKind(reference=True, attributes=True)
+    return NodeKind(box=isa("flax.core.meta", "AxisMetadata"))
 
 
 def loaded(module: str, name: str) -> type | None:
-    """Return a type of a framework by its name, or None where the framework is not loaded."""
-    found = getattr(sys.modules.get(module), name, None)
-    return found if isinstance(found, type) else None
+    """Return a type of a framework by its name, or None if the framework is not loaded."""
+    cls = getattr(sys.modules.get(module), name, None)
+    return cls if isinstance(cls, type) else None
 
 
 def entries(node: object) -> Entries | None:
     """Return the (key, child) pairs one level down, in JAX's order; None for a leaf.
 
-    The predicate says no once, to the root, and yes to all below it. `y is not node` would not
-    do: it opens the root again where a model contains itself. And `flatten_one_level_with_keys`
-    gives every field of a NamedTuple the first field's key (jax issue 39297).
+    JAX asks `is_leaf` of the root first, so a predicate that is false once opens the root only.
+    `y is not node` would open the root again in a model that contains itself, and
+    `flatten_one_level_with_keys` gives every field of a NamedTuple the key of the first one
+    (jax issue 39297).
     """
     if node is None or isinstance(node, jax.Array | np.ndarray):
         return None
@@ -78,28 +97,23 @@ def entries(node: object) -> Entries | None:
     return [(path[0], child) for path, child in pairs]
 
 
-def name(key: Key) -> Hashable:
-    """Return what a key entry holds: a field's name, a dict's key, a position."""
+def key_name(key: Key) -> Hashable:
+    """Return the value of a key entry: the name of a field, a dict key or an index."""
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return getattr(key, attribute)  # type: ignore[no-any-return]
     return str(key)
 
 
-def visible(pairs: Entries) -> Entries:
-    """Drop what a framework keeps in its nodes for itself."""
-    return [(key, child) for key, child in pairs if not kind(child).hidden]
-
-
 def children(node: object, /) -> dict[Any, Any]:
-    """Return the children of a node, one level down, by name, key or position.
+    """Return the children of a node, one level down, by name, key or index.
 
     Args:
       node: any pytree node, or a leaf.
 
     Returns:
-      A dict in JAX's order: field names for dataclasses and modules, keys for dicts, positions
-      for sequences. Empty for a leaf.
+      A dict in JAX's order. Its keys are field names for dataclasses and modules, dict keys for
+      dicts, and indices for sequences. It is empty for a leaf.
 
     Example:
       >>> children({"w": 1, "b": (2, 3)})
@@ -109,22 +123,22 @@ def children(node: object, /) -> dict[Any, Any]:
 
     Source: `children` of Functors.jl.
     """
-    return {name(key): child for key, child in visible(entries(node) or [])}
+    pairs = entries(node) or []
+    return {key_name(key): child for key, child in pairs if not kind(child).hidden}
 
 
 @singledispatch
 def trainable(node: object, /) -> dict[Any, Any]:
-    """Return the children of a node that hold its parameters; register a type to narrow them.
+    """Return the children of a node that may contain parameters.
 
-    By default these are all its children. Of the variables of Flax NNX, only `nnx.Param` holds
-    parameters. A registered function returns a subset of `jtree.children(node)`, as a dict from
-    the same names to the same children.
+    By default these are all children, except that among the variables of Flax NNX only
+    `nnx.Param` contains parameters. Register a function for a type to narrow them.
 
     Args:
       node: a pytree node.
 
     Returns:
-      A dict, a subset of `children(node)`.
+      A dict, which is a subset of `children(node)`: the same names with the same children.
 
     Example:
       >>> from dataclasses import dataclass
@@ -145,47 +159,41 @@ def trainable(node: object, /) -> dict[Any, Any]:
     return {} if kind(node).frozen else children(node)
 
 
-def static(node: object) -> dict[str, Any]:
-    """Return the fields of a node that are no children: those of dataclasses and of NNX modules."""
-    held = children(node)
-    if isinstance(node, Mapping) or _unnamed(held):
-        return {}  # which fields the children come from cannot be known
+def static_fields(node: object) -> dict[str, Any]:
+    """Return the fields of a dataclass or an NNX module that are not children."""
+    below = children(node)
+    if isinstance(node, Mapping) or (below and all(isinstance(key, int) for key in below)):
+        return {}  # without names, the fields that hold the children are unknown
     if kind(node).attributes:
         names = [field for field in vars(node) if not field.startswith(("_pytree__", "_object__"))]
     else:
         names = [field.name for field in _dataclass_fields(node)]
     return {
-        field: getattr(node, field) for field in names if field not in held and hasattr(node, field)
+        field: getattr(node, field)
+        for field in names
+        if field not in below and hasattr(node, field)
     }
-
-
-def _unnamed(held: dict[Any, Any]) -> bool:
-    return bool(held) and all(isinstance(key, int) for key in held)
 
 
 def _dataclass_fields(node: Any) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
 
 
-def contain(node: object, found: dict[Any, Any]) -> Any:
-    """Return what is found at a node's children in a basic container that has the same paths.
+def to_basic(node: object, values: dict[Any, Any]) -> Any:
+    """Return a list, tuple or dict in the place of a node, with a value for each child.
 
-    Lists and tuples are lists and tuples; what an NNX list holds that is no child, such as a
-    function, keeps its place as `()`. The rest are dicts by name.
+    An entry of an NNX list that is not a child, such as a function, becomes `()`, so that the
+    others keep their indices.
     """
-    if (isinstance(node, list) or _islist(node)) and all(isinstance(x, int) for x in found):
-        length = len(node)  # type: ignore[arg-type]
-        return [found.get(position, ()) for position in range(length)]
+    nnx_list = loaded("flax.nnx", "List")
+    is_list = isinstance(node, list) or (nnx_list is not None and isinstance(node, nnx_list))
+    if is_list and all(isinstance(key, int) for key in values):
+        return [values.get(index, ()) for index in range(len(node))]  # type: ignore[arg-type]
     sequence = isinstance(node, tuple) and not hasattr(node, "_fields")
-    if isinstance(node, Mapping) or (_hasfields(node) and not found):
-        return found
-    return tuple(found.values()) if sequence or list(found) == [*range(len(found))] else found
+    if isinstance(node, Mapping) or (_has_fields(node) and not values):
+        return values
+    return tuple(values.values()) if sequence or list(values) == [*range(len(values))] else values
 
 
-def _hasfields(node: object) -> bool:
+def _has_fields(node: object) -> bool:
     return hasattr(node, "_fields") or dataclasses.is_dataclass(node) or kind(node).attributes
-
-
-def _islist(node: object) -> bool:
-    nnx = sys.modules.get("flax.nnx")
-    return nnx is not None and isinstance(node, nnx.List)

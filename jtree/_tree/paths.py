@@ -1,4 +1,4 @@
-"""Writing and matching paths: where a place is in a tree, as text such as `layers/0/weight`."""
+"""Paths such as `layers/0/weight`: print, match and select them."""
 
 from __future__ import annotations
 
@@ -16,40 +16,51 @@ Where: TypeAlias = "str | Iterable[str] | Callable[[str, Any], bool] | None"
 SEPARATOR = "/"
 
 
-def text(key: KeyEntry) -> str:
-    """Return one step of a path as text: a field's name, a key, or an index."""
+def segment(key: KeyEntry) -> str:
+    """Return one key of a path as text: the name of a field, a dict key or an index."""
     return keystr((key,), simple=True, separator=SEPARATOR)
 
 
-def join(parts: Sequence[str]) -> str:
-    """Return the path made of these steps.
+def join(segments: Sequence[str]) -> str:
+    """Return the path with these segments.
 
     >>> join(("layers", "0", "weight"))
     'layers/0/weight'
     """
-    return SEPARATOR.join(parts)
+    return SEPARATOR.join(segments)
 
 
-def above(path: str) -> list[str]:
-    """Return the paths of the branches that a place is in, the root first.
+def ancestors(path: str) -> list[str]:
+    """Return the paths of the nodes that contain a path, the root first.
 
-    >>> above("layers/0/weight")
+    >>> ancestors("layers/0/weight")
     ['', 'layers', 'layers/0']
     """
-    steps = path.split(SEPARATOR)
-    return [join(steps[:n]) for n in range(len(steps))]
+    segments = path.split(SEPARATOR)
+    return [join(segments[:n]) for n in range(len(segments))]
 
 
 def show(path: str) -> str:
-    """Return a path as it is shown in a message, where the root has a name too."""
+    """Return a path for use in a message, where the root needs a name."""
     return path or "(root)"
 
 
-def matches(glob: str, path: str) -> bool:
-    """Tell whether a path is this glob, or is matched by it.
+def shorten(paths: Sequence[str], most: int = 5) -> str:
+    """Return paths as text, leaving out all but the first ones of a long list.
 
-    `*` and `?` stay within one step, `[ab]` is one of some characters, and `**` as a whole step
-    stands for any number of steps, none included.
+    >>> shorten(["a", "b", "c", "d"], most=3)
+    'a, b, ... (4 in all)'
+    """
+    if len(paths) <= most:
+        return ", ".join(show(path) for path in paths)
+    return ", ".join(show(path) for path in paths[: most - 1]) + f", ... ({len(paths)} in all)"
+
+
+def matches(glob: str, path: str) -> bool:
+    """Return whether a glob matches a path, or is equal to it.
+
+    `*` and `?` match within one segment, `[ab]` matches one of several characters, and `**` as a
+    whole segment matches any number of segments, including none.
 
     >>> matches("layers/*/weight", "layers/0/weight"), matches("**/weight", "weight")
     (True, True)
@@ -60,120 +71,106 @@ def matches(glob: str, path: str) -> bool:
 
 
 def captures(glob: str, path: str, *, numbers: bool = False) -> tuple[str, ...] | None:
-    """Return what each wildcard of a glob stands for in a path, or None where it does not match.
+    """Return the text that each wildcard of a glob matches, or None if the glob does not match.
 
     With `numbers`, `#` is a wildcard for a number.
 
     >>> captures("layers/*/**", "layers/0/attention/weight"), captures("a/*", "b")
     (('0', 'attention/weight'), None)
     """
-    found = _compile(glob, numbers=numbers).fullmatch(path)
-    if found is None:
+    match = _compile(glob, numbers=numbers).fullmatch(path)
+    if match is None:
         return () if glob == path else None
-    return tuple(x.strip(SEPARATOR) for x in found.groups())
+    return tuple(x.strip(SEPARATOR) for x in match.groups())
 
 
-def wildcards(glob: str) -> int:
-    """Return how many wildcards a glob has, and check that it is one.
+def count_wildcards(glob: str) -> int:
+    """Return the number of wildcards in a glob; raise an error if it is not valid.
 
-    >>> wildcards("layers/*/**")
+    >>> count_wildcards("layers/*/**")
     2
     """
     return _compile(glob).groups
 
 
-def select(where: Where, places: Sequence[tuple[str, Any]]) -> list[bool]:
-    """Tell of each (path, leaf) whether `where` selects it; a glob must select some."""
+def select(where: Where, leaves: Sequence[tuple[str, Any]]) -> list[bool]:
+    """Return whether `where` selects each (path, leaf) pair; a glob must select at least one."""
     if where is None:
-        return [True] * len(places)
+        return [True] * len(leaves)
     if callable(where):
-        chosen = [bool(where(path, leaf)) for path, leaf in places]
-        if not any(chosen):
+        flags = [bool(where(path, leaf)) for path, leaf in leaves]
+        if not any(flags):
             raise PathError("where: the function selects no parameter")
-        return chosen
-    globs = _globs(where)
-    paths = [path for path, _ in places]
+        return flags
+    globs = _check_globs(where)
+    paths = [path for path, _ in leaves]
     for glob in globs:
         if not any(matches(glob, path) for path in paths):
-            raise PathError(nothing_matches(glob, paths))
+            raise PathError(no_match(glob, paths))
     return [any(matches(glob, path) for glob in globs) for path in paths]
 
 
-def nothing_matches(glob: str, paths: Sequence[str]) -> str:
+def no_match(glob: str, paths: Sequence[str]) -> str:
     """Return the message for a glob that matches none of these paths."""
     if not paths:
         return f"{glob!r} matches no parameter: the model has none"
-    wider = [f"{glob.removesuffix('/').removesuffix('/*')}/**"]
-    found = [pattern for pattern in wider if any(matches(pattern, path) for path in paths)]
-    near = f"; did you mean {found[0]!r}?" if found else did_you_mean(glob, paths)
-    near = near or f"; the paths are {shorten(paths)}"
-    return f"{glob!r} matches no parameter{near}"
+    wider = f"{glob.removesuffix('/').removesuffix('/*')}/**"
+    if any(matches(wider, path) for path in paths):
+        return f"{glob!r} matches no parameter; did you mean {wider!r}?"
+    remedy = did_you_mean(glob, paths) or f"; the paths are {shorten(paths)}"
+    return f"{glob!r} matches no parameter{remedy}"
 
 
-def shorten(paths: Sequence[str], most: int = 5) -> str:
-    """Return a list of paths as text, its middle left out when it is long.
-
-    >>> shorten(["a", "b", "c", "d"], most=3)
-    'a, b, ... (4 in all)'
-    """
-    if len(paths) <= most:
-        return ", ".join(show(path) for path in paths)
-    return ", ".join(show(path) for path in paths[: most - 1]) + f", ... ({len(paths)} in all)"
-
-
-def _globs(where: object) -> list[str]:
-    found = [where] if isinstance(where, str) else where
-    if not isinstance(found, Iterable):
+def _check_globs(where: object) -> list[str]:
+    """Return the globs of `where` as a list."""
+    if isinstance(where, str):
+        return [where]
+    if not isinstance(where, Iterable):
         raise ArgumentTypeError(
             "where: expected a glob such as 'layers/0/**', several globs, or a function of "
             f"(path, leaf), found {type(where).__name__}"
         )
-    globs = list(found)
+    globs = list(where)
     if not globs:
-        raise PathError("where: expected a glob or more, found none; None selects every parameter")
+        raise PathError("where: expected at least one glob, found none; None selects everything")
     for glob in globs:
         if not isinstance(glob, str):
-            raise ArgumentTypeError(
-                f"where: expected globs as text, found {type(glob).__name__} among them"
-            )
+            raise ArgumentTypeError(f"where: expected globs as str, found {type(glob).__name__}")
     return globs
 
 
 @cache
 def _compile(glob: str, *, numbers: bool = False) -> re.Pattern[str]:
-    """Translate a glob, step by step: each step brings the separator that stands before it.
-
-    Each wildcard is a group of the regular expression.
-    """
-    given = glob.split(SEPARATOR)
-    steps = [step for i, step in enumerate(given) if (step, *given[:i][-1:]) != ("**", "**")]
-    out, separator = "", ""
-    for i, step in enumerate(steps):
-        if step == "**" and not out:
-            out = "((?s:.*))" if len(steps) == 1 else "((?:[^/]*/)*)"
-        elif step == "**":
-            out += "((?:/[^/]*)*)"
+    """Return a regular expression in which each wildcard of the glob is a group."""
+    segments = glob.split(SEPARATOR)
+    segments = [x for i, x in enumerate(segments) if (x, *segments[:i][-1:]) != ("**", "**")]
+    pattern, separator = "", ""
+    for i, part in enumerate(segments):
+        if part == "**" and not pattern:
+            pattern = "((?s:.*))" if len(segments) == 1 else "((?:[^/]*/)*)"
+        elif part == "**":
+            pattern += "((?:/[^/]*)*)"
         else:
-            out += separator + _step(step, glob, numbers)
-        separator = "" if step == "**" and i == 0 else SEPARATOR
+            pattern += separator + _translate(part, glob, numbers)
+        separator = "" if part == "**" and i == 0 else SEPARATOR
     try:
-        return re.compile(out)
+        return re.compile(pattern)
     except re.error as error:
-        raise ArgumentError(f"{glob!r} is no glob: {error}") from error
+        raise ArgumentError(f"{glob!r} is not a glob: {error}") from error
 
 
-def _step(step: str, glob: str, numbers: bool) -> str:
-    """Translate one step of a glob into a regular expression."""
-    marks = {"*": "([^/]*)", "?": "([^/])"} | ({"#": "([0-9]+)"} if numbers else {})
-    out, rest = "", step
+def _translate(part: str, glob: str, numbers: bool) -> str:
+    """Return one segment of a glob as a regular expression."""
+    wildcards = {"*": "([^/]*)", "?": "([^/])"} | ({"#": "([0-9]+)"} if numbers else {})
+    pattern, rest = "", part
     while rest:
         char, rest = rest[0], rest[1:]
         if char == "[":
             inside, bracket, rest = rest.partition("]")
             if not bracket or not inside.strip("!"):
-                raise ArgumentError(f"{glob!r} is no glob: '[' without its ']'")
+                raise ArgumentError(f"{glob!r} is not a glob: '[' without ']'")
             chars = re.escape(inside.removeprefix("!")).replace(r"\-", "-")
-            out += f"([{'^' if inside.startswith('!') else ''}{chars}])"
+            pattern += f"([{'^' if inside.startswith('!') else ''}{chars}])"
         else:
-            out += marks.get(char) or re.escape(char)
-    return out
+            pattern += wildcards.get(char) or re.escape(char)
+    return pattern

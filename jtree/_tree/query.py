@@ -1,4 +1,4 @@
-"""What is in a model: its parameters, its modules, how many numbers it has."""
+"""Queries on a model: its parameters, their number, its modules."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .walk import walk
 
 
 def trainables(model: Any, /, *, ties: Ties = "references") -> dict[str, Any]:
-    """Return the parameters of a model by path, a tied one once, under its first path.
+    """Return the parameters of a model by path; a tied parameter has the path of its first leaf.
 
     Args:
       model: any pytree.
-      ties: which parameters are one; see `jtree.destructure`.
+      ties: which leaves are one parameter; see `jtree.destructure`.
 
     Returns:
-      A dict from paths to arrays, in JAX's leaf order. It is a pytree: differentiate through it.
+      A dict from paths to arrays, in JAX's leaf order. It can be differentiated through.
 
     Raises:
       ModelError: the model cannot be walked; the message says where and why.
@@ -34,32 +34,27 @@ def trainables(model: Any, /, *, ties: Ties = "references") -> dict[str, Any]:
     slots = walk(model, ties=ties).slots
     return {
         slot.path: slot.value
-        for number, slot in enumerate(slots)
-        if slot.trainable and slot.tie == number
+        for index, slot in enumerate(slots)
+        if slot.trainable and slot.tie == index
     }
 
 
 def count(model: Any, /, *, ties: Ties = "references") -> int:
-    """Return the number of trainable numbers in a model, tied ones counted once.
+    """Return the number of trainable elements in a model, counting tied parameters once.
 
     Args:
-      model: any pytree, abstract ones included.
-      ties: which parameters are one; see `jtree.destructure`.
+      model: any pytree, which may be abstract.
+      ties: which leaves are one parameter; see `jtree.destructure`.
 
     Returns:
-      An int: the length of the vector that `destructure` makes of the model.
+      An int: the length of the vector that `destructure` returns for the model.
 
     Example:
       >>> import jax.numpy as jnp
       >>> count({"w": jnp.ones((2, 3)), "b": jnp.zeros(3), "step": 0})
       9
     """
-    slots = walk(model, ties=ties).slots
-    return sum(
-        math.prod(slot.value.shape)
-        for number, slot in enumerate(slots)
-        if slot.trainable and slot.tie == number
-    )
+    return sum(math.prod(x.shape) for x in trainables(model, ties=ties).values())
 
 
 @overload
@@ -69,8 +64,8 @@ def modules(model: Any, /, *, path: Literal[True]) -> list[tuple[str, Any]]: ...
 def modules(model: Any, /, *, path: bool = False) -> list[Any] | list[tuple[str, Any]]:
     """Return the inner nodes of a model, the root first, depth first, each object once.
 
-    Tuples of arrays or numbers do not count, nor do boxes around one array such as
-    `nnx.Variable`. What is returned holds arrays that can be differentiated.
+    Tuples of arrays or scalars are left out, and so are boxes around one array such as
+    `nnx.Variable`. The nodes hold the model's own arrays, so they can be differentiated through.
 
     Args:
       model: any pytree.
@@ -87,15 +82,15 @@ def modules(model: Any, /, *, path: bool = False) -> list[Any] | list[tuple[str,
 
     Source: `modules` of Flux.jl.
     """
-    found: dict[int, tuple[str, Any]] = {}
-    for where, node in walk(model).nodes:
+    pairs: dict[int, tuple[str, Any]] = {}
+    for node_path, node in walk(model).nodes:
         if _ismodule(node):
-            found.setdefault(id(node), (where, node))
-    return list(found.values()) if path else [node for _, node in found.values()]
+            pairs.setdefault(id(node), (node_path, node))
+    return list(pairs.values()) if path else [node for _, node in pairs.values()]
 
 
 def _ismodule(node: Any) -> bool:
-    numbers = type(node) is tuple and all(
+    scalars = type(node) is tuple and all(
         isarray(x) or isinstance(x, complex | float | int) for x in node
     )
-    return not numbers and not kind(node).box
+    return not scalars and not kind(node).box

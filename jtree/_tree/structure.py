@@ -1,4 +1,4 @@
-"""The careful walk: node by node, with every reason why a tree cannot be walked."""
+"""The structure of a tree, found node by node, with an error for every tree that has none."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from jax.tree_util import PyTreeDef
 
 from .._errors import ModelError, did_you_mean
 from . import paths as _path
-from .nodes import Entries, Key, Kind, children, entries, kind, name, trainable
+from .nodes import Entries, Key, NodeKind, children, entries, key_name, kind, trainable
 
-# How a tree is put together again: unflatten each treedef in turn. A number that is not negative
-# stands for a slot's value; `~i` for what step i made, which is how one object gets two places.
+# The steps that build a tree: unflatten each treedef in turn. An index i >= 0 stands for the value
+# of slot i, and ~i for the result of step i, which is how one object occurs twice.
 Plan: TypeAlias = tuple[tuple[PyTreeDef, tuple[int, ...]], ...]
 
 
 @dataclass(eq=False)
 class Branch:
-    """An inner node of a tree, without the node: its children are branches, or slots' numbers."""
+    """The position of an inner node; a child is another branch, or the index of a slot."""
 
     path: str
-    number: int  # of the node, among all that a walk visits
-    kind: Kind
+    index: int  # of the node, among all nodes and leaves in the order of the walk
+    kind: NodeKind
     keys: list[Key] = field(default_factory=list)
-    names: list[Any] = field(default_factory=list)  # what the keys hold
+    names: list[Any] = field(default_factory=list)  # the values of the keys
     children: list[Branch | int] = field(default_factory=list)
     first: int = 0  # the slots below it are range(first, last)
     last: int = 0
@@ -35,30 +35,38 @@ class Branch:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """What a walk finds out that holds for every tree with the same treedef."""
+    """Everything about a tree that depends on its treedef only."""
 
     root: Branch | int
     paths: tuple[str, ...]
     keys: tuple[tuple[Key, ...], ...]
-    free: tuple[bool, ...]  # whether every ancestor's `trainable` lets the slot through
-    nodes: tuple[tuple[str, int], ...]  # the paths and numbers of inner nodes
+    free: tuple[bool, ...]  # whether no ancestor's `trainable` excludes the slot
+    nodes: tuple[tuple[str, int], ...]  # the paths and indices of inner nodes
     types: frozenset[type]  # of inner nodes
 
 
 class Explored(NamedTuple):
-    """All that the careful walk of one tree finds."""
+    """The result of walking one tree node by node."""
 
     structure: Structure
     visited: list[Any]  # nodes and leaves, in the order in which JAX meets them
     values: list[Any]
-    tie: list[int]  # for every slot the first one under the same reference objects
-    repeated: bool  # whether an object is met more than once
+    tie: list[int]  # the first slot of each slot that is under the same reference objects
+    repeated: bool  # whether an object occurs more than once
     plan: Plan
 
 
-def explore(tree: Any, *, same_objects: bool) -> Explored:
-    """Walk a tree node by node; `same_objects` ties what is under a reference object met twice."""
-    walker = _Walker(same_objects)
+def explore(tree: Any, *, tie_references: bool) -> Explored:
+    """Walk a tree node by node.
+
+    Args:
+      tree: any pytree.
+      tie_references: whether to tie the leaves of a reference object that occurs twice.
+
+    Raises:
+      ModelError: the tree contains itself, has two leaves with one path, or cannot be flattened.
+    """
+    walker = _Walker(tie_references)
     root = walker.visit(tree, (), (), True)
     _check_paths(walker)
     structure = Structure(
@@ -67,7 +75,7 @@ def explore(tree: Any, *, same_objects: bool) -> Explored:
         keys=tuple(walker.keys),
         free=tuple(walker.free),
         nodes=tuple(walker.nodes),
-        types=frozenset(type(walker.visited[number]) for _, number in walker.nodes),
+        types=frozenset(type(walker.visited[index]) for _, index in walker.nodes),
     )
     plan = tuple(_plan(root, walker.visited, walker.shared()))
     repeated = bool(walker.repeated)
@@ -75,42 +83,42 @@ def explore(tree: Any, *, same_objects: bool) -> Explored:
 
 
 class _Walker:
-    """What a walk has met so far."""
+    """The lists that a walk fills."""
 
-    def __init__(self, same_objects: bool) -> None:
+    def __init__(self, tie_references: bool) -> None:
         self.visited: list[Any] = []  # nodes and leaves, in the order in which JAX meets them
-        self.values: list[Any] = []  # of slots, as all the lists below
+        self.values: list[Any] = []  # of slots, like the four lists below
         self.paths: list[str] = []
         self.keys: list[tuple[Key, ...]] = []
         self.free: list[bool] = []
         self.tie: list[int] = []
-        self.inner: list[tuple[str, tuple[Key, ...]]] = []  # where nodes are that are no boxes
+        self.inner: list[tuple[str, tuple[Key, ...]]] = []  # the nodes that are not boxes
         self.nodes: list[tuple[str, int]] = []
-        self.open: dict[int, str] = {}  # the nodes that we are inside of, by id
-        self.same_objects = same_objects
+        self.open: dict[int, str] = {}  # the ancestors of the current node, by id
+        self.tie_references = tie_references
         self.references: dict[int, Branch] = {}
-        self.repeated: set[int] = set()  # reference objects met more than once
+        self.repeated: set[int] = set()  # reference objects that occur more than once
 
     def visit(
-        self, value: Any, keys: tuple[Key, ...], parts: tuple[str, ...], free: bool
+        self, value: Any, keys: tuple[Key, ...], segments: tuple[str, ...], free: bool
     ) -> Branch | int:
         if id(value) in self.open:
             raise ModelError(
-                f"{_path.show(_path.join(parts))}: the model contains itself: this is the "
-                f"{type(value).__name__} at {_path.show(self.open[id(value)])}; replace it by "
-                "something that does not point back"
+                f"{_path.show(_path.join(segments))}: the model contains itself: this is the "
+                f"{type(value).__name__} at {_path.show(self.open[id(value)])}; replace it with "
+                "an object that does not refer back"
             )
         self.visited.append(value)
-        pairs = _open(value, parts)
+        pairs = _flatten(value, segments)
         if pairs is None:
-            return self._leaf(value, keys, parts, free)
-        branch = Branch(_path.join(parts), len(self.visited) - 1, kind(value))
+            return self._leaf(value, keys, segments, free)
+        branch = Branch(_path.join(segments), len(self.visited) - 1, kind(value))
         branch.first = len(self.values)
         if not branch.kind.hidden:
-            self.nodes.append((branch.path, branch.number))
+            self.nodes.append((branch.path, branch.index))
             if keys and not branch.kind.box:
                 self.inner.append((branch.path, keys))
-        self._visit_children(branch, value, pairs, keys, parts, free)
+        self._visit_children(branch, value, pairs, keys, segments, free)
         branch.last = len(self.values)
         self._tie_references(branch, value)
         return branch
@@ -121,30 +129,32 @@ class _Walker:
         value: Any,
         pairs: Entries,
         keys: tuple[Key, ...],
-        parts: tuple[str, ...],
+        segments: tuple[str, ...],
         free: bool,
     ) -> None:
         self.open[id(value)] = branch.path
         allowed = _trainable_names(value, branch.path) if free else set()
         for key, child in pairs:
-            below = parts if branch.kind.box else (*parts, _path.text(key))
-            inside = free and (allowed is None or name(key) in allowed)
+            below = segments if branch.kind.box else (*segments, _path.segment(key))
+            child_free = free and (allowed is None or key_name(key) in allowed)
             branch.keys.append(key)
-            branch.names.append(name(key))
-            branch.children.append(self.visit(child, (*keys, key), below, inside))
+            branch.names.append(key_name(key))
+            branch.children.append(self.visit(child, (*keys, key), below, child_free))
         del self.open[id(value)]
 
-    def _leaf(self, value: Any, keys: tuple[Key, ...], parts: tuple[str, ...], free: bool) -> int:
-        number = len(self.values)
+    def _leaf(
+        self, value: Any, keys: tuple[Key, ...], segments: tuple[str, ...], free: bool
+    ) -> int:
+        index = len(self.values)
         self.values.append(value)
-        self.paths.append(_path.join(parts))
+        self.paths.append(_path.join(segments))
         self.keys.append(keys)
         self.free.append(free)
-        self.tie.append(number)
-        return number
+        self.tie.append(index)
+        return index
 
     def _tie_references(self, branch: Branch, value: Any) -> None:
-        if not (self.same_objects and branch.kind.reference):
+        if not (self.tie_references and branch.kind.reference):
             return
         first = self.references.setdefault(id(value), branch)
         if first is not branch:
@@ -152,90 +162,89 @@ class _Walker:
             self.tie[branch.first : branch.last] = self.tie[first.first : first.last]
 
     def shared(self) -> list[Branch]:
-        """Return the objects met more than once, the inner ones first."""
-        return [branch for met, branch in self.references.items() if met in self.repeated]
+        """Return the objects that occur more than once, inner ones first."""
+        return [branch for key, branch in self.references.items() if key in self.repeated]
 
 
-def _open(value: Any, parts: tuple[str, ...]) -> Entries | None:
+def _flatten(value: Any, segments: tuple[str, ...]) -> Entries | None:
     """Return the children of a node; an error inside a tree gains its path."""
     try:
         return entries(value)
     except Exception as error:
-        path = _path.show(_path.join(parts))
+        path = _path.show(_path.join(segments))
         if isinstance(value, dict):
             types = sorted({type(key).__name__ for key in value})
             raise ModelError(
                 f"{path}: expected dict keys that sort, found keys of the types "
                 f"{', '.join(types)}; use keys of one type that can be compared, such as str"
             ) from error
-        error.add_note(f"while opening the {type(value).__name__} at {path}")
+        error.add_note(f"while flattening the {type(value).__name__} at {path}")
         raise
 
 
 def _trainable_names(value: Any, path: str) -> set[Hashable] | None:
-    """Return the names of the children that a node's `trainable` lets through; None for all."""
+    """Return the names of the children that `trainable` of a node allows; None for all."""
     function = trainable.dispatch(type(value))
     if function is trainable.dispatch(object):
         return set() if kind(value).frozen else None
-    chosen, held = function(value), children(value)
-    owner = f"{_path.show(path)}: trainable({type(value).__name__})"
-    if not isinstance(chosen, dict):
+    subset, below = function(value), children(value)
+    call = f"{_path.show(path)}: trainable({type(value).__name__})"
+    if not isinstance(subset, dict):
         raise ModelError(
-            f"{owner} must return a dict, a subset of jtree.children(node), "
-            f"but it returned {type(chosen).__name__}"
+            f"{call} must return a dict, a subset of jtree.children(node), "
+            f"but it returned {type(subset).__name__}"
         )
-    for child_name, child in chosen.items():
-        if child_name not in held:
-            near = did_you_mean(str(child_name), map(str, held))
+    for name, child in subset.items():
+        if name not in below:
+            near = did_you_mean(str(name), map(str, below))
             raise ModelError(
-                f"{owner} must return children of the node, but it returned {child_name!r}; "
-                f"the children are {list(held)}{near}"
+                f"{call} must return children of the node, but it returned {name!r}; "
+                f"the children are {list(below)}{near}"
             )
-        if child is not held[child_name] and children(value)[child_name] is held[child_name]:
+        if child is not below[name] and children(value)[name] is below[name]:
             raise ModelError(
-                f"{owner} must return the children themselves, but what it returned for "
-                f"{child_name!r} is another object; return {{name: jtree.children(node)[name]}}"
+                f"{call} must return the children themselves, but it returned another object "
+                f"for {name!r}; return {{name: jtree.children(node)[name]}}"
             )
-    return set(chosen)
+    return set(subset)
 
 
 def _check_paths(walker: _Walker) -> None:
-    """Refuse a tree with two places at one path, such as {"a/b": 1, "a": {"b": 2}}.
+    """Refuse a tree with two leaves at one path, such as {"a/b": 1, "a": {"b": 2}}.
 
-    A box has the path of what is in it; and the root may hold the empty key.
+    A box has the path of its value, and the root may contain an empty key.
     """
-    places = [*walker.inner, *zip(walker.paths, walker.keys, strict=True)]
+    positions = [*walker.inner, *zip(walker.paths, walker.keys, strict=True)]
     seen: dict[str, tuple[Key, ...]] = {}
-    for path, keys in places:
+    for path, keys in positions:
         first = seen.setdefault(path, keys)
         if first is not keys:
-            one, two = sorted(jax.tree_util.keystr(place) for place in (first, keys))
+            one, two = sorted(jax.tree_util.keystr(x) for x in (first, keys))
             raise ModelError(
-                f"{_path.show(path)}: two places have this path, {one} and {two}; "
-                "rename one of the keys"
+                f"{_path.show(path)}: {one} and {two} have the same path; rename one of the keys"
             )
 
 
 def _plan(
-    root: Branch | int, visited: list[Any], order: list[Branch]
+    root: Branch | int, visited: list[Any], shared: list[Branch]
 ) -> Iterator[tuple[PyTreeDef, tuple[int, ...]]]:
-    """Yield the steps that build a tree: its repeated objects, inner ones first, then the root."""
-    steps = {id(visited[branch.number]): step for step, branch in enumerate(order)}
+    """Yield the steps that build a tree: its shared objects, inner ones first, then the root."""
+    steps = {id(visited[branch.index]): step for step, branch in enumerate(shared)}
 
-    def inputs(place: Branch | int, top: bool = False) -> Iterator[int]:
-        if isinstance(place, int):
-            yield place
-        elif not top and id(visited[place.number]) in steps:
-            yield ~steps[id(visited[place.number])]
+    def inputs(child: Branch | int, top: bool = False) -> Iterator[int]:
+        if isinstance(child, int):
+            yield child
+        elif not top and id(visited[child.index]) in steps:
+            yield ~steps[id(visited[child.index])]
         else:
-            for child in place.children:
-                yield from inputs(child)
+            for below in child.children:
+                yield from inputs(below)
 
-    for place in (*order, root):
-        node = visited[0 if isinstance(place, int) else place.number]
-        stop = partial(_stops, steps.keys() - {id(node)})
-        yield jax.tree.structure(node, is_leaf=stop), tuple(inputs(place, top=True))
+    for branch in (*shared, root):
+        node = visited[0 if isinstance(branch, int) else branch.index]
+        is_leaf = partial(_is_leaf, steps.keys() - {id(node)})
+        yield jax.tree.structure(node, is_leaf=is_leaf), tuple(inputs(branch, top=True))
 
 
-def _stops(ids: Set[int], x: Any) -> bool:
+def _is_leaf(ids: Set[int], x: Any) -> bool:
     return x is None or id(x) in ids

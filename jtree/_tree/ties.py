@@ -1,4 +1,4 @@
-"""Places, and which of them hold one parameter."""
+"""Slots, and the ties between slots that hold one parameter."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ Groups: TypeAlias = tuple[tuple[str, ...], ...]
 
 
 class Slot(NamedTuple):
-    """A place in a tree that holds a leaf, or None."""
+    """One leaf of a tree, or None.
+
+    Attributes:
+      path: its path, such as `layers/0/weight`.
+      value: the leaf.
+      trainable: whether it is a parameter: numeric, and not excluded by `jtree.trainable`.
+      tie: the index of the first slot that holds the same parameter, often its own index.
+    """
 
     path: str
     value: Any
-    trainable: bool  # numeric, and every ancestor's `trainable` lets it through
-    tie: int  # the first slot that is the same parameter
+    trainable: bool
+    tie: int
 
 
-def read(ties: Ties) -> str | Groups:
-    """Return what a user says of ties, checked, with iterators read once."""
+def check_ties(ties: Ties) -> str | Groups:
+    """Return the `ties` of a user as a string or as tuples of paths."""
     if isinstance(ties, str):
         if ties not in ("references", "arrays"):
             raise ArgumentError(
@@ -33,25 +40,10 @@ def read(ties: Ties) -> str | Groups:
         raise ArgumentTypeError(
             f"ties: expected 'references', 'arrays' or tuples of paths, found {type(ties).__name__}"
         )
-    return tuple(map(_group, ties))
+    return tuple(map(_check_group, ties))
 
 
-def tie(slots: Sequence[Slot], ties: str | Groups) -> list[Slot]:
-    """Return slots that are tied by references with these ties added."""
-    if ties == "arrays":
-        classes = _merge(slots, _same_array(slots))
-    elif isinstance(ties, str) or not ties:
-        classes = [slot.tie for slot in slots]
-    else:
-        classes = _merge(slots, _stated(slots, ties))
-    trainable = {first for slot, first in zip(slots, classes, strict=True) if slot.trainable}
-    return [
-        Slot(slot.path, slot.value, first in trainable, first)
-        for slot, first in zip(slots, classes, strict=True)
-    ]
-
-
-def _group(paths: Iterable[str]) -> tuple[str, ...]:
+def _check_group(paths: Iterable[str]) -> tuple[str, ...]:
     group = tuple(paths) if isinstance(paths, Iterable) and not isinstance(paths, str) else ()
     if len(group) < 2 or not all(isinstance(path, str) for path in group):
         raise ArgumentError(
@@ -61,56 +53,71 @@ def _group(paths: Iterable[str]) -> tuple[str, ...]:
     return group
 
 
-def _merge(slots: Sequence[Slot], pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the class of every slot, named by its first, with the members of each pair joined."""
-    classes = [slot.tie for slot in slots]
-    for left, right in pairs:
-        low, high = sorted((classes[left], classes[right]))
+def tie_slots(slots: Sequence[Slot], ties: str | Groups) -> list[Slot]:
+    """Return slots, tied by references so far, with these ties added."""
+    if ties == "arrays":
+        indices = _join(slots, _same_arrays(slots))
+    elif isinstance(ties, str) or not ties:
+        indices = [slot.tie for slot in slots]
+    else:
+        indices = _join(slots, _stated(slots, ties))
+    trainable = {tie for slot, tie in zip(slots, indices, strict=True) if slot.trainable}
+    return [
+        Slot(slot.path, slot.value, tie in trainable, tie)
+        for slot, tie in zip(slots, indices, strict=True)
+    ]
+
+
+def _join(slots: Sequence[Slot], pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the first slot of each slot's group, after the groups of each pair were joined."""
+    indices = [slot.tie for slot in slots]
+    for i, j in pairs:
+        low, high = sorted((indices[i], indices[j]))
         if low != high:
-            classes = [low if number == high else number for number in classes]
-    return classes
+            indices = [low if index == high else index for index in indices]
+    return indices
 
 
-def _same_array(slots: Sequence[Slot]) -> Iterator[tuple[int, int]]:
-    first: dict[tuple[int, bool], int] = {}  # a frozen place is not tied to a free one
-    for number, slot in enumerate(slots):
+def _same_arrays(slots: Sequence[Slot]) -> Iterator[tuple[int, int]]:
+    first: dict[tuple[int, bool], int] = {}  # a frozen leaf is not tied to a trainable one
+    for index, slot in enumerate(slots):
         if isnumeric(slot.value):
-            yield first.setdefault((id(slot.value), slot.trainable), number), number
+            yield first.setdefault((id(slot.value), slot.trainable), index), index
 
 
 def _stated(slots: Sequence[Slot], ties: Groups) -> Iterator[tuple[int, int]]:
-    numbers = {slot.path: number for number, slot in enumerate(slots)}
+    indices = {slot.path: index for index, slot in enumerate(slots)}
     for first, *others in ties:
         for path in (first, *others):
-            if path not in numbers:
-                near = did_you_mean(path, numbers)
-                raise PathError(f"ties: {path!r} is no leaf of the model{near}")
-            _check_numeric(slots[numbers[path]])
+            if path not in indices:
+                near = did_you_mean(path, indices)
+                raise PathError(f"ties: {path!r} is not a leaf of the model{near}")
+            _check_numeric(slots[indices[path]])
         for path in others:
-            _check_same(slots[numbers[first]], slots[numbers[path]])
-            yield numbers[first], numbers[path]
+            _check_same(slots[indices[first]], slots[indices[path]])
+            yield indices[first], indices[path]
 
 
 def _check_numeric(slot: Slot) -> None:
     if not isnumeric(slot.value):
         raise ModelError(
-            f"ties: {slot.path}: expected an array of floating or complex numbers, "
+            f"ties: {slot.path}: expected a floating-point or complex array, "
             f"found {describe(slot.value)}"
         )
 
 
-def _check_same(left: Slot, right: Slot) -> None:
-    """Refuse to tie two leaves that cannot be one parameter: one of them would be lost."""
-    a, b = left.value, right.value
-    check_alive(left.path, a)
-    check_alive(right.path, b)
+def _check_same(first: Slot, other: Slot) -> None:
+    """Raise an error if two leaves cannot be one parameter, since one of them would be lost."""
+    a, b = first.value, other.value
+    check_alive(first.path, a)
+    check_alive(other.path, b)
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ModelError(
-            f"ties: {left.path} is {describe(a)}, but {right.path} is {describe(b)}; "
-            "tied places hold one array"
+            f"ties: {first.path} is {describe(a)}, but {other.path} is {describe(b)}; "
+            "tied leaves must have one shape and dtype"
         )
     if isconcrete(a) and isconcrete(b) and not equal(a, b):
         raise ModelError(
-            f"ties: {left.path} and {right.path} hold different numbers, and tying them would "
-            "lose one; set them equal first"
+            f"ties: {first.path} and {other.path} have different values, and tying them would "
+            "lose one of them; make them equal first"
         )

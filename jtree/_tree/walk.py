@@ -1,7 +1,7 @@
-"""The walk: a tree as a flat list of slots, and a way back. The only recursion over trees.
+"""The walk: a tree as a flat list of slots, and a way to rebuild it.
 
-Everything that jtree does to a model is a few lines on this: read the slots, choose new values,
-rebuild.
+This is the only recursion over trees. Everything else that jtree does to a model reads the slots,
+computes new values, and rebuilds.
 """
 
 from __future__ import annotations
@@ -15,56 +15,81 @@ import jax
 from jax.tree_util import FlattenedIndexKey, PyTreeDef, SequenceKey
 
 from . import paths
-from . import ties as _ties
+from .cache import Cache
 from .leaves import check_alive, isnumeric
-from .nodes import Key, entries, name, trainable
+from .nodes import Key, entries, key_name, trainable
 from .structure import Branch, Plan, Structure, explore
-from .ties import Groups, Slot, Ties
+from .ties import Groups, Slot, Ties, check_ties, tie_slots
+
+
+class Labels(NamedTuple):
+    """The paths of a tree.
+
+    Attributes:
+      slots: the index of the slot at each path.
+      nodes: the inner node at each path.
+    """
+
+    slots: dict[str, int]
+    nodes: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """A walked tree: `slots` in JAX's order, inner `nodes` with their paths, and `rebuild`."""
+    """The leaves and inner nodes of a tree, and a way to rebuild it: the result of `jtree.walk`.
+
+    Attributes:
+      slots: a `Slot` for every leaf, None included, in JAX's order.
+      nodes: (path, node) pairs for every inner node, the root first.
+    """
 
     structure: Structure
     visited: list[Any]
     values: list[Any]
     ties: str | Groups
-    classes: Sequence[int]  # for every slot the first one under the same reference objects
+    references: Sequence[int]  # the first slot of each slot under the same reference objects
     plan: Plan
 
     @cached_property
     def slots(self) -> list[Slot]:
-        """The places that hold leaves, or None."""
-        places = zip(
-            self.structure.paths, self.values, self.structure.free, self.classes, strict=True
-        )
-        slots = [Slot(path, x, free and isnumeric(x), tie) for path, x, free, tie in places]
-        return slots if self.simple else _ties.tie(slots, self.ties)
-
-    @property
-    def simple(self) -> bool:
-        """Whether no two slots are tied, as the structure alone tells."""
-        return isinstance(self.classes, range) and self.ties in ("references", ())
-
-    @property
-    def keys(self) -> tuple[tuple[Key, ...], ...]:
-        """Where each slot is, in JAX's own words."""
-        return self.structure.keys
+        structure = self.structure
+        rows = zip(structure.paths, self.values, structure.free, self.references, strict=True)
+        slots = [Slot(path, x, free and isnumeric(x), tie) for path, x, free, tie in rows]
+        return slots if self.untied else tie_slots(slots, self.ties)
 
     @property
     def nodes(self) -> list[tuple[str, Any]]:
-        """The inner nodes, the root first, with their paths."""
-        return [(path, self.visited[number]) for path, number in self.structure.nodes]
+        return [(path, self.visited[index]) for path, index in self.structure.nodes]
+
+    @property
+    def keys(self) -> tuple[tuple[Key, ...], ...]:
+        """JAX's key entries for each slot."""
+        return self.structure.keys
+
+    @property
+    def untied(self) -> bool:
+        """Whether the structure alone shows that no two slots are tied."""
+        return isinstance(self.references, range) and self.ties in ("references", ())
 
     def check(self) -> Walk:
-        """Return this, or refuse an array that is deleted or that can be changed in place."""
+        """Return this walk; raise an error if an array was deleted or is a mutable reference."""
         for path, x in zip(self.structure.paths, self.values, strict=True):
             check_alive(path, x)
         return self
 
     def rebuild(self, values: Sequence[Any]) -> Any:
-        """Return the tree with these values, one per slot; tied slots take the first one's."""
+        """Return the tree with other values.
+
+        Args:
+          values: one value per slot. Tied slots take the value of the first one.
+
+        Returns:
+          A new tree, in which objects of Flax NNX that occurred twice are shared again.
+
+        Example:
+          >>> jtree.walk({"w": 1.5, "layers": [None, "relu"]}).rebuild([7, 8, 9])
+          {'layers': [7, 8], 'w': 9}
+        """
         if len(values) != len(self.slots):
             raise ValueError(f"expected {len(self.slots)} values, found {len(values)}")
         return assemble(self.plan, [values[slot.tie] for slot in self.slots])
@@ -72,148 +97,137 @@ class Walk:
     def fold(
         self, leaf: Callable[[Any], Any], node: Callable[[Any, list[Any], list[Any]], Any]
     ) -> Any:
-        """Return the tree folded from below: `leaf(value)`, and `node(value, names, results)`."""
+        """Return the result of `node(value, names, results)` at the root, from the leaves up.
+
+        Args:
+          leaf: a function of a leaf, called in the order of the slots.
+          node: a function of a node, the names of its children, and the results for them.
+        """
         leaves = list(map(leaf, self.values))
 
-        def visit(place: Branch) -> Any:
-            below = [leaves[x] if isinstance(x, int) else visit(x) for x in place.children]
-            return node(self.visited[place.number], place.names, below)
+        def visit(branch: Branch) -> Any:
+            below = [leaves[x] if isinstance(x, int) else visit(x) for x in branch.children]
+            return node(self.visited[branch.index], branch.names, below)
 
         root = self.structure.root
         return leaves[root] if isinstance(root, int) else visit(root)
 
     def labels(self, keep: Callable[[Any], Any] | None = None) -> Labels:
-        """Return the paths of slots and nodes where `keep(child)` drops children at every level.
+        """Return the paths of slots and nodes, without the children that `keep` is false for.
 
-        A sequence that loses a child closes up: what was at `2` is found at `1`.
+        Sequences close up: where the child at `1` is dropped, `2` becomes `1`.
         """
-        found = Labels({}, {})
+        labels = Labels({}, {})
 
-        def visit(place: Branch | int, parts: tuple[str, ...]) -> None:
-            if isinstance(place, int):
-                found.slots[paths.join(parts)] = place
+        def visit(branch: Branch | int, segments: tuple[str, ...]) -> None:
+            if isinstance(branch, int):
+                labels.slots[paths.join(segments)] = branch
                 return
-            found.nodes[paths.join(parts)] = self.visited[place.number]
+            labels.nodes[paths.join(segments)] = self.visited[branch.index]
             dropped = 0
-            for key, child in zip(place.keys, place.children, strict=True):
-                number = child if isinstance(child, int) else child.number
-                value = (self.values if isinstance(child, int) else self.visited)[number]
-                if keep is not None and not keep(value):
+            for key, child in zip(branch.keys, branch.children, strict=True):
+                if keep is not None and not keep(self._value(child)):
                     dropped += 1
                     continue
                 if dropped and isinstance(key, SequenceKey | FlattenedIndexKey):
-                    key = SequenceKey(int(str(name(key))) - dropped)
-                visit(child, parts if place.kind.box else (*parts, paths.text(key)))
+                    key = SequenceKey(int(str(key_name(key))) - dropped)
+                below = segments if branch.kind.box else (*segments, paths.segment(key))
+                visit(child, below)
 
         visit(self.structure.root, ())
-        return found
+        return labels
 
-
-class Labels(NamedTuple):
-    """The paths of a tree: those of its slots, with their numbers, and those of its nodes."""
-
-    slots: dict[str, int]
-    nodes: dict[str, Any]
+    def _value(self, child: Branch | int) -> Any:
+        return self.values[child] if isinstance(child, int) else self.visited[child.index]
 
 
 def walk(tree: Any, /, *, ties: Ties = "references") -> Walk:
-    """Walk a tree: return its leaves as slots, its inner nodes, and a way to rebuild it.
+    """Return the leaves of a tree as slots, its inner nodes, and a way to rebuild it.
 
     Args:
       tree: any pytree, or a leaf.
-      ties: `"references"` ties what is under one reference object (an NNX module or variable)
-        met twice; `"arrays"` also ties parameters that are the same array object; a list of
-        tuples of paths states ties in addition to those of references; `()` has none.
+      ties: which leaves are one parameter. `"references"` ties the leaves of a reference object
+        (an NNX module or variable) that occurs twice. `"arrays"` also ties parameters that are
+        the same array object. A list of tuples of paths states ties in addition to references.
+        `()` ties nothing.
 
     Returns:
       A `Walk`.
 
     Raises:
-      ModelError: the tree contains itself, has two places with one path, or a dict whose keys
-        cannot be sorted; a registered `trainable` returns something else than children.
+      ModelError: the tree contains itself, has two leaves with one path, or has dict keys that
+        cannot be sorted; or a registered `trainable` does not return children.
 
     Example:
-      >>> walked = walk({"w": 1.5, "layers": [None, "relu"]})
+      >>> walked = jtree.walk({"w": 1.5, "layers": [None, "relu"]})
       >>> [slot.path for slot in walked.slots]
       ['layers/0', 'layers/1', 'w']
-      >>> walked.rebuild([7, 8, 9])
-      {'layers': [7, 8], 'w': 9}
+      >>> walked.nodes[1]
+      ('layers', [None, 'relu'])
     """
-    stated = _ties.read(ties)
-    return _walk_again(tree, stated) or _explore(tree, stated)
+    checked = check_ties(ties)
+    return _walk_cached(tree, checked) or _walk_uncached(tree, checked)
 
 
 def assemble(plan: Plan, values: Sequence[Any]) -> Any:
     """Return the tree that a plan builds from one value per slot."""
-    made: list[Any] = []
+    results: list[Any] = []
     for treedef, inputs in plan:
-        made.append(treedef.unflatten([values[i] if i >= 0 else made[~i] for i in inputs]))
-    return made[-1]
+        leaves = [values[i] if i >= 0 else results[~i] for i in inputs]
+        results.append(treedef.unflatten(leaves))
+    return results[-1]
 
 
-_STRUCTURES: dict[PyTreeDef, Structure] = {}
-_MOST = 512  # structures to remember
+_STRUCTURES: Cache[Structure] = Cache()
 
 
-def _walk_again(tree: Any, ties: str | Groups) -> Walk | None:
-    """Walk a tree whose structure is known; return None where it is not."""
+def _walk_cached(tree: Any, ties: str | Groups) -> Walk | None:
+    """Walk a tree with a known structure; return None for any other."""
     flat = _flatten(tree)
-    structure = _remembered(flat[2]) if flat else None
-    if flat is None or structure is None:
+    structure = _STRUCTURES.get(flat[2]) if flat else None
+    if flat is None or structure is None or _any_registered(structure.types):
         return None
     visited, values, treedef = flat
-    classes = range(len(values))
-    return Walk(structure, visited, values, ties, classes, ((treedef, tuple(classes)),))
+    references = range(len(values))
+    return Walk(structure, visited, values, ties, references, ((treedef, tuple(references)),))
+
+
+def _any_registered(types: frozenset[type]) -> bool:
+    """Return whether `trainable` depends on the values of a node, so that it must be called."""
+    default = trainable.dispatch(object)
+    return any(trainable.dispatch(cls) is not default for cls in types)
 
 
 def _flatten(tree: Any) -> tuple[list[Any], list[Any], PyTreeDef] | None:
-    """Return all that JAX visits, the leaves and the treedef; None where a node is met twice.
+    """Return what JAX visits, the leaves and the treedef, or None if a node occurs twice.
 
-    A node that contains itself is met twice, so JAX never opens it again.
+    A model that contains itself can crash the interpreter in `jax.tree.flatten`, so a node that
+    occurs a second time is a leaf here.
     """
-    visited, again, ids = list[Any](), dict[int, Any](), set[int]()
+    visited, repeated, ids = list[Any](), dict[int, Any](), set[int]()
 
-    def stop(x: Any) -> bool:
+    def is_leaf(x: Any) -> bool:
         visited.append(x)
         if id(x) in ids:
-            again[id(x)] = x
+            repeated[id(x)] = x
             return True
         ids.add(id(x))
         return x is None
 
     try:
-        values, treedef = jax.tree.flatten(tree, is_leaf=stop)
-        if any(entries(x) is not None for x in again.values()):
+        values, treedef = jax.tree.flatten(tree, is_leaf=is_leaf)
+        if any(entries(x) is not None for x in repeated.values()):
             return None
-    except Exception:  # the careful walk says where and why
+    except Exception:  # `explore` raises it again, with the path
         return None
     return visited, values, treedef
 
 
-def _remembered(treedef: PyTreeDef) -> Structure | None:
-    try:
-        structure = _STRUCTURES.get(treedef)
-    except Exception:  # static fields that cannot be hashed or compared
-        return None
-    default = trainable.dispatch(object)
-    if structure and all(trainable.dispatch(cls) is default for cls in structure.types):
-        return structure
-    return None
-
-
-def _explore(tree: Any, ties: str | Groups) -> Walk:
-    """Walk a tree node by node, and remember its structure if it depends on the treedef only."""
-    found = explore(tree, same_objects=ties != ())
-    if not found.repeated and (flat := _flatten(tree)):
-        _remember(flat[2], found.structure)
-    classes = found.tie if found.repeated else range(len(found.values))
-    return Walk(found.structure, found.visited, found.values, ties, classes, found.plan)
-
-
-def _remember(treedef: PyTreeDef, structure: Structure) -> None:
-    if len(_STRUCTURES) >= _MOST:
-        _STRUCTURES.clear()
-    try:
-        _STRUCTURES[treedef] = structure
-    except Exception:  # static fields that cannot be hashed
-        return
+def _walk_uncached(tree: Any, ties: str | Groups) -> Walk:
+    """Walk a tree node by node, and cache its structure if that depends on the treedef only."""
+    explored = explore(tree, tie_references=ties != ())
+    if not explored.repeated and (flat := _flatten(tree)):
+        _STRUCTURES.put(flat[2], explored.structure)
+    references = explored.tie if explored.repeated else range(len(explored.values))
+    structure, visited, values = explored.structure, explored.visited, explored.values
+    return Walk(structure, visited, values, ties, references, explored.plan)

@@ -1,1 +1,1 @@
-"""Models as one vector, and back."""
+"""Flatten models into one vector and back."""

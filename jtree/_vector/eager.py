@@ -1,10 +1,12 @@
-"""The fast path: vectors of arrays whose numbers are known, without compiling anything large.
+"""The fast path for concrete arrays, which compiles nothing large.
 
-JAX compiles an eager operation once for each shape, and one with thousands of results for minutes.
-On a CPU an array can be read without a copy, and a slice of it handed back without one. On another
-device one small function per shape is compiled, with the offset as an argument.
+JAX compiles an eager operation once per shape, and an operation with thousands of results takes
+minutes to compile. On a CPU, NumPy reads an array without a copy, and a slice becomes a JAX array
+without a copy. On other devices, one small function is compiled per shape, with the offset as an
+argument.
 
-What is here decides speed only: `plain` false everywhere gives the same numbers, to the bit.
+This module affects speed only. If `isplain` were always false, every result would have the same
+bits.
 """
 
 from __future__ import annotations
@@ -21,16 +23,15 @@ from jax import lax
 from .._tree.leaves import istracer
 
 try:
-    from jax._src.interpreters import pxla as _private
-except ImportError:  # `_put_each` does without
+    from jax._src.interpreters import pxla as _private  # see `_put_each`
+except ImportError:
     _private = None  # type: ignore[assignment]
 
-# XLA reads its arrays on a CPU without a copy where they are aligned to this many bytes.
-ALIGNMENT = 64
+ALIGNMENT = 64  # bytes; XLA uses memory of NumPy on a CPU without a copy if it is aligned so
 
 
-def plain(arrays: Iterable[Any]) -> bool:
-    """Tell whether arrays are concrete, and all on one device in its default memory."""
+def isplain(arrays: Iterable[Any]) -> bool:
+    """Return whether arrays are concrete, and all in the default memory of one device."""
     shardings, committed = set[Any](), False
     for x in arrays:
         if istracer(x) or x.size >= 2**31:
@@ -40,17 +41,17 @@ def plain(arrays: Iterable[Any]) -> bool:
             committed |= x.committed
     if jax.config.jax_default_device or not jax.sharding.get_abstract_mesh().empty:  # type: ignore[attr-defined]
         return False
-    return not shardings or (len(shardings) == 1 and _single(*shardings, committed))
+    return not shardings or (len(shardings) == 1 and _is_single_device(*shardings, committed))
 
 
-def small(arrays: Sequence[Any]) -> bool:
-    """Tell whether arrays are so few and small that calling one compiled function is fastest."""
+def issmall(arrays: Sequence[Any]) -> bool:
+    """Return whether arrays are so few and small that one compiled function is fastest."""
     few = 2 <= len(arrays) <= 16
     return few and all(isinstance(x, jax.Array) and x.size <= 4096 for x in arrays)
 
 
 def ravel(arrays: Sequence[Any], dtype: np.dtype[Any]) -> jax.Array:
-    """Return plain arrays as one new vector, with nothing but this vector in memory beside them."""
+    """Return plain arrays as one new vector, using no memory in addition to the vector."""
     first = next((x for x in arrays if isinstance(x, jax.Array)), None)
     size = sum(x.size for x in arrays)
     if first is not None and not _on_cpu(first):
@@ -67,17 +68,17 @@ def ravel(arrays: Sequence[Any], dtype: np.dtype[Any]) -> jax.Array:
 def unravel(
     flat: jax.Array, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[Any]]
 ) -> list[jax.Array]:
-    """Return the pieces of a plain vector: on a CPU views of it, where they are aligned.
+    """Return the pieces of a plain vector; on a CPU, aligned pieces are views of it.
 
-    A view keeps the vector's memory alive, and donating either copies it.
+    A view keeps the memory of the vector alive. Donating the vector or a view makes a copy.
     """
     starts = np.cumsum([0, *map(math.prod, shapes)]).tolist()
-    places = zip(starts, starts[1:], shapes, dtypes, strict=False)
+    rows = zip(starts, starts[1:], shapes, dtypes, strict=False)
     if not _on_cpu(flat):
-        return [_piece(flat, start, shape=s, dtype=d) for start, _, s, d in places]
+        return [_piece(flat, start, shape=s, dtype=d) for start, _, s, d in rows]
     host = np.asarray(flat)
     with np.errstate(all="ignore"):
-        pieces = [_project(host[start:end], d).reshape(s) for start, end, s, d in places]
+        pieces = [_project(host[start:end], d).reshape(s) for start, end, s, d in rows]
     return _put_each(pieces, flat)
 
 
@@ -87,14 +88,15 @@ def _project(x: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, A
 
 
 def _put(x: Any, like: jax.Array | None) -> Any:
-    """Hand NumPy arrays to JAX without a copy; committed to a device where `like` is."""
+    """Return NumPy arrays as JAX arrays without a copy, committed to the device of `like`."""
     return jax.device_put(x, None if like is None else like.sharding, may_alias=True)
 
 
 def _put_each(pieces: list[np.ndarray[Any, Any]], like: jax.Array) -> list[jax.Array]:
-    """Hand many NumPy arrays to JAX: by what `jax.device_put` calls for each, where that is found.
+    """Return many NumPy arrays as JAX arrays without a copy.
 
-    The public function takes four times as long for each array, nearly all of it in Python.
+    `jax.device_put` takes four times as long per array, nearly all of it in Python (measured with
+    JAX 0.10.2), so the private function that it calls for each array is used where it exists.
     """
     sharding, committed = like.sharding, like.committed
     devices = list(sharding.device_set)
@@ -103,7 +105,7 @@ def _put_each(pieces: list[np.ndarray[Any, Any]], like: jax.Array) -> list[jax.A
             _private.batched_device_put(_aval(x.shape, x.dtype), sharding, [x], devices, committed)
             for x in pieces
         ]
-    except (AttributeError, TypeError):  # another version of JAX
+    except (AttributeError, TypeError):  # a version of JAX without this private function
         return _put(pieces, like if committed else None)  # type: ignore[no-any-return]
 
 
@@ -113,15 +115,15 @@ def _aval(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _aligned(size: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Return uninitialised memory that XLA can take over as it is."""
-    room = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % ALIGNMENT
-    return room[start : start + size * dtype.itemsize].view(dtype)
+    """Return uninitialised memory that XLA can use without a copy."""
+    memory = np.empty(size * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size * dtype.itemsize].view(dtype)
 
 
 @cache
-def _single(sharding: Any, committed: bool) -> bool:
-    """Tell whether a sharding is that of one device, the default one unless committed to it."""
+def _is_single_device(sharding: Any, committed: bool) -> bool:
+    """Return whether a sharding is one device: the default one, unless arrays are committed."""
     if not isinstance(sharding, jax.sharding.SingleDeviceSharding):
         return False
     (device,) = set[Any](sharding.device_set)

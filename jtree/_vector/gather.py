@@ -1,4 +1,4 @@
-"""What another tree holds at the places of a layout's parameters."""
+"""The leaves of another tree at the paths of a layout's parameters."""
 
 from __future__ import annotations
 
@@ -23,98 +23,104 @@ from .._tree.leaves import (
     isnumeric,
 )
 from .._tree.ties import Slot
-from .._tree.walk import Walk
+from .dtypes import as_dtype, as_jax, common_dtype
 from .layout import VectorLayout
-from .ravel import as_dtype, common_dtype, on_device
+
+Leaves = list[tuple[str, Any]]  # (path, value), one for each reference object
 
 
-def values_at(
-    layout: VectorLayout, walked: Walk, absent: bool = False
-) -> list[list[tuple[str, Any]]]:
-    """Return what a tree holds at the places of each parameter: (path, value) for each object."""
-    slots = {slot.path: slot for slot in walked.slots}
+def gather(layout: VectorLayout, slots: Sequence[Slot], *, gradient: bool = False) -> list[Leaves]:
+    """Return the leaves of each parameter in the slots of a tree.
+
+    Args:
+      layout: the layout that names the parameters.
+      slots: the slots of any tree.
+      gradient: whether leaves may be absent: None, float0, or below a branch that is None.
+
+    Raises:
+      ModelError: a parameter is missing, has another shape, or is unknown to the layout.
+    """
+    by_path = {slot.path: slot for slot in slots}
     known = set(layout.slots)
-    for path, slot in slots.items():
+    for path, slot in by_path.items():
         if path not in known and isnumeric(slot.value):
             raise ModelError(
                 f"{paths.show(path)}: expected nothing, found {describe(slot.value)}"
                 f"{did_you_mean(path, known)}"
             )
-    return [_at(layout, k, slots, absent) for k in range(len(layout.shapes))]
+    return [_leaves(layout, k, by_path, gradient) for k in range(len(layout.shapes))]
 
 
-def _at(
-    layout: VectorLayout, k: int, slots: dict[str, Slot], absent: bool
-) -> list[tuple[str, Any]]:
-    """Return what is at the places of parameter k, once for each reference object."""
-    shape, found = layout.shapes[k], dict[int, tuple[str, Any]]()
-    places = [layout.slots[slot] for slot in layout.places[k]]
-    present = [path for path in places if path in slots]
+def _leaves(layout: VectorLayout, k: int, slots: dict[str, Slot], gradient: bool) -> Leaves:
+    shape, leaves = layout.shapes[k], dict[int, tuple[str, Any]]()
+    expected = [layout.slots[slot] for slot in layout.parameter_slots[k]]
+    present = [path for path in expected if path in slots]
     for path in present:
         value = slots[path].value
-        if absent and (value is None or getattr(value, "dtype", None) == jax.dtypes.float0):
+        if gradient and (value is None or getattr(value, "dtype", None) == jax.dtypes.float0):
             continue
-        (check_shape if absent else check_parameter)(path, value, shape)
-        found.setdefault(slots[path].tie, (path, value))
-    if not present and not (absent and any(_above(path, slots) for path in places)):
+        (check_shape if gradient else check_parameter)(path, value, shape)
+        leaves.setdefault(slots[path].tie, (path, value))
+    if not present and not (gradient and any(_below_none(path, slots) for path in expected)):
         raise ModelError(
-            f"{paths.show(places[0])}: expected {layout.dtypes[k]}{list(shape)}, found nothing"
-            f"{did_you_mean(places[0], slots)}"
+            f"{paths.show(expected[0])}: expected {layout.dtypes[k]}{list(shape)}, found nothing"
+            f"{did_you_mean(expected[0], slots)}"
         )
-    return list(found.values())
+    return list(leaves.values())
 
 
-def _above(path: str, slots: dict[str, Slot]) -> bool:
-    """Tell whether a whole branch that this path is in was replaced by None."""
-    return any(place in slots and slots[place].value is None for place in paths.above(path))
+def _below_none(path: str, slots: dict[str, Slot]) -> bool:
+    """Return whether a whole branch that contains this path was replaced by None."""
+    return any(x in slots and slots[x].value is None for x in paths.ancestors(path))
 
 
 def check_shape(path: str, value: Any, shape: tuple[int, ...]) -> None:
-    """Refuse what is no array of numbers of this shape."""
+    """Raise an error unless a value is an array of numbers of this shape."""
     if not isarray(value) or tuple(value.shape) != shape or not isnumber(value.dtype):
         raise ModelError(
-            f"{paths.show(path)}: expected numbers of shape {shape}, found {describe(value)}"
+            f"{paths.show(path)}: expected an array of shape {shape}, found {describe(value)}"
         )
     check_alive(path, value)
 
 
 def check_parameter(path: str, value: Any, shape: tuple[int, ...]) -> None:
-    """Refuse what cannot be a parameter of this shape."""
+    """Raise an error unless a value can be a parameter of this shape."""
     check_shape(path, value, shape)
     if not isnumeric(value):
         raise ModelError(
-            f"{paths.show(path)}: expected floating or complex numbers, found {describe(value)}"
+            f"{paths.show(path)}: expected a floating-point or complex array, "
+            f"found {describe(value)}"
         )
 
 
-def one_value(found: list[tuple[str, Any]]) -> Any:
-    """Return the value of a parameter, which all its places must hold."""
-    (path, value), *others = found
+def shared_value(leaves: Leaves) -> Any:
+    """Return the value of a parameter, which must be the same in all of its leaves."""
+    (path, value), *others = leaves
     for other, x in others:
         if x is not value and isconcrete(x) and isconcrete(value) and not equal(x, value):
             raise ModelError(
-                f"{paths.show(path)} and {paths.show(other)} are one parameter, but they hold "
-                "different numbers; set them equal, or use ties=() in destructure"
+                f"{paths.show(path)} and {paths.show(other)} are one parameter, but their values "
+                "differ; make them equal, or use ties=() in destructure"
             )
     return value
 
 
-def add(layout: VectorLayout, k: int, found: list[tuple[str, Any]]) -> Any:
-    """Return the sum of the gradients at the places of one parameter."""
-    if not found:
+def sum_gradients(layout: VectorLayout, k: int, leaves: Leaves) -> Any:
+    """Return the sum of the gradients of parameter k, which is zero where there are none."""
+    if not leaves:
         return np.zeros(layout.shapes[k], layout.dtypes[k])
-    arrays = [value for _, value in found]
+    arrays = [value for _, value in leaves]
     dtype = common_dtype([x.dtype for x in arrays])
     if any(map(isabstract, arrays)):
         return jax.ShapeDtypeStruct(layout.shapes[k], dtype)
-    return reduce(operator.add, (as_dtype(on_device(x), dtype) for x in arrays))
+    return reduce(operator.add, (as_dtype(as_jax(x), dtype) for x in arrays))
 
 
-def differing_places(expected: Sequence[str], found: Sequence[str]) -> str:
-    """Return how the places of two models differ, in words."""
+def compare_paths(expected: Sequence[str], found: Sequence[str]) -> str:
+    """Return the message for a model whose paths are not the expected ones."""
     missing = [path for path in expected if path not in set(found)]
     unknown = [path for path in found if path not in set(expected)]
     if not missing and not unknown:
-        return "expected a model with the same places in the same order, found another order"
+        return "expected a model with the same paths in the same order, found another order"
     lists = paths.shorten(missing) or "none", paths.shorten(unknown) or "none"
-    return "expected a model with the same places: missing are {}, unknown are {}".format(*lists)
+    return "expected a model with the same paths; missing: {}; unknown: {}".format(*lists)

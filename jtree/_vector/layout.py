@@ -1,26 +1,33 @@
-"""Where everything goes: the static half of a `Restructure`."""
+"""The layout of a model in its vector: the static half of a `Restructure`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .._errors import VectorError, VectorTypeError
 from .._tree.leaves import check_alive, describe, isarray, isnumber
 
+V = TypeVar("V")
+
 
 @dataclass(frozen=True)
 class VectorLayout:
-    """The layout of a model and its vector, hashable and without arrays.
+    """The layout of a model in its vector. It is hashable and holds no arrays.
 
-    Every slot of the model has a source: `k`, not negative, for parameter k, and `~k` for what
-    rides along as number k.
+    Attributes:
+      name: the name of the model's type.
+      slots: the path of every slot of the model.
+      sources: for every slot, `k >= 0` for parameter k, or `~k` for entry k of the other leaves.
+      shapes: the shape of every parameter.
+      dtypes: the dtype of every parameter in the model.
+      dtype: the dtype of the vector.
     """
 
     name: str
@@ -31,41 +38,23 @@ class VectorLayout:
     dtype: np.dtype[Any]
 
     @cached_property
-    def first_slots(self) -> tuple[int, ...]:
-        """The slot that each parameter is read from."""
-        return tuple(self.places[k][0] for k in range(len(self.shapes)))
-
-    @cached_property
-    def places(self) -> tuple[tuple[int, ...], ...]:
-        """The slots of each parameter, more than one where it is tied."""
-        found: list[list[int]] = [[] for _ in self.shapes]
+    def parameter_slots(self) -> tuple[tuple[int, ...], ...]:
+        """The slots of each parameter: several where it is tied."""
+        slots: list[list[int]] = [[] for _ in self.shapes]
         for slot, source in enumerate(self.sources):
             if source >= 0:
-                found[source].append(slot)
-        return tuple(map(tuple, found))
+                slots[source].append(slot)
+        return tuple(map(tuple, slots))
 
     @cached_property
-    def firsts(self) -> tuple[tuple[str, int], ...]:
-        """The path and the slot that each parameter is read from."""
-        return tuple(zip(self.paths, self.first_slots, strict=True))
+    def first_slots(self) -> tuple[int, ...]:
+        """The slot that each parameter is read from."""
+        return tuple(slots[0] for slots in self.parameter_slots)
 
     @cached_property
-    def riding(self) -> tuple[int, ...]:
-        """The slots of what rides along."""
+    def other_slots(self) -> tuple[int, ...]:
+        """The slots that do not hold parameters."""
         return tuple(slot for slot, source in enumerate(self.sources) if source < 0)
-
-    @cached_property
-    def sizes(self) -> tuple[int, ...]:
-        return tuple(map(math.prod, self.shapes))
-
-    @cached_property
-    def slices(self) -> tuple[slice, ...]:
-        ends = np.cumsum(self.sizes, dtype=int).tolist()
-        return tuple(slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True))
-
-    @cached_property
-    def size(self) -> int:
-        return sum(self.sizes)
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
@@ -73,26 +62,41 @@ class VectorLayout:
 
     @cached_property
     def ties(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(
-            tuple(self.slots[slot] for slot in places) for places in self.places if len(places) > 1
-        )
+        tied = (slots for slots in self.parameter_slots if len(slots) > 1)
+        return tuple(tuple(self.slots[slot] for slot in slots) for slots in tied)
 
     @cached_property
-    def shapes_by_path(self) -> Mapping[str, tuple[int, ...]]:
-        return MappingProxyType(dict(zip(self.paths, self.shapes, strict=True)))
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(map(math.prod, self.shapes))
 
     @cached_property
-    def dtypes_by_path(self) -> Mapping[str, np.dtype[Any]]:
-        return MappingProxyType(dict(zip(self.paths, self.dtypes, strict=True)))
+    def size(self) -> int:
+        return sum(self.sizes)
 
     @cached_property
-    def slices_by_path(self) -> Mapping[str, slice]:
-        return MappingProxyType(dict(zip(self.paths, self.slices, strict=True)))
+    def slices(self) -> tuple[slice, ...]:
+        ends = np.cumsum(self.sizes, dtype=int).tolist()
+        return tuple(slice(end - size, end) for end, size in zip(ends, self.sizes, strict=True))
 
     @cached_property
     def by_path(self) -> dict[str, int]:
-        """The number of the parameter at every path, tied places included."""
+        """The index of the parameter at every path, including the paths of tied leaves."""
         return {self.slots[slot]: source for slot, source in enumerate(self.sources) if source >= 0}
+
+    @cached_property
+    def shapes_by_path(self) -> Mapping[str, tuple[int, ...]]:
+        return self._mapping(self.shapes)
+
+    @cached_property
+    def dtypes_by_path(self) -> Mapping[str, np.dtype[Any]]:
+        return self._mapping(self.dtypes)
+
+    @cached_property
+    def slices_by_path(self) -> Mapping[str, slice]:
+        return self._mapping(self.slices)
+
+    def _mapping(self, values: Iterable[V]) -> Mapping[str, V]:
+        return MappingProxyType(dict(zip(self.paths, values, strict=True)))
 
     @cached_property
     def _hash(self) -> int:
@@ -106,23 +110,19 @@ class VectorLayout:
 
 
 def check_vector(flat: Any, layout: VectorLayout) -> None:
-    """Refuse what is no vector of this layout's length."""
+    """Raise an error unless `flat` is a vector with the length of this layout."""
+    expected = f"expected a vector of {layout.size} elements"
     if not isarray(flat):
         raise VectorTypeError(
-            f"expected a vector of {layout.size} numbers, found {describe(flat)}; "
-            "make it an array with jnp.asarray"
+            f"{expected}, found {describe(flat)}; make it an array with jnp.asarray"
         )
     if not isnumber(flat.dtype):
-        raise VectorTypeError(
-            f"expected a vector of {layout.size} numbers, found an array of {flat.dtype}"
-        )
+        raise VectorTypeError(f"{expected}, found an array of {flat.dtype}")
     if flat.ndim != 1:
         raise VectorError(
-            f"expected a vector of {layout.size} numbers, found an array of rank {flat.ndim} and "
-            f"shape {flat.shape}; for a batch of vectors use jax.vmap(re)"
+            f"{expected}, found an array of rank {flat.ndim} and shape {flat.shape}; "
+            "for a batch of vectors use jax.vmap(re)"
         )
     if flat.shape[0] != layout.size:
-        raise VectorError(
-            f"expected a vector of {layout.size} numbers, found one of {flat.shape[0]}"
-        )
+        raise VectorError(f"{expected}, found one of {flat.shape[0]}")
     check_alive("the vector", flat)

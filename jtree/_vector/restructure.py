@@ -1,4 +1,4 @@
-"""The way from a vector back to a model."""
+"""Rebuild a model from a vector: `Restructure`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .._tree import paths as _path
 from .._tree.leaves import describe, equal, isconcrete, isdata, type_name
 from .._tree.structure import Plan
 from .._tree.walk import Walk, assemble, walk
-from .gather import add, check_parameter, differing_places, one_value, values_at
+from .dtypes import common_dtype
+from .gather import check_parameter, compare_paths, gather, shared_value, sum_gradients
 from .layout import VectorLayout, check_vector
-from .ravel import common_dtype, ravel, unravel
+from .ravel import ravel, unravel
 from .static import Static
 
 
@@ -28,27 +29,28 @@ from .static import Static
 )
 @dataclass(frozen=True, eq=False, repr=False)
 class Restructure:
-    """The way from a vector back to a model: what `destructure` returns beside the vector.
+    """A function that rebuilds a model from a vector: the second result of `destructure`.
 
-    It is a registered dataclass: the arrays that are no parameters are its data, the layout is
-    static and hashable. So it passes through `jit` as an argument, with no constants baked in, and
-    without retracing for an equal layout.
+    It is a registered dataclass. The arrays that are not parameters are its data, and the layout
+    is static and hashable. It can therefore be an argument of a jitted function, which bakes in no
+    constants and does not compile again for an equal layout.
 
     Attributes:
-      paths: the path of every parameter, in the order of the vector; a tied one's first.
-      shapes: the shape of each parameter in the model, by path; a mapping in the same order.
+      paths: the path of every parameter, in the order of the vector. A tied parameter has the
+        path of its first leaf.
+      shapes: the shape of each parameter in the model, a mapping by path in the same order.
       dtypes: the dtype of each parameter in the model, by path.
       slices: the slice of the vector that holds each parameter, by path.
-      ties: a tuple of paths for every parameter that has several places.
-      size: the length of the vector, which `len(re)` gives too.
+      ties: a tuple of paths for every tied parameter.
+      size: the length of the vector, which is also `len(re)`.
       dtype: the dtype of the vector.
 
     Example:
       >>> flat, re = jtree.destructure({"w": jnp.ones((2, 2)), "b": jnp.zeros(2), "name": "head"})
       >>> re(jnp.arange(6.0))["w"].tolist()
       [[2.0, 3.0], [4.0, 5.0]]
-      >>> re.paths, re["w"], len(re)
-      (('b', 'w'), slice(2, 6, None), 6)
+      >>> re.paths, re["w"], re.shapes["w"], len(re)
+      (('b', 'w'), slice(2, 6, None), (2, 2), 6)
     """
 
     arrays: tuple[Any, ...]
@@ -57,28 +59,28 @@ class Restructure:
     plan: Plan
 
     def __call__(self, flat: Any, /, *, restore_dtype: bool = True) -> Any:
-        """Return the model with its parameters from a vector.
+        """Return the model with the parameters in a vector.
 
-        Each leaf regains its own dtype by the rules of ChainRules' `ProjectTo`: precision is
-        restored, the real part is taken where the leaf was real, integers are made floating.
+        Each leaf is converted to its own dtype by the rules of ChainRules' `ProjectTo`: the
+        precision is restored, a real leaf takes the real part, and integers become floating-point.
 
         Args:
-          flat: `(size,)`, of any dtype; a tracer of any kind; or a `ShapeDtypeStruct`.
-          restore_dtype: False keeps the vector's dtype in every leaf.
+          flat: `(size,)`, of any dtype. It may be a tracer or a `ShapeDtypeStruct`.
+          restore_dtype: whether to convert. If False, every leaf has the dtype of the vector.
 
         Returns:
-          A new model. Ties and shared objects are as they were; NNX variables are new ones.
+          A new model with the same ties and shared objects. Variables of Flax NNX are new objects.
 
         Raises:
-          VectorError: the vector has another length or rank.
-          VectorTypeError: this is no array.
+          VectorError: the vector has the wrong length or rank.
+          VectorTypeError: `flat` is not an array.
         """
         check_vector(flat, self.layout)
         dtypes = self.layout.dtypes if restore_dtype else (None,) * len(self.layout.dtypes)
         return self._assemble(unravel(flat, self.layout, dtypes))
 
     def apply(self, flat: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Return `re(flat)(*args, **kwargs)`: the model called with parameters from a vector.
+        """Return `re(flat)(*args, **kwargs)`: call the model with the parameters in a vector.
 
         >>> from jax.tree_util import Partial
         >>> _, re = jtree.destructure(Partial(jnp.dot, jnp.ones(2)))
@@ -88,9 +90,9 @@ class Restructure:
         return self(flat)(*args, **kwargs)
 
     def ravel(self, model: Any, /) -> Any:
-        """Return the parameters of a model of this structure as a vector of `re.dtype`.
+        """Return the parameters of a model with this structure as a vector of `re.dtype`.
 
-        Parameters are found by path. Places that are tied here must hold equal numbers there.
+        Parameters are looked up by path. Leaves that are tied here must have equal values there.
 
         Raises:
           ModelError: a parameter is missing, unknown, of another shape, or untied.
@@ -99,15 +101,14 @@ class Restructure:
         >>> re.ravel({"b": jnp.array([7.0]), "w": jnp.array([8.0, 9.0])})
         Array([7., 8., 9.], dtype=float32)
         """
-        found = values_at(self.layout, walk(model))
-        values = [one_value(at) for at in found]
+        values = map(shared_value, gather(self.layout, walk(model).slots))
         return ravel(dict(zip(self.paths, values, strict=True)), self.dtype)
 
     def ravel_grad(self, grads: Any, /) -> Any:
-        """Return a gradient of this structure as a vector; tied places are added.
+        """Return a gradient with this structure as a vector, in which tied leaves are summed.
 
-        `None`, for a leaf or for a whole branch, and `float0` are zeros. A reference object met
-        twice in `grads` is one gradient, and is counted once.
+        A leaf or a whole branch that is `None` is zero, and so is a leaf of dtype `float0`. A
+        reference object that occurs twice in `grads` is one gradient and counts once.
 
         Returns:
           `(size,)`, of the dtype that `re.dtype` and the gradients promote to.
@@ -119,16 +120,16 @@ class Restructure:
         >>> re.ravel_grad({"w": jnp.array([3.0, 4.0]), "b": None})
         Array([0., 3., 4.], dtype=float32)
         """
-        found = values_at(self.layout, walk(grads), absent=True)
-        sums = [add(self.layout, k, at) for k, at in enumerate(found)]
+        leaves = enumerate(gather(self.layout, walk(grads).slots, gradient=True))
+        sums = [sum_gradients(self.layout, k, x) for k, x in leaves]
         dtype = common_dtype([self.dtype, *(x.dtype for x in sums)])
         return ravel(dict(zip(self.paths, sums, strict=True)), dtype)
 
     def refresh(self, model: Any, /) -> Restructure:
-        """Return the same layout around another model's other leaves, such as new statistics.
+        """Return this layout with the other leaves of a model, such as new running statistics.
 
         Raises:
-          ModelError: the model has other places, or its parameters have other shapes.
+          ModelError: the model has other paths, or its parameters have other shapes.
 
         >>> flat, re = jtree.destructure({"w": jnp.ones(2), "step": jnp.array(1)})
         >>> re.refresh({"w": jnp.zeros(2), "step": jnp.array(5)})(flat)["step"].item()
@@ -140,13 +141,14 @@ class Restructure:
         slots = walked.slots
         paths = tuple(slot.path for slot in slots)
         if paths != layout.slots:
-            raise ModelError(differing_places(layout.slots, paths))
+            raise ModelError(compare_paths(layout.slots, paths))
         for slot, source in zip(slots, layout.sources, strict=True):
             if source >= 0:
                 check_parameter(slot.path, slot.value, layout.shapes[source])
-        if _inputs(walked.plan) != _inputs(self.plan):  # it is tied in another way: keep ours
-            return replace(restructure(walked, layout), plan=self.plan)
-        return restructure(walked, layout)
+        refreshed = restructure(walked, layout)
+        if _inputs(walked.plan) != _inputs(self.plan):  # the model shares other objects than this
+            return replace(refreshed, plan=self.plan)
+        return refreshed
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -180,7 +182,7 @@ class Restructure:
         return self.layout.size
 
     def __getitem__(self, where: str, /) -> Any:
-        """Return where a parameter is in the vector: a slice for a path, indices for a glob."""
+        """Return the slice of the vector for a path, or an array of indices for a glob."""
         if not isinstance(where, str):
             raise ArgumentTypeError(
                 f"expected a path or a glob such as 'layers/0/**', found {describe(where)}"
@@ -188,16 +190,16 @@ class Restructure:
         by_path = self.layout.by_path
         if where in by_path:
             return self.layout.slices[by_path[where]]
-        chosen = {k for path, k in by_path.items() if _path.matches(where, path)}
-        if not chosen:
-            raise PathError(_path.nothing_matches(where, list(by_path)))
-        parts = (self.layout.slices[k] for k in sorted(chosen))
-        return np.concatenate([np.arange(part.start, part.stop) for part in parts])
+        indices = {k for path, k in by_path.items() if _path.matches(where, path)}
+        if not indices:
+            raise PathError(_path.no_match(where, list(by_path)))
+        slices = (self.layout.slices[k] for k in sorted(indices))
+        return np.concatenate([np.arange(x.start, x.stop) for x in slices])
 
     def __contains__(self, path: object, /) -> bool:
         return path in self.layout.by_path
 
-    __iter__ = None  # `re[...]` is asked by path: there is nothing to iterate over
+    __iter__ = None  # `re[...]` takes paths, so Python must not iterate by index
 
     def __repr__(self) -> str:
         return f"Restructure({self.layout.name}, ..., {self.size})"
@@ -208,26 +210,26 @@ class Restructure:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Restructure):
             return NotImplemented
-        mine = self.layout, self.statics, self.plan
-        if mine != (other.layout, other.statics, other.plan):
+        static = self.layout, self.statics, self.plan
+        if static != (other.layout, other.statics, other.plan):
             return False
         return all(_same(a, b) for a, b in zip(self.arrays, other.arrays, strict=True))
 
     def _assemble(self, parameters: Sequence[Any]) -> Any:
         arrays = iter(self.arrays)
-        rest = [static.value if static else next(arrays) for static in self.statics]
+        others = [static.value if static else next(arrays) for static in self.statics]
         sources = self.layout.sources
-        return assemble(self.plan, [parameters[k] if k >= 0 else rest[~k] for k in sources])
+        return assemble(self.plan, [parameters[k] if k >= 0 else others[~k] for k in sources])
 
 
 def restructure(walked: Walk, layout: VectorLayout) -> Restructure:
-    """Return the way back to a walked model, around what is no parameter in it.
+    """Return the `Restructure` of a walked model.
 
-    What rides along is data where it is an array, and static where it is not.
+    A leaf that is not a parameter is data if `jit` can take it as an array, and static otherwise.
     """
-    kept = [walked.values[walked.slots[slot].tie] for slot in layout.riding]
-    statics = tuple(_NOTHING if isdata(x) else Static(x) for x in kept)
-    return Restructure(tuple(filter(isdata, kept)), layout, statics, walked.plan)
+    others = [walked.values[walked.slots[slot].tie] for slot in layout.other_slots]
+    statics = tuple(_NOTHING if isdata(x) else Static(x) for x in others)
+    return Restructure(tuple(filter(isdata, others)), layout, statics, walked.plan)
 
 
 _NOTHING = Static()

@@ -1,4 +1,4 @@
-"""Leaves that `jit` cannot take, made hashable and comparable."""
+"""Leaves that `jit` cannot take, wrapped so that they can be hashed and compared."""
 
 from __future__ import annotations
 
@@ -8,48 +8,49 @@ import numpy as np
 
 
 class Static:
-    """A leaf that is no array of JAX, made hashable and comparable, so that `jit` can take it.
+    """A leaf that is not a JAX array, as part of a static structure under `jit`.
 
-    Equal are leaves of one type that are alike to the bit, and whatever is the same object. A
-    NumPy array is copied, since `jit` keeps what it was. A `Static` of nothing is false.
+    Two leaves are equal if they are the same object, or have the same type and the same bits. A
+    NumPy array is copied, because `jit` keeps the value it has seen. `Static()` has no leaf and is
+    false.
     """
 
-    __slots__ = ("_held",)
+    __slots__ = ("_leaf",)
 
-    def __init__(self, *held: Any) -> None:
-        self._held = tuple(map(_kept, held))
+    def __init__(self, *leaf: Any) -> None:
+        self._leaf = tuple(map(_frozen, leaf))
 
     @property
     def value(self) -> Any:
-        return self._held[0]
+        return self._leaf[0]
 
     def __bool__(self) -> bool:
-        return bool(self._held)
+        return bool(self._leaf)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Static) or len(self._held) != len(other._held):
+        if not isinstance(other, Static) or len(self._leaf) != len(other._leaf):
             return False
-        return all(map(alike, self._held, other._held))
+        return all(map(alike, self._leaf, other._leaf))
 
     def __hash__(self) -> int:
         try:
-            return hash(tuple(map(_key, self._held)))
+            return hash(tuple(map(_identity, self._leaf)))
         except TypeError:
-            return hash(tuple(map(type, self._held)))
+            return hash(tuple(map(type, self._leaf)))
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Tell whether two leaves that are no arrays of JAX are the same, in type and to the bit."""
+    """Return whether two leaves that are not JAX arrays have the same type and the same bits."""
     if a is b:
         return True
     try:
-        return bool(_key(a) == _key(b))
-    except Exception:  # an object's own comparison may do anything
+        return bool(_identity(a) == _identity(b))
+    except Exception:  # from the user's own __eq__
         return False
 
 
-def _key(x: Any) -> Any:
-    """Return what tells a leaf apart: for numbers their bits, so that NaN is NaN."""
+def _identity(x: Any) -> Any:
+    """Return a key that tells leaves apart: the bits of a number, so that NaN equals NaN."""
     if isinstance(x, np.ndarray | np.generic) and not x.dtype.hasobject:
         return type(x), x.dtype, x.shape, x.tobytes()
     if isinstance(x, float | complex):
@@ -57,7 +58,7 @@ def _key(x: Any) -> Any:
     return type(x), x
 
 
-def _kept(x: Any) -> Any:
+def _frozen(x: Any) -> Any:
     if not isinstance(x, np.ndarray):
         return x
     copy = x.copy()

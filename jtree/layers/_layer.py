@@ -13,6 +13,7 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys, register_static
 from .._errors import ArgumentError, ModelError
 from .._summary.layers import layers_text
 from .._tree.leaves import isabstract, isarray
+from .._tree.nodes import NodeKind, declare_kind
 
 Activation: TypeAlias = Callable[[Any], Any]
 Init: TypeAlias = Callable[[Any, tuple[int, ...]], Any]
@@ -36,6 +37,9 @@ class Layer:
 
     def _arguments(self) -> list[str]:
         return []
+
+
+declare_kind(Layer, NodeKind(all_fields=True))
 
 
 def layer(*data: str) -> Callable[[type[L]], type[L]]:
@@ -120,6 +124,9 @@ class Function:
 
     def __repr__(self) -> str:
         return named(self.function)
+
+
+declare_kind(Function, NodeKind(box=True))
 
 
 def wrap(owner: str, x: Any) -> Any:

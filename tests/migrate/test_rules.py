@@ -390,7 +390,7 @@ MISUSE: list[tuple[Any, str]] = [
     ),
     (lambda: m.rename(3, "b"), "rename: pattern: expected a str, found 3"),
     (lambda: m.drop([]), "drop: where: expected a glob or a non-empty sequence of globs, found []"),
-    (lambda: m.drop("[a"), "'[a' is no glob: '[' without its ']'"),
+    (lambda: m.drop("[a"), "'[a' is not a glob: '[' without ']'"),
     (
         lambda: m.transpose("w", (1, 1)),
         "transpose('w', axes=(1, 1)): expected axes= to contain each axis from 0 to 1 once",

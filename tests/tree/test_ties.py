@@ -97,7 +97,7 @@ def test_eager_gradients_that_are_one_object_stay_two_parameters() -> None:
     assert jtree.destructure(grads)[0].tolist() == [1, 1, 1, 1]
 
 
-def test_a_frozen_place_with_the_same_array_is_not_tied_by_arrays() -> None:
+def test_a_frozen_leaf_with_the_same_array_is_not_tied_by_arrays() -> None:
     class Frozen(nnx.Variable):  # type: ignore[type-arg]
         pass
 
@@ -107,19 +107,25 @@ def test_a_frozen_place_with_the_same_array_is_not_tied_by_arrays() -> None:
     assert re(flat * 2)["frozen"][...].tolist() == [1, 1]
 
 
-def test_tied_places_must_hold_equal_numbers_to_be_ravelled() -> None:
+def test_ravel_refuses_tied_leaves_with_different_values() -> None:
     flat, re = jtree.destructure(language_model(), ties=TIED)
     assert same(re.ravel(language_model()), flat)
     changed = language_model()
     changed["head"]["weight"] = W + 1
-    with pytest.raises(
-        ValueError, match=r"^emb/weight and head/weight are one parameter, but they"
-    ):
+    with pytest.raises(ValueError, match="are one parameter") as info:
         re.ravel(changed)
+    assert str(info.value) == (
+        "emb/weight and head/weight are one parameter, but their values differ; make them equal, "
+        "or use ties=() in destructure"
+    )
 
 
 BAD = [
-    ([("emb/weight", "head/weights")], KeyError, r"no leaf of the model; did you mean head/weight"),
+    (
+        [("emb/weight", "head/weights")],
+        KeyError,
+        r"^ties: 'head/weights' is not a leaf of the model; did you mean head/weight",
+    ),
     (
         [("emb/weight", "head/bias")],
         ValueError,
@@ -145,16 +151,18 @@ def test_bad_ties_are_refused(ties: Any, cls: Any, message: str) -> None:
         jtree.destructure(language_model(), ties=ties)
 
 
-def test_tying_different_numbers_would_lose_one() -> None:
+def test_different_values_cannot_be_tied() -> None:
     model = language_model()
     model["head"]["weight"] = W + 1
-    with pytest.raises(
-        ValueError, match=r"^ties: emb/weight and head/weight hold different numbers"
-    ):
+    with pytest.raises(ValueError, match="different values") as info:
         jtree.destructure(model, ties=TIED)
+    assert str(info.value) == (
+        "ties: emb/weight and head/weight have different values, and tying them would lose one of "
+        "them; make them equal first"
+    )
 
 
-def test_loading_into_tied_places() -> None:
+def test_loading_into_tied_leaves() -> None:
     model = Shared(nnx.Rngs(0))
     state = jtree.state(Shared(nnx.Rngs(1)))
     loaded = jtree.loadmodel(model, state)

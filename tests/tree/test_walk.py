@@ -46,11 +46,11 @@ def test_rebuild_keeps_types_and_none() -> None:
     assert again is not model
 
 
-def test_two_places_with_one_path_are_refused() -> None:
+def test_two_leaves_with_one_path_are_refused() -> None:
     with pytest.raises(jtree.ModelError) as info:
         jtree.destructure({"a/b": jnp.ones(1), "a": {"b": jnp.ones(2)}})
     assert str(info.value) == (
-        "a/b: two places have this path, ['a']['b'] and ['a/b']; rename one of the keys"
+        "a/b: ['a']['b'] and ['a/b'] have the same path; rename one of the keys"
     )
 
 
@@ -71,7 +71,7 @@ def test_a_model_that_contains_itself_is_refused_by_path() -> None:
         jtree.destructure(model)
     assert str(info.value) == (
         "a/b/1: the model contains itself: this is the dict at a; "
-        "replace it by something that does not point back"
+        "replace it with an object that does not refer back"
     )
     module = Net(nnx.Rngs(0))
     module.parent = module
@@ -79,7 +79,7 @@ def test_a_model_that_contains_itself_is_refused_by_path() -> None:
         jtree.state(module)
 
 
-def test_an_object_that_is_no_pytree_is_a_leaf() -> None:
+def test_an_object_that_is_not_a_pytree_is_a_leaf() -> None:
     thing = object()
     flat, re = jtree.destructure(thing)
     assert flat.size == 0
@@ -98,7 +98,7 @@ def test_an_error_inside_a_tree_gains_its_path() -> None:
     jax.tree_util.register_pytree_node(Broken, fail, lambda _, xs: xs)
     with pytest.raises(ZeroDivisionError) as info:
         jtree.destructure({"a": [Broken()]})
-    assert info.value.__notes__ == ["while opening the Broken at a/0"]
+    assert info.value.__notes__ == ["while flattening the Broken at a/0"]
 
 
 # --- trainable -----------------------------------------------------------------------------------
@@ -145,8 +145,8 @@ BAD = [
     ),
     (
         lambda node: {"weight": node.weight * 2},
-        "(root): trainable(Layer) must return the children themselves, but what it returned for "
-        "'weight' is another object; return {name: jtree.children(node)[name]}",
+        "(root): trainable(Layer) must return the children themselves, but it returned another "
+        "object for 'weight'; return {name: jtree.children(node)[name]}",
     ),
 ]
 

@@ -22,7 +22,7 @@ def both(model: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[An
     for fast in (True, False):
         with monkeypatch.context() as patch:
             if not fast:
-                patch.setattr(_eager, "plain", lambda _: False)
+                patch.setattr(_eager, "isplain", lambda _: False)
             flat, re = jtree.destructure(model, **options)
             vectors = (flat, flat * 3, np.arange(len(re)), np.linspace(-1e9, 1e9, len(re)))
             found.append([flat, *[re(v) for v in vectors], re(flat, restore_dtype=False)])
@@ -169,14 +169,14 @@ def test_other_memory_kinds_take_the_traced_path() -> None:
     if not other:
         pytest.skip("this device has one kind of memory")
     sharding = jax.sharding.SingleDeviceSharding(device, memory_kind=other[0])
-    assert not _eager.plain([jax.device_put(jnp.ones(3), sharding)])
+    assert not _eager.isplain([jax.device_put(jnp.ones(3), sharding)])
 
 
 def test_tracers_are_not_plain_and_constants_inside_jit_are_right() -> None:
     flat, re = jtree.destructure({"w": jnp.arange(6400.0), "b": jnp.ones(3)})
     assert jax.jit(lambda: re(flat)["w"].sum())() == jnp.arange(6400.0).sum()
     seen = []
-    jax.jit(lambda v: seen.append(_eager.plain([v])))(flat)
+    jax.jit(lambda v: seen.append(_eager.isplain([v])))(flat)
     assert seen == [False]
 
 
@@ -206,7 +206,7 @@ def test_a_structure_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None
 
     model = {"w": jnp.ones(2), "once": [jnp.ones(1), None]}
     first = jtree.destructure(model)[1]
-    monkeypatch.setattr(_walk, "_explore", None)
+    monkeypatch.setattr(_walk, "_walk_uncached", None)
     second = jtree.destructure({"w": jnp.zeros(2), "once": [jnp.zeros(1), None]})[1]
     assert second.layout is first.layout
 

@@ -158,7 +158,7 @@ def _encode_leaves(
         if not isconcrete(slot.value):
             entries[slot.path] = _encode_basic(slot.path, slot.value)
         elif first.get(slot.path, slot.path) == slot.path:
-            parts = [_part(paths.text(key)) for key in keys] or [ROOT]
+            parts = [_part(paths.segment(key)) for key in keys] or [ROOT]
             entries[slot.path], x = _encode_array(slot.path, slot.value)
             held[slot.path] = parts, np.asarray(x) if packed and _size(x) <= SMALL else x
     unknown = [path for path in held if path not in checksums]

@@ -47,7 +47,7 @@ def defaults(*where: str) -> Defaults:
     if not where or not all(isinstance(glob, str) for glob in where):
         raise ArgumentTypeError(f"defaults: expected one or more globs, found {where!r}")
     for glob in where:
-        paths.wildcards(glob)
+        paths.count_wildcards(glob)
     return Defaults(where)
 
 

@@ -45,7 +45,7 @@ def iskey(x: LazyArray) -> bool:
 def check_paths(found: Migrated, format: str) -> None:
     """Refuse what cannot be in one tree, or in a format."""
     for path in found:
-        for above in _path.above(path) if format == "orbax" else ():
+        for above in _path.ancestors(path) if format == "orbax" else ():
             if above in found and above != path:
                 raise RuleError(
                     f"{_path.show(above)} is an array, and {path} is below it: they cannot be in "

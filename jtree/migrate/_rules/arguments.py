@@ -33,7 +33,7 @@ def check_globs(rule: object, name: str, x: Any) -> str | tuple[str, ...]:
     if not globs or not all(isinstance(glob, str) for glob in globs):
         raise _unexpected(rule, name, "a glob or a non-empty sequence of globs", x)
     for glob in globs:
-        paths.wildcards(glob)
+        paths.count_wildcards(glob)
     return x if isinstance(x, str) else globs
 
 
@@ -66,7 +66,7 @@ def check_number(rule: object, name: str, x: Any) -> float:
 
 def check_template(rule: object, glob: str, template: str) -> None:
     """Refuse a path to fill in that uses wildcards which a glob lacks."""
-    available, marks = paths.wildcards(glob), _WILDCARD.findall(template)
+    available, marks = paths.count_wildcards(glob), _WILDCARD.findall(template)
     indices = [int(index) for index in marks if index]
     if indices and len(indices) != len(marks):
         raise ArgumentError(

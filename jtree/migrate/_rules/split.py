@@ -124,7 +124,7 @@ class Concatenate(Rule):
         check_fields(self, patterns=check_paths, into=check_text, axis=check_integer)
         for pattern in self.patterns:
             check_template(self, pattern, self.into)
-        if len({_paths.wildcards(pattern) for pattern in self.patterns}) > 1:
+        if len({_paths.count_wildcards(pattern) for pattern in self.patterns}) > 1:
             raise ArgumentError(f"{self}: expected the same number of wildcards in each pattern")
 
     def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:

@@ -74,7 +74,7 @@ class Stack(Rule):
 
     def _indexed(self, arrays: LazyArrays) -> Mapping[str, tuple[int, tuple[str, ...]]]:
         """Return the index in each path that matches, and the text of the other wildcards."""
-        before = _paths.wildcards(f"{self.pattern.partition(INDEX)[0]}_")
+        before = _paths.count_wildcards(f"{self.pattern.partition(INDEX)[0]}_")
         matches = {}
         for path in arrays:
             groups = _paths.captures(self.pattern, path, numbers=True)

@@ -295,9 +295,7 @@ def test_partial_data_of_a_function_is_found() -> None:
 def test_a_reference_that_can_be_changed_in_place_is_refused() -> None:
     model = {"w": jax.new_ref(jnp.ones(2))}
     for function in (jtree.destructure, jtree.state, lambda m: jtree.loadmodel(m, m)):
-        with pytest.raises(
-            jtree.ModelError, match=r"^w: expected an array, found a mutable ref"
-        ):
+        with pytest.raises(jtree.ModelError, match=r"^w: expected an array, found a mutable ref"):
             function(model)
 
 

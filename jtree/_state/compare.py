@@ -15,7 +15,7 @@ from .._tree.nodes import static_fields
 from .._tree.paths import Where
 from .._tree.walk import Labels, Walk
 from .._vector.static import alike
-from .diff import Diff, Mismatch
+from .diff import Diff, Mismatch, mismatch
 from .dtypes import family, no_conversion, readable
 
 
@@ -99,7 +99,7 @@ class _Side(NamedTuple):
         if found is False or found is None:
             return self._absent(path, path, expected)
         if not _holds_numbers(found):
-            return _mismatch(path, "kind", describe(expected), describe(found), _kind_hint(found))
+            return mismatch(path, "kind", describe(expected), describe(found), _kind_hint(found))
         return _array_into_array(path, expected, found)
 
     def _missing(self, path: str, expected: Any) -> Any:
@@ -107,7 +107,7 @@ class _Side(NamedTuple):
             found = self.found.get(branch, ())
             if found is None or found is False:
                 return self._absent(path, branch, expected)
-        return _mismatch(path, "missing", describe(expected), "nothing")
+        return mismatch(path, "missing", describe(expected), "nothing")
 
     def _absent(self, path: str, where: str, expected: Any) -> Any:
         """Return what False or None in the source means for an array, at its place or above it."""
@@ -124,24 +124,24 @@ class _Side(NamedTuple):
         if zeroes:
             return ZERO
         place = f"{found}" if where == path else f"{found} at {_path.show(where)}"
-        return _mismatch(path, "kind", describe(expected), place, hint)
+        return mismatch(path, "kind", describe(expected), place, hint)
 
     def _into_other(self, path: str, expected: Any) -> Mismatch | None:
         found = self.found.get(path)
         if not _holds_numbers(found) or isinstance(expected, np.generic):
             return None
         if expected is not None and expected is not False:
-            return _mismatch(path, "kind", describe(expected), describe(found))
+            return mismatch(path, "kind", describe(expected), describe(found))
         if _iszero(path, found):
             return None
         text = f"{describe(expected)}, an absent parameter"
         number = "zero or not, which cannot be read" if not readable(found) else "not all zero"
         hint = "; give the destination this parameter, or put False in its place in the source"
-        return _mismatch(path, "kind", text, f"{describe(found)}, {number}", hint)
+        return mismatch(path, "kind", text, f"{describe(found)}, {number}", hint)
 
     def unexpected(self) -> list[Mismatch]:
         return [
-            _mismatch(path, "unexpected", "nothing", describe(x))
+            mismatch(path, "unexpected", "nothing", describe(x))
             for path, x in self.found.items()
             if path not in self.expected and _holds_numbers(x)
         ]
@@ -170,18 +170,13 @@ def _with_near_names(mismatches: list[Mismatch], most: int = 20) -> list[Mismatc
     return [x._replace(text=x.text + near.get(x, "")) for x in mismatches]
 
 
-def _array_of(mismatch: Mismatch) -> str:
+def _array_of(x: Mismatch) -> str:
     """Return the shape and dtype that one side of a mismatch has and the other has not."""
-    return str(mismatch.expected if mismatch.sort == "missing" else mismatch.found)
+    return str(x.expected if x.sort == "missing" else x.found)
 
 
-def _place(mismatch: Mismatch) -> tuple[str, str]:
-    return mismatch.path, mismatch.sort
-
-
-def _mismatch(path: str, sort: str, expected: str, found: str, hint: str = "") -> Mismatch:
-    text = f"{_path.show(path)}: expected {expected}, found {found}{hint}"
-    return Mismatch(path, sort, expected, found, text)
+def _place(x: Mismatch) -> tuple[str, str]:
+    return x.path, x.sort
 
 
 def _kind_hint(found: Any) -> str:
@@ -199,7 +194,7 @@ def _array_into_array(path: str, expected: Any, found: Any) -> Any:
         hint = ""
         if len(found.shape) == 2 and tuple(found.shape[::-1]) == tuple(expected.shape):
             hint = "; the source looks transposed"
-        wrong = _mismatch(path, "shape", ours, theirs, hint)
+        wrong = mismatch(path, "shape", ours, theirs, hint)
         return wrong._replace(expected=tuple(expected.shape), found=tuple(found.shape))
     check_alive(path, found)
     exact = isinstance(expected, np.ndarray | LazyArray)
@@ -207,7 +202,7 @@ def _array_into_array(path: str, expected: Any, found: Any) -> Any:
     reason = no_conversion(dtype, found)
     if reason is None:
         return found
-    wrong = _mismatch(path, "dtype", ours, theirs, f"; {reason}")
+    wrong = mismatch(path, "dtype", ours, theirs, f"; {reason}")
     return wrong._replace(expected=expected.dtype, found=found.dtype)
 
 
@@ -238,7 +233,7 @@ def _resolve_ties(
             names = " and ".join(_path.show(paths[slot]) for slot in slots)
             known = all(readable(x) or isinstance(x, _Marker) for x in values)
             what = "different numbers" if known else "numbers that cannot be compared yet"
-            wrong.append(_mismatch(paths[slots[0]], "ties", "one parameter", f"{what} at {names}"))
+            wrong.append(mismatch(paths[slots[0]], "ties", "one parameter", f"{what} at {names}"))
     return wrong, chosen
 
 

@@ -24,6 +24,12 @@ class Mismatch(NamedTuple):
     text: str
 
 
+def mismatch(path: str, sort: str, expected: Any, found: Any, hint: str = "") -> Mismatch:
+    """Return a mismatch whose sentence names its path, what was expected, and what was found."""
+    text = f"{paths.show(path)}: expected {expected}, found {found}{hint}"
+    return Mismatch(path, sort, expected, found, text)
+
+
 @dataclass(frozen=True, repr=False)
 class Diff:
     """What keeps one model's numbers from going into another. True where loading would fail.

@@ -135,45 +135,53 @@ def stats(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
 
 @_command
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint.", show_default=False)],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The checkpoint to convert.", show_default=False)
+    ],
     target: Annotated[
-        str, typer.Argument(metavar="DST", help="A path to write to.", show_default=False)
+        str,
+        typer.Argument(metavar="DST", help="A path that does not exist yet.", show_default=False),
     ],
     rules: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Apply the rules of this TOML file.")
+        str | None, typer.Option(metavar="FILE", help="Apply the rules in this TOML file.")
     ] = None,
     where: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Write these resulting paths only.")
+        str | None, typer.Option(metavar="GLOB", help="Write only these of the resulting paths.")
     ] = None,
     cast: Annotated[
         str | None, typer.Option(metavar="DTYPE", help="Convert floating arrays, as to bf16.")
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="orbax, safetensors or npz; else DST's ending says."),
+        typer.Option(
+            metavar="FORMAT",
+            help="orbax, safetensors or npz; by default the suffix of DST decides.",
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, and write nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make another checkpoint of one, and check it; killed and run again, it goes on.
+    """Convert a checkpoint to another format, dtype or layout, and verify the result.
 
-    Exit code 1 if what was written is wrong; DST is then not there.
+    A run that was killed resumes when it is started again. Exit code 1 if the result is wrong; DST
+    then does not exist.
     """
-    from . import checkpoint as _checkpoints
     from .checkpoint._storage import memory
-    from .migrate import Plan, convert_file, rules_from_toml
-    from .migrate._files.convert_file import prepared
+    from .migrate._files.convert_file import convert_file, plan_file
+    from .migrate._rules.toml import rules_from_toml
 
     given = rules_from_toml(Path(rules)) if rules else ()
     options: Any = {"rules": given, "where": where, "cast": cast}
     if dry_run:
-        plan = Plan(prepared(_checkpoints.open(source), **options))
+        plan = plan_file(source, **options)
         _print(plan.to_json() if as_json else plan)
         return
     memory.return_freed_memory()
-    done = convert_file(source, target, format=format, **options)  # type: ignore[arg-type]
-    typer.echo(json.dumps(done.to_json(), indent=2) if as_json else str(done))
-    raise typer.Exit(bool(done.wrong))
+    report = convert_file(source, target, format=format, **options)  # type: ignore[arg-type]
+    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else str(report))
+    raise typer.Exit(bool(report.problems))
 
 
 @app.command()

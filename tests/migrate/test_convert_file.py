@@ -23,7 +23,6 @@ from jtree import migrate as m
 from jtree._tree.lazy import LazyArray, Source
 from jtree.cli import app
 from jtree.migrate._files import convert_file as _file
-from jtree.migrate._files import output as _written
 
 from ..same import same
 
@@ -86,7 +85,7 @@ def test_rules_from_a_file_in_every_format(source: Path, ending: str) -> None:
         assert (found[path].shape, found[path].dtype) == (x.shape, x.dtype)
         np.testing.assert_array_equal(found[path].read(), x.read())
     assert "dropped: half" in done.stdout
-    assert "left out, being no arrays: rate/0" in done.stdout
+    assert "left out, not arrays: rate/0" in done.stdout
     assert "untouched by any rule" not in done.stdout
 
 
@@ -111,7 +110,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(source: Path) -> None:
 def test_the_report_as_json(source: Path) -> None:
     target = source.with_name("b.safetensors")
     found = json.loads(run(source, target, "--json").stdout)
-    assert (found["wrong"], found["left_out"], found["resumed"]) == ({}, ["rate/0"], 0)
+    assert (found["problems"], found["left_out"], found["resumed"]) == ({}, ["rate/0"], 0)
     assert len(found["plan"]["arrays"]) == 25
 
 
@@ -124,12 +123,12 @@ def test_what_is_refused(source: Path) -> None:
     target = source.with_name("b")
     target.mkdir()
     (target / "x").touch()
-    there = f"jtree: {target} exists already; remove it, or use another path\n"
+    there = f"jtree: {target} already exists; remove it, or use another path\n"
     assert refused(run(source, target)) == there
     assert (target / "x").exists()
     odd = source.with_name("b.h5")
     assert refused(run(source, odd)) == (
-        f"jtree: {odd}: expected a format of orbax, safetensors, npz, found 'h5'; say which\n"
+        f"jtree: {odd}: expected a format of orbax, safetensors, npz, found 'h5'; pass format=\n"
     )
     new = source.with_name("c.npz")
     assert refused(run(source, new)) == (
@@ -139,7 +138,7 @@ def test_what_is_refused(source: Path) -> None:
     assert "matches no parameter" in refused(run(source, new, "--where", "x"))
     assert "cannot read the rules" in refused(run(source, new, "--rules", "none"))
     assert "expected a dtype such as" in refused(run(source, new, "--cast", "f31"))
-    assert "works on this machine only" in refused(run(source, "gs://bucket/b"))
+    assert "must be on this machine" in refused(run(source, "gs://bucket/b"))
     assert "there is nothing here" in refused(run(source.with_name("none"), new))
     assert beside(target) == []
 
@@ -149,8 +148,7 @@ def test_an_array_cannot_be_above_another(source: Path) -> None:
     with pytest.raises(jtree.RuleError) as error:
         m.convert_file(source, source.with_name("b"), rules=rules)
     assert str(error.value) == (
-        "layers/0/w is an array, and layers/0/w/x is below it: they cannot be in one tree; "
-        "rename one of them"
+        "layers/0/w is an array, so layers/0/w/x cannot be below it; rename one of them"
     )
     m.convert_file(source, source.with_name("b.safetensors"), rules=rules)
 
@@ -204,13 +202,13 @@ def test_what_was_written_is_verified(source: Path, monkeypatch: pytest.MonkeyPa
         data[-1] ^= 1
         new.write_bytes(data)
 
-    write = _written.write
-    monkeypatch.setattr(_file, "write", damaging)
+    write = _file._write_staged
+    monkeypatch.setattr(_file, "_write_staged", damaging)
     target = source.with_name("b.safetensors")
     done = run(source, target)
     assert done.exit_code == 1
     assert "not written" in done.stdout
-    assert "expected the numbers that were made, found others" in done.stdout
+    assert "expected the values that were computed, found others" in done.stdout
     assert not target.exists()
     assert beside(target) == []
 
@@ -284,12 +282,12 @@ def test_killed_between_the_last_step_and_tidying_up(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no locks of this kind")
 def test_only_one_process_converts_to_a_target(source: Path) -> None:
-    from jtree.migrate._files.journal import locked, workplace
+    from jtree.migrate._files.journal import locked_staging, staging_path
 
     target = source.with_name("b").resolve()
-    with locked(workplace(target), target):
+    with locked_staging(staging_path(target), target):
         assert refused(run(source, target)) == (
-            f"jtree: {target}: another process is converting to it just now\n"
+            f"jtree: {target}: another process is converting to this path; wait until it ends\n"
         )
 
 
@@ -328,7 +326,7 @@ def test_killed_and_run_again_it_goes_on(large: Path, tmp_path: Path, ending: st
     again = start(*arguments)
     out = again.communicate()[0].decode()
     assert again.returncode == 0, out
-    finished = next(line for line in out.splitlines() if "finished before" in line)
+    finished = next(line for line in out.splitlines() if "kept from an earlier run" in line)
     assert int(finished.split()[0]) >= 3
     found = jtree.open(target)
     for path, x in jtree.open(large).items():

@@ -1,1 +1,1 @@
-"""Conversion from file to file."""
+"""Conversion of checkpoints on disk."""

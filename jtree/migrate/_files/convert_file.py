@@ -1,21 +1,24 @@
-"""One checkpoint made another, with little memory, to be gone on with where it was killed."""
+"""Conversion from one checkpoint to another: staged array by array, resumed, verified."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from ..._errors import CheckpointError
+from ..._errors import ArgumentError, CheckpointError
 from ..._progress import progress_bar
 from ..._text import plural
 from ..._tree import paths
 from ..._tree.leaves import describe
 from ..._tree.paths import Where
+from ..._tree.walk import walk
+from ...checkpoint import save, save_as
 from ...checkpoint._checkpoint import Checkpoint, open_checkpoint
+from ...checkpoint._formats import write as _write
 from ...checkpoint._formats.shards import ENDINGS, INDEX
 from ...checkpoint._storage.staging import PIECE
 from .._rules.apply import Migrated, apply
@@ -24,23 +27,24 @@ from .._rules.lazy_arrays import read_pieces
 from .._rules.plan import Plan
 from .._rules.toml import rules_to_toml
 from .._rules.values import cast as cast_rule
-from .journal import Journal, locked, workplace
-from .output import check_paths, chosen_format, iskey, left_out, remove, write, wrong_in
+from .journal import Journal, locked_staging, staging_path
+from .output import check_nesting, convert_metadata, find_problems, is_key, nest, remove
 
 Format: TypeAlias = Literal["orbax", "safetensors", "npz"]
+FORMATS: Final = ("orbax", "safetensors", "npz")
 
 
 class FileReport(NamedTuple):
-    """What `convert_file` has done.
+    """What `convert_file` did.
 
     Attributes:
-      plan: what was made of what.
-      path: where it is.
-      format: in which format.
-      resumed: how many arrays an earlier process had finished.
+      plan: the sources of each array.
+      path: the path that was written.
+      format: its format.
+      resumed: how many arrays an earlier process had completed.
       left_out: the paths of leaves that the format cannot hold.
-      wrong: what is not as it should be in what was written, by path. Where there is anything,
-        nothing is at `path`.
+      problems: how the result differs from what was to be written, by path. Where there is a
+        problem, nothing is at `path`.
     """
 
     plan: Plan
@@ -48,25 +52,25 @@ class FileReport(NamedTuple):
     format: str
     resumed: int
     left_out: tuple[str, ...]
-    wrong: dict[str, str]
+    problems: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON."""
         return self._asdict() | {"plan": self.plan.to_json(), "left_out": list(self.left_out)}
 
     def __str__(self) -> str:
-        made = plural(len(self.plan.rows), "array"), plural(self.plan.nbytes, "byte")
-        lines = [f"{self.path}: {', '.join(made)}, "]
-        lines[0] += f"{self.format}, verified" if not self.wrong else "not written"
+        counts = f"{plural(len(self.plan.rows), 'array')}, {plural(self.plan.nbytes, 'byte')}"
+        result = f"{self.format}, verified" if not self.problems else "not written"
+        lines = [f"{self.path}: {counts}, {result}"]
         if self.resumed:
-            lines.append(f"{plural(self.resumed, 'array')} finished before")
+            lines.append(f"{plural(self.resumed, 'array')} kept from an earlier run")
         if self.plan.untouched and self.plan.rules:
             lines.append(f"untouched by any rule: {paths.shorten(self.plan.untouched)}")
         if self.plan.dropped:
             lines.append(f"dropped: {paths.shorten(list(self.plan.dropped))}")
         if self.left_out:
-            lines.append(f"left out, being no arrays: {paths.shorten(self.left_out)}")
-        lines += [f"{paths.show(path)}: {reason}" for path, reason in self.wrong.items()]
+            lines.append(f"left out, not arrays: {paths.shorten(self.left_out)}")
+        lines += [f"{paths.show(path)}: {text}" for path, text in self.problems.items()]
         return "\n".join(lines)
 
 
@@ -81,108 +85,179 @@ def convert_file(
     format: Format | None = None,
     progress: bool = True,
 ) -> FileReport:
-    """Make another checkpoint of one, one array in memory at a time, and check what was written.
+    """Convert a checkpoint to another path, format or dtype, with rules, and verify the result.
 
-    Arrays are finished one after another in a hidden directory beside the target. A process that
-    was killed can be run again, and goes on with those that are there, if its source, rules and
-    options are the same. What is at `target` is complete, or nothing.
+    Arrays are computed one after another and staged in a hidden directory beside the target. If the
+    process is killed, running the same conversion again resumes with the arrays that are complete.
+    The target appears once it is complete and verified.
 
     Args:
-      source: a checkpoint.
-      target: a path where nothing is yet.
-      rules: as in `apply`.
-      where: a glob over the paths that come out, or several: only these are written.
-      cast: a dtype for all floating arrays, as the rule `cast` has it.
-      format: `"orbax"`, `"safetensors"` or `"npz"`; None goes by the end of the target.
-      progress: False shows no bar. There is one on a terminal only, above 1 GB or after 2 seconds.
+      source: a checkpoint in any format that `jtree.open` reads.
+      target: a path that does not exist yet.
+      rules: rules, as in `apply`.
+      where: a glob over the resulting paths, or several: only these arrays are written.
+      cast: a dtype for all floating arrays, as in the rule `cast`.
+      format: `"orbax"`, `"safetensors"` or `"npz"`; by default the suffix of the target decides.
+      progress: whether a bar may appear. It does on a terminal, for more than 1 GB or after 2
+        seconds.
 
     Returns:
-      A `FileReport`: the plan, and what is wrong, most often nothing.
+      A `FileReport` with the plan and the problems of the result, which has none as a rule.
 
     Raises:
-      RuleError: as in `apply`; nothing has been read then.
-      CheckpointError: the source cannot be read, or something is at the target.
+      RuleError: as in `apply`, before anything is read.
+      CheckpointError: the source cannot be read, or the target exists.
       PathError: `where` matches nothing.
 
     Example:
       >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     a, b = f"{directory}/a", f"{directory}/b"
-      ...     jtree.save(a, {"fc": {"weight": np.ones((2, 3), np.float32)}})
-      ...     done = convert_file(a, b, rules=[jtree.migrate.transpose("fc/weight")], cast="bf16")
-      ...     print(done.wrong, jtree.load(b)["fc"]["weight"].shape)
-      {} (3, 2)
+      >>> directory = tempfile.mkdtemp()
+      >>> jtree.save(f"{directory}/a", {"fc": {"weight": np.ones((2, 3), np.float32)}})
+      >>> rules = [jtree.migrate.transpose("fc/weight")]
+      >>> report = convert_file(f"{directory}/a", f"{directory}/b", rules=rules, cast="bf16")
+      >>> report.problems, jtree.load(f"{directory}/b")["fc"]["weight"].shape
+      ({}, (3, 2))
     """
-    opened = open_checkpoint(source, shown=False)
-    found = prepared(opened, rules=rules, where=where, cast=cast)
-    place = _local(target)
-    chosen = chosen_format(place, format)
-    check_paths(found, chosen)
-    work, key = workplace(place), _key(opened, found)
-    if place.exists() and not _isdone(work, key):
-        raise CheckpointError(f"{place} exists already; remove it, or use another path")
-    with locked(work, place):
-        staged = Journal(work, dict.fromkeys(x for x in found.values() if not iskey(x)))
-        staged.resume(key)
-        resumed, wrong = len(staged.checksums), {}
-        if not place.exists():
-            _stage(staged, progress)
-            new = work / f"new{place.suffix}"
+    checkpoint = open_checkpoint(source, shown=False)
+    arrays = _apply(checkpoint, rules, where, cast)
+    path = _local_path(target)
+    output_format = _select_format(path, format)
+    _check_arrays(arrays, output_format)
+    staging, fingerprint = staging_path(path), _fingerprint(checkpoint, arrays)
+    if path.exists() and not _is_installed(staging, fingerprint):
+        raise CheckpointError(f"{path} already exists; remove it, or use another path")
+    with locked_staging(staging, path):
+        journal = Journal(staging, dict.fromkeys(x for x in arrays.values() if not is_key(x)))
+        journal.resume(fingerprint)
+        resumed, problems = len(journal.checksums), {}
+        if not path.exists():
+            _stage(journal, progress)
+            new = staging / f"new{path.suffix}"
             remove(new)
-            write(new, opened, found, staged, chosen, progress)
-            wrong = wrong_in(new, found, staged, progress)
-            if not wrong:
-                (work / "done").write_text(key)
-                new.rename(place)
-    left = left_out(opened, found, chosen)
-    return FileReport(Plan(found), str(place), chosen, resumed, left, wrong)
+            _write_staged(new, checkpoint, arrays, journal, output_format, progress)
+            problems = _verify(new, arrays, journal, progress)
+            if not problems:
+                (staging / "installed").write_text(fingerprint)
+                new.rename(path)
+    left_out = _left_out(checkpoint, arrays, output_format)
+    return FileReport(Plan(arrays), str(path), output_format, resumed, left_out, problems)
 
 
-def prepared(
-    opened: Checkpoint, *, rules: Iterable[Rule] = (), where: Where = None, cast: Any = None
-) -> Migrated:
-    """Return what is to be written; nothing is read."""
+def plan_file(
+    source: str | os.PathLike[str],
+    /,
+    *,
+    rules: Iterable[Rule] = (),
+    where: Where = None,
+    cast: Any = None,
+) -> Plan:
+    """Return the plan of `convert_file`, without reading an array."""
+    return Plan(_apply(open_checkpoint(source), rules, where, cast))
+
+
+def _apply(checkpoint: Checkpoint, rules: Iterable[Rule], where: Where, cast: Any) -> Migrated:
     last = () if cast is None else (cast_rule("**", cast),)
-    return apply((*rules, *last), opened).select(where)
+    return apply((*rules, *last), checkpoint).select(where)
 
 
-def _local(target: str | os.PathLike[str]) -> Path:
+def _local_path(target: str | os.PathLike[str]) -> Path:
     if "://" in os.fspath(target):
         raise CheckpointError(
-            f"{os.fspath(target)}: arrays are staged beside the target, which works on this "
-            "machine only; convert to a path here, and copy what comes out"
+            f"{os.fspath(target)}: arrays are staged beside the target, which must be on this "
+            "machine; convert to a local path, and copy the result"
         )
     return Path(os.path.realpath(target))
 
 
-def _stage(staged: Journal, shown: bool) -> None:
-    """Compute the arrays that are not finished yet, one after another."""
-    missing = staged.missing()
-    arrays = [staged.arrays[n] for n in missing]
-    with progress_bar("converting", sum(x.nbytes for x in staged.arrays), shown=shown) as bar:
-        bar.advance(sum(staged.arrays[n].nbytes for n in staged.checksums))
-        for number, x, parts in zip(missing, arrays, read_pieces(arrays, PIECE), strict=True):
-            staged.write(number, parts)
+def _select_format(path: Path, format: str | None) -> Any:
+    selected = format or path.suffix.removeprefix(".") or "orbax"
+    if selected not in FORMATS:
+        raise ArgumentError(
+            f"{path}: expected a format of {', '.join(FORMATS)}, found {selected!r}; pass format="
+        )
+    return selected
+
+
+def _check_arrays(arrays: Migrated, format: str) -> None:
+    """Refuse what a format cannot hold, before anything is read."""
+    if format == "orbax":
+        check_nesting(arrays)
+    else:
+        _write.check(format, arrays)
+
+
+def _stage(journal: Journal, shown: bool) -> None:
+    """Compute the arrays that are not complete, one after another."""
+    missing = journal.missing()
+    arrays = [journal.arrays[n] for n in missing]
+    with progress_bar("converting", sum(x.nbytes for x in journal.arrays), shown=shown) as bar:
+        bar.advance(sum(journal.arrays[n].nbytes for n in journal.checksums))
+        for index, x, pieces in zip(missing, arrays, read_pieces(arrays, PIECE), strict=True):
+            journal.write(index, pieces)
             bar.advance(x.nbytes)
 
 
-def _key(opened: Checkpoint, found: Migrated) -> str:
-    """Return what is the same if the same is made of the same files."""
-    made = [(path, describe(x)) for path, x in found.items()]
-    whole = [opened.path, _files(Path(opened.path)), rules_to_toml(found.rules), made]
-    return hashlib.sha256(json.dumps(whole).encode(errors="surrogatepass")).hexdigest()
+def _write_staged(
+    new: Path,
+    checkpoint: Checkpoint,
+    arrays: Migrated,
+    journal: Journal,
+    format: Any,
+    shown: bool,
+) -> None:
+    """Write the staged arrays as a checkpoint."""
+    staged = dict(zip(journal.arrays, journal.lazy(), strict=True))
+    values = {path: staged.get(x, x) for path, x in arrays.items()}  # PRNG keys are not staged
+    metadata = convert_metadata(checkpoint.metadata, format)
+    if format != "orbax":
+        save_as(new, values, format=format, metadata=metadata)
+        return
+    tree = _tree(checkpoint, values)
+    staged_checkpoint = Checkpoint(str(new), "staged", tree, metadata, arrays.ties, journal)
+    save(new, staged_checkpoint, metadata=metadata, progress=shown)
+
+
+def _tree(checkpoint: Checkpoint, values: Mapping[str, Any]) -> Any:
+    """Return the tree of the source with other arrays; where paths differ, nested dicts."""
+    if values.keys() != checkpoint.keys():
+        return nest(values)
+    walked = walk(checkpoint.tree, ties=())
+    return walked.rebuild([values.get(x.path, x.value) for x in walked.slots])
+
+
+def _verify(new: Path, arrays: Migrated, journal: Journal, shown: bool) -> dict[str, str]:
+    try:
+        written = open_checkpoint(new, shown=False)
+    except CheckpointError as error:
+        return {"": str(error)}
+    return find_problems(written, arrays, journal, shown)
+
+
+def _left_out(checkpoint: Checkpoint, arrays: Migrated, format: str) -> tuple[str, ...]:
+    """Return the paths of leaves that are not arrays and that are not written."""
+    if format == "orbax" and arrays.keys() == checkpoint.keys():
+        return ()
+    return tuple(path for path, x in arrays.others.items() if x is not None)
+
+
+def _fingerprint(checkpoint: Checkpoint, arrays: Migrated) -> str:
+    """Return a hash of the files of the source, the rules and the resulting arrays."""
+    results = [(path, describe(x)) for path, x in arrays.items()]
+    files = _files(Path(checkpoint.path))
+    content = [checkpoint.path, files, rules_to_toml(arrays.rules), results]
+    return hashlib.sha256(json.dumps(content).encode(errors="surrogatepass")).hexdigest()
 
 
 def _files(path: Path) -> list[tuple[str, int, int]]:
-    """Return the files of a checkpoint, with their sizes and when they were changed."""
+    """Return the files of a checkpoint, with their sizes and times of modification."""
     others = list(path.rglob("*")) if path.is_dir() else []
-    for end in ENDINGS if path.name.endswith(INDEX) else ():
-        others += path.parent.glob(f"*{end}")
+    for suffix in ENDINGS if path.name.endswith(INDEX) else ():
+        others += path.parent.glob(f"*{suffix}")
     files = {x: x.stat() for x in (path, *sorted(others)) if x.is_file()}
     return [(str(x), stat.st_size, stat.st_mtime_ns) for x, stat in files.items()]
 
 
-def _isdone(work: Path, key: str) -> bool:
-    """Tell whether a process was killed between the last step and tidying up."""
-    mark = work / "done"
-    return mark.exists() and mark.read_text() == key
+def _is_installed(staging: Path, fingerprint: str) -> bool:
+    """Tell whether a process was killed after it installed the target, before it cleaned up."""
+    mark = staging / "installed"
+    return mark.exists() and mark.read_text() == fingerprint

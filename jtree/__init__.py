@@ -33,7 +33,8 @@ from ._errors import (
     VectorTypeError,
 )
 from ._state.diff import Diff
-from ._state.load import diff, loadmodel, state
+from ._state.load import diff, loadmodel
+from ._state.state import state
 from ._summary.summary import Summary, summary
 from ._tree.cast import bf16, f16, f32, f64
 from ._tree.leaves import isnumeric

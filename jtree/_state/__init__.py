@@ -1,1 +1,1 @@
-"""Values from one model into another."""
+"""Copy values from one model into another."""

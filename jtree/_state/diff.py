@@ -1,4 +1,4 @@
-"""Two models, place by place: what fits, what does not, and why."""
+"""The difference between two models: `Diff`."""
 
 from __future__ import annotations
 
@@ -15,29 +15,39 @@ if TYPE_CHECKING:
 
 
 class Mismatch(NamedTuple):
-    """One place that does not fit: `expected` and `found` as data, `text` as a sentence."""
+    """A leaf that does not fit.
+
+    Attributes:
+      path: the path of the leaf.
+      kind: `"missing"`, `"unexpected"`, `"shape"`, `"dtype"`, `"kind"` or `"ties"`.
+      expected: what the destination expects: a shape, a dtype or text.
+      found: what the source has.
+      text: the mismatch as a sentence.
+    """
 
     path: str
-    sort: str
+    kind: str
     expected: Any
     found: Any
     text: str
 
 
-def mismatch(path: str, sort: str, expected: Any, found: Any, hint: str = "") -> Mismatch:
-    """Return a mismatch whose sentence names its path, what was expected, and what was found."""
+def mismatch(path: str, kind: str, expected: Any, found: Any, hint: str = "") -> Mismatch:
+    """Return a mismatch with the sentence that says where, expected and found."""
     text = f"{paths.show(path)}: expected {expected}, found {found}{hint}"
-    return Mismatch(path, sort, expected, found, text)
+    return Mismatch(path, kind, expected, found, text)
 
 
 @dataclass(frozen=True, repr=False)
 class Diff:
-    """What keeps one model's numbers from going into another. True where loading would fail.
+    """The mismatches between two models: the result of `jtree.diff`.
+
+    A diff is true if loading the source into the destination would fail, and prints as a table.
 
     Attributes:
-      mismatches: all that is wrong, sorted by path.
-      config: fields without arrays that differ, from path to (destination's, source's). This is
-        information, never an error.
+      mismatches: every `Mismatch`, sorted by path.
+      config: fields without arrays that differ, from path to `(destination's, source's)`. They
+        are never an error.
 
     Example:
       >>> import jax.numpy as jnp
@@ -53,43 +63,45 @@ class Diff:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Paths that the destination has and the source has not."""
-        return tuple(x.path for x in self.mismatches if x.sort == "missing")
+        """The paths of arrays that the source lacks."""
+        return tuple(x.path for x in self.mismatches if x.kind == "missing")
 
     @property
     def unexpected(self) -> tuple[str, ...]:
-        """Paths that the source has and the destination has not."""
-        return tuple(x.path for x in self.mismatches if x.sort == "unexpected")
+        """The paths of arrays that the destination lacks."""
+        return tuple(x.path for x in self.mismatches if x.kind == "unexpected")
 
     @property
     def shape(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Shapes that differ: path to (expected, found)."""
-        return self._sorted("shape")
+        """The shapes that differ, from path to `(expected, found)`."""
+        return self._by_path("shape")
 
     @property
     def dtype(self) -> dict[str, tuple[Any, Any]]:
-        """Dtypes that cannot be converted: path to (expected, found)."""
-        return self._sorted("dtype")
+        """The dtypes that cannot be converted, from path to `(expected, found)`."""
+        return self._by_path("dtype")
 
     @property
     def kind(self) -> dict[str, tuple[str, str]]:
-        """An array against something else: path to (expected, found) in words."""
-        return self._sorted("kind")
+        """Arrays against other objects, from path to `(expected, found)` as text."""
+        return self._by_path("kind")
 
     @property
     def ties(self) -> dict[str, tuple[str, str]]:
-        """Tied places whose sources differ: first path to (expected, found) in words."""
-        return self._sorted("ties")
+        """Tied leaves whose sources differ, from the first path to `(expected, found)` as text."""
+        return self._by_path("ties")
+
+    def _by_path(self, kind: str) -> dict[str, tuple[Any, Any]]:
+        return {x.path: (x.expected, x.found) for x in self.mismatches if x.kind == kind}
 
     def message(self, most: int = 10) -> str:
-        """Return the number of mismatches and the first ones, a line each."""
-        number = len(self.mismatches)
-        if not number:
+        """Return the number of mismatches, and the first `most` of them, one per line."""
+        total = len(self.mismatches)
+        if not total:
             return "no mismatch"
         lines = [f"  {x.text}" for x in self.mismatches[:most]]
-        more = [f"  ... and {number - most} more, all in `.diff`"] if number > most else []
-        head = plural(number, "mismatch", "mismatches")
-        return "\n".join([head, *lines, *more])
+        more = [f"  ... and {total - most} more, all in `.diff`"] if total > most else []
+        return "\n".join([plural(total, "mismatch", "mismatches"), *lines, *more])
 
     def __repr__(self) -> str:
         return f"Diff({self._title()})"
@@ -99,21 +111,16 @@ class Diff:
 
     def __rich__(self) -> Table:
         wrong, config = self.mismatches, self.config.items()
-        rows = [(paths.show(x.path), x.sort, str(x.expected), str(x.found)) for x in wrong]
+        rows = [(paths.show(x.path), x.kind, str(x.expected), str(x.found)) for x in wrong]
         fields = [(paths.show(path), "config", *map(describe, pair)) for path, pair in config]
-        caption = "config: fields without arrays that differ, which is no error"
-        titles = ("path", "what", "expected", "found")
+        titles = ("path", "kind", "expected", "found")
         drawn = table(titles, rows, fields, dim={1}, title=self._title())
-        drawn.caption = caption if fields else None
+        if fields:
+            drawn.caption = "config: fields without arrays that differ; not an error"
         return drawn
 
     def __str__(self) -> str:
-        if not self and not self.config:
-            return self._title()
-        return render(self)
+        return render(self) if self or self.config else self._title()
 
     def _title(self) -> str:
         return self.message(0).splitlines()[0]
-
-    def _sorted(self, sort: str) -> dict[str, tuple[Any, Any]]:
-        return {x.path: (x.expected, x.found) for x in self.mismatches if x.sort == sort}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias
 
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError, JtreeError
-from .._state.sources import opened
+from .._state.sources import open_tree
 from .._tree import paths
 from .._tree.leaves import BASIC, isarray
 from .._tree.walk import Walk, walk
@@ -70,7 +70,7 @@ def save_as(
     if chosen == "orbax":
         save(path, _source(tree), overwrite=overwrite, metadata=metadata)
         return
-    held = opened(tree)
+    held = open_tree(tree)
     _check_metadata(chosen, metadata)
     walked = walk(held).check()
     write = _writer(chosen, walked, held, metadata or {})
@@ -82,7 +82,7 @@ def _source(tree: Any) -> Any:
     """Return what `save` saves with its ties: an opened checkpoint, or the tree."""
     if isinstance(tree, str | os.PathLike):
         return open_checkpoint(tree, shown=False)
-    return tree if isinstance(tree, Checkpoint) else opened(tree)
+    return tree if isinstance(tree, Checkpoint) else open_tree(tree)
 
 
 def _chosen(target: Any, format: str | None) -> str:

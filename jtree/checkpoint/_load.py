@@ -11,8 +11,9 @@ import jax
 
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
 from .._progress import progress_bar
-from .._state.load import Placement, load_into
-from .._state.sources import narrow, opened, read_tree, tied
+from .._state.load import ShardingFunction, load_into
+from .._state.read import read_tree, select_leaves
+from .._state.sources import open_tree, recorded_ties
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray, batches, read_all
 from .._tree.leaves import canonical, describe, isnumeric
@@ -96,12 +97,12 @@ def _read(found: Checkpoint, into: Any, *, where: Where, sharding: Any, **option
     """Return the state of an opened checkpoint, or a model with its numbers."""
     place = None if sharding is None else _placement(sharding)
     if into is None:
-        tree = narrow(found.tree, where)
+        tree = select_leaves(found.tree, where)
         return read_tree(tree) if place is None else read_tree(tree, _exact(place))
     tree = found.tree
     if found.format == "Equinox":
         tree = assign_by_position(found.path, list(found.values()), into)
-    return load_into(into, tree, where=where, place=place, **options)
+    return load_into(into, tree, where=where, sharding=place, **options)
 
 
 def verify(path: str | os.PathLike[str], /, *, progress: bool = True) -> dict[str, str]:
@@ -158,7 +159,7 @@ def _one_by_one(found: Checkpoint, batch: Iterable[LazyArray]) -> dict[str, str]
     return wrong
 
 
-def _placement(sharding: Any) -> Placement:
+def _placement(sharding: Any) -> ShardingFunction:
     """Return a function from a path and an array to a sharding, checked."""
     fixed = isinstance(sharding, jax.sharding.Sharding | jax.Device)
     if not (fixed or callable(sharding)):
@@ -190,7 +191,7 @@ def _placement(sharding: Any) -> Placement:
     return place
 
 
-def _exact(place: Placement) -> Placement:
+def _exact(place: ShardingFunction) -> ShardingFunction:
     """Return a placement that refuses what JAX cannot hold as it is."""
 
     def checked(path: str, x: Any) -> Any:
@@ -206,23 +207,23 @@ def _exact(place: Placement) -> Placement:
     return checked
 
 
-@opened.register(str)
-@opened.register(os.PathLike)
+@open_tree.register(str)
+@open_tree.register(os.PathLike)
 def _(path: Any) -> Any:
     return open_checkpoint(path).tree
 
 
-@opened.register
+@open_tree.register
 def _(found: Checkpoint) -> Any:
     return found.tree
 
 
-@tied.register(str)
-@tied.register(os.PathLike)
+@recorded_ties.register(str)
+@recorded_ties.register(os.PathLike)
 def _(path: Any) -> Any:
-    return tied(open_checkpoint(path))
+    return recorded_ties(open_checkpoint(path))
 
 
-@tied.register
+@recorded_ties.register
 def _(found: Checkpoint) -> Any:
     return tuple(group for group in found.ties if isnumeric(found[group[0]]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from .._errors import ArgumentTypeError, CheckpointError, JtreeError, ModelError
 from .._progress import progress_bar
-from .._state.load import state
+from .._state.state import state
 from .._tree.leaves import describe, isarray
 from .._tree.walk import walk
 from ._checkpoint import NAME, Checkpoint

@@ -157,7 +157,7 @@ def test_ties_are_stored_once_and_tied_again(tmp_path: Path) -> None:
     untied = jax.tree.map(np.copy, state)
     untied["enc"]["kernel"] += 1
     jtree.save(tmp_path / "untied", untied)
-    with pytest.raises(jtree.LoadError, match="different numbers at dec/kernel and enc/kernel"):
+    with pytest.raises(jtree.LoadError, match="different values at dec/kernel and enc/kernel"):
         jtree.load(tmp_path / "untied", shared)
 
 
@@ -171,7 +171,7 @@ def test_loading_is_strict_and_names_every_place(tmp_path: Path) -> None:
         "nothing was loaded: 5 mismatches\n"
         "  a: expected float32[3], found float64[2]\n"
         "  b: expected float32[16, 3], found float64[12, 3]\n"
-        "  c: expected int32[2], found float64[2]; numbers are not rounded to integers; convert "
+        "  c: expected int32[2], found float64[2]; values are not rounded to integers; convert "
         "the source first\n"
         "  d: expected int32[1], found int64[1]; not every integer in it fits\n"
         "  f: expected float32[1], found nothing"
@@ -179,7 +179,7 @@ def test_loading_is_strict_and_names_every_place(tmp_path: Path) -> None:
     assert jtree.load(tmp_path / "x")["d"].tolist() == [2**40]
     kept = jtree.load(tmp_path / "x", dst | {"f": jnp.ones(1)}, strict=False)
     assert not any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(kept))
-    with pytest.raises(jtree.LoadError, match="the destination is abstract, so it has no numbers"):
+    with pytest.raises(jtree.LoadError, match="the destination is abstract, so it has no values"):
         jtree.load(tmp_path / "x", abstract(dst), strict=False)
 
 

@@ -313,7 +313,7 @@ def test_modules_that_are_shared_need_one_source() -> None:
     assert model.a is model.b
     np.testing.assert_array_equal(model.a.kernel[...], weight.T)
     more = source | {"b.weight": weight + 1, "b.bias": bias}
-    with pytest.raises(jtree.LoadError, match="different numbers at a/kernel and b/kernel"):
+    with pytest.raises(jtree.LoadError, match="different values at a/kernel and b/kernel"):
         migrate.convert(Model(nnx.Rngs(0)), more)
 
 

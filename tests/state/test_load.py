@@ -117,10 +117,10 @@ DTYPES = [
     ("bfloat16", "float32", True),
     ("complex64", "float32", True),
     ("float32", "complex64", "the imaginary part would be lost; take the real part of the source"),
-    ("int32", "float32", "numbers are not rounded to integers; convert the source first"),
+    ("int32", "float32", "values are not rounded to integers; convert the source first"),
     ("int32", "int8", True),
     ("float32", "int32", True),
-    ("bool", "int32", "these dtypes are not converted into each other"),
+    ("bool", "int32", "there is no conversion between these dtypes"),
     ("bool", "bool", True),
     ("float8_e4m3fn", "float32", True),
 ]
@@ -179,8 +179,8 @@ def test_false_is_an_absent_parameter() -> None:
     assert jtree.loadmodel(without, without).bias is False
     assert refused(without, dst) == (
         "1 mismatch\n"
-        "  bias: expected False, an absent parameter, found float32[3], not all zero; "
-        "give the destination this parameter, or put False in its place in the source"
+        "  bias: expected False, an absent parameter, found float32[3], which is not "
+        "all zero; add the parameter to the destination, or put False there in the source"
     )
     assert list(jtree.diff(without, dst).kind) == ["bias"]
 
@@ -280,7 +280,7 @@ def test_strict_false_loads_what_fits_and_logs_the_rest(caplog: pytest.LogCaptur
 def test_strict_false_never_returns_anything_abstract() -> None:
     dst = {"a": jax.ShapeDtypeStruct((2,), jnp.float32), "b": jnp.zeros(3)}
     message = refused(dst, {"b": jnp.ones(3)}, strict=False)
-    assert message.startswith("a: the destination is abstract, so it has no numbers to keep where")
+    assert message.startswith("a: the destination is abstract, so it has no values to keep where")
 
 
 def test_a_numpy_source_is_copied() -> None:

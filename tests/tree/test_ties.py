@@ -173,7 +173,7 @@ def test_loading_into_tied_leaves() -> None:
         jtree.loadmodel(model, state)
     assert str(info.value) == (
         "nothing was loaded: 1 mismatch\n"
-        "  dec/kernel: expected one parameter, found different numbers at dec/kernel and enc/kernel"
+        "  dec/kernel: expected one parameter, found different values at dec/kernel and enc/kernel"
     )
     assert list(info.value.diff.ties) == ["dec/kernel"]
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ..._errors import ModelError
-from ..._state.load import state
+from ..._state.state import state
 from ..._tree.lazy import LazyArray
 from ..._tree.leaves import describe, isnumber
 from ..._tree.paths import show

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..._errors import ArgumentTypeError, LoadError, did_you_mean
-from ..._state.compare import compare
 from ..._state.diff import Diff, Mismatch
-from ..._state.load import load_into
+from ..._state.load import compare_walks, load_into
 from ..._tree.walk import walk
 from .._layouts.registry import MODULES, framework_layout
 from .._rules.apply import apply
@@ -123,7 +122,7 @@ def _load(target: Model, work: Work) -> Any:
         return path in wanted
 
     walked = walk(target.tree)
-    compared = compare(walked, walk(work.values), where=where if wanted else None).diff
+    compared = compare_walks(walked, walk(work.values), where=where if wanted else None).diff
     mismatches = [x for x in compared.mismatches if x.path not in work.refused]
     unused = work.unused()
     prefix = _prefix([work.tried.get(x.path, "") for x in mismatches], unused)
@@ -152,7 +151,7 @@ def _explained(
 ) -> Mismatch:
     """Say of a missing array what it was looked for as."""
     tried = work.tried.get(x.path)
-    if x.sort != "missing" or tried is None:
+    if x.kind != "missing" or tried is None:
         return x
     what = did_you_mean(tried, unused) if near else ""
     what += work.advice(x.path, left=bool(unused))

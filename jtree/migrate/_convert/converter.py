@@ -292,8 +292,8 @@ class Work:
         names = {entry.name: place for place, entry in self.source.entries.items()}
 
         def key(x: Mismatch) -> tuple[KeyPath, str]:
-            found = places if x.sort == "missing" else names
-            return found.get(x.path, tuple(x.path.split("/"))), x.sort
+            found = places if x.kind == "missing" else names
+            return found.get(x.path, tuple(x.path.split("/"))), x.kind
 
         return tuple(sorted(problems, key=key))
 

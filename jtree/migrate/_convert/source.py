@@ -15,7 +15,7 @@ import numpy as np
 
 from ..._errors import ArgumentError, LoadError
 from ..._state.diff import Diff, Mismatch
-from ..._state.sources import opened
+from ..._state.sources import open_tree
 from ..._tree.leaves import check_alive, isarray
 from ..._tree.nodes import loaded
 from ..._tree.walk import walk
@@ -134,7 +134,7 @@ def _named(source: Any, layout: FrameworkLayout) -> _Named:
     if isinstance(source, Linen):
         _check(layout, LAYOUTS["linen"], "a linen model")
         return _modules(model_of_linen(source))
-    tree = opened(source)
+    tree = open_tree(source)
     if not isinstance(tree, Mapping):
         model = model_of(tree, MODULES)
         if model.layers:

@@ -7,7 +7,7 @@ from copy import copy
 from typing import Any, NamedTuple
 
 from ..._errors import ArgumentTypeError, RuleError
-from ..._state.sources import opened
+from ..._state.sources import open_tree
 from ..._tree import paths as _paths
 from ..._tree.lazy import LazyArray
 from ..._tree.paths import Where
@@ -117,7 +117,7 @@ class Migrated(Mapping[str, LazyArray]):
         return tuple(dict.fromkeys(sources))
 
 
-@opened.register
+@open_tree.register
 def _(arrays: Migrated) -> Any:
     return {**arrays, **arrays.others}
 

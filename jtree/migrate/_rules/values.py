@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from ..._errors import ArgumentError, ArgumentTypeError, RuleError
-from ..._state.dtypes import family, no_conversion
+from ..._state.dtypes import conversion_problem, dtype_kind
 from ..._tree import paths
 from . import lazy_ops
 from .arguments import check_fields, check_integers, check_number, check_text
@@ -34,7 +34,7 @@ def dtype_name(x: Any) -> str:
         raise ArgumentTypeError(
             f"expected a dtype such as 'bf16', 'float32' or 'int8', found {x!r}"
         ) from error
-    if family(dtype) == "other":
+    if dtype_kind(dtype) == "other":
         raise ArgumentTypeError(f"expected a numeric dtype, found {x!r}")
     return dtype.name
 
@@ -78,15 +78,15 @@ class Cast(ArrayRule):
 
     def transform(self, path: str, x: BlockArray, /) -> BlockArray | None:
         """Return the converted array."""
-        dtype, kind = _dtype(self.dtype), family(x.dtype)
-        if family(dtype) == "floating" and kind == "complex":
+        dtype, kind = _dtype(self.dtype), dtype_kind(x.dtype)
+        if dtype_kind(dtype) == "floating" and kind == "complex":
             dtype = np.dtype(np.complex128 if dtype.itemsize == 8 else np.complex64)
-        if family(dtype) in ("floating", "complex") and kind in ("integer", "bool"):
+        if dtype_kind(dtype) in ("floating", "complex") and kind in ("integer", "bool"):
             return None
         if dtype == x.dtype:
             return None
-        if family(dtype) != "integer" or kind == "bool":
-            reason = no_conversion(dtype, jax.ShapeDtypeStruct(x.shape, x.dtype))
+        if dtype_kind(dtype) != "integer" or kind == "bool":
+            reason = conversion_problem(dtype, jax.ShapeDtypeStruct(x.shape, x.dtype))
             if reason:
                 raise self.mismatch(path, x, f"values that convert to {dtype}", reason)
             return lazy_ops.map_values(x, dtype, partial(_convert, dtype=dtype))
@@ -139,7 +139,7 @@ class Scale(ArrayRule):
 
     def transform(self, path: str, x: BlockArray, /) -> BlockArray:
         """Return the multiplied array."""
-        kind = family(x.dtype)
+        kind = dtype_kind(x.dtype)
         if kind not in ("floating", "complex"):
             advice = "select only such arrays"
             raise self.mismatch(path, x, "floating or complex values", advice)
@@ -181,7 +181,7 @@ class Fill(Rule):
             raise ArgumentError(f"{self}: expected lengths of 0 or more")
         if not isinstance(self.value, int | float):
             raise ArgumentTypeError(f"fill: value: expected a number, found {self.value!r}")
-        if family(_dtype(self.dtype)) in ("integer", "bool") and not self._is_exact():
+        if dtype_kind(_dtype(self.dtype)) in ("integer", "bool") and not self._is_exact():
             raise ArgumentError(f"{self}: {self.dtype} cannot represent {self.value!r}")
 
     def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:

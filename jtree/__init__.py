@@ -32,6 +32,7 @@ from ._errors import (
     VectorError,
     VectorTypeError,
 )
+from ._public import publish
 from ._state.diff import Diff
 from ._state.load import diff, loadmodel
 from ._state.state import state
@@ -40,14 +41,15 @@ from ._tree.cast import bf16, f16, f32, f64
 from ._tree.leaves import isnumeric
 from ._tree.nodes import children, trainable
 from ._tree.query import count, modules, trainables
-from ._tree.walk import walk
+from ._tree.ties import Slot
+from ._tree.walk import Walk, walk
 from ._vector.destructure import destructure
 from ._vector.restructure import Restructure
 from .checkpoint import Checkpoint, Saving, load, open, save, save_as, save_async, verify
 
 if TYPE_CHECKING:
     from . import callbacks, curvature, init, layers, migrate, plot
-    from .layers._outputsize import outputsize
+    from .layers import outputsize
 
 __version__ = "0.1.0"
 __all__ = [
@@ -67,9 +69,11 @@ __all__ = [
     "Restructure",
     "RuleError",
     "Saving",
+    "Slot",
     "Summary",
     "VectorError",
     "VectorTypeError",
+    "Walk",
     "bf16",
     "callbacks",
     "children",
@@ -109,9 +113,12 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f".{name}", __name__)
     if name == "outputsize":
-        return import_module(".layers._outputsize", __name__).outputsize
+        return import_module(".layers", __name__).outputsize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+publish(globals())

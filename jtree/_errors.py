@@ -91,11 +91,6 @@ class ChecksumError(CheckpointError):
     """Arrays read from a checkpoint are not the arrays that were written."""
 
 
-for _found in list(globals().values()):
-    if isinstance(_found, type) and issubclass(_found, JtreeError):
-        _found.__module__ = "jtree"  # where users find it, and what a traceback should say
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean ...?"` with the nearest known names, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)

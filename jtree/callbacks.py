@@ -20,6 +20,23 @@ from typing import Any, NoReturn, TypeVar
 
 from ._errors import ArgumentError, ArgumentTypeError, JtreeError
 
+__all__ = [
+    "EarlyStopping",
+    "Patience",
+    "Plateau",
+    "SkipStep",
+    "StopTraining",
+    "Throttled",
+    "Trigger",
+    "early_stopping",
+    "patience",
+    "plateau",
+    "skip",
+    "stop",
+    "throttle",
+    "train",
+]
+
 Model = TypeVar("Model")
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

@@ -28,6 +28,26 @@ from jax.typing import DTypeLike
 
 from ._errors import ArgumentError, ArgumentTypeError, did_you_mean
 
+__all__ = [
+    "Init",
+    "Initialiser",
+    "glorot_normal",
+    "glorot_uniform",
+    "identity_init",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "lecun_normal",
+    "nfan",
+    "ones32",
+    "orthogonal",
+    "rand32",
+    "randn32",
+    "rng_from_array",
+    "sparse_init",
+    "truncated_normal",
+    "zeros32",
+]
+
 Shape = tuple[int, ...]
 
 

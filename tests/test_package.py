@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import graphlib
 import inspect
 import pickle
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ ROOT = Path(jtree.__file__).parent
 # From the bottom up. A folder imports from itself and from the rows above it; the names in one row
 # do not import each other. Modules beside the folders stand here by name.
 LAYERS: list[tuple[str, ...]] = [
-    ("_errors", "_progress", "_text"),
+    ("_errors", "_progress", "_public", "_text"),
     ("_tree", "init", "callbacks"),
     ("_vector",),
     ("_state", "_summary"),
@@ -61,9 +63,11 @@ PUBLIC = {
     "Restructure",
     "RuleError",
     "Saving",
+    "Slot",
     "Summary",
     "VectorError",
     "VectorTypeError",
+    "Walk",
     "bf16",
     "children",
     "count",
@@ -89,6 +93,7 @@ PUBLIC = {
     "walk",
 }
 MODULES = {"callbacks", "curvature", "init", "layers", "migrate", "plot"}
+PACKAGES = {name: import_module(f"jtree.{name}") for name in (*sorted(MODULES), "checkpoint")}
 
 
 @cache
@@ -192,6 +197,35 @@ def test_modules_that_are_imported_when_asked_for(run_python: Any) -> None:
 def test_every_public_name_has_an_example_that_runs() -> None:
     for name in PUBLIC - {x for x in PUBLIC if x.endswith("Error")}:
         assert ">>> " in (inspect.getdoc(getattr(jtree, name)) or ""), name
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_classes_and_functions_name_their_public_package(name: str) -> None:
+    package = PACKAGES[name]
+    for x in (vars(package)[public] for public in package.__all__):
+        if inspect.isclass(x) or inspect.isfunction(x):
+            home = import_module(x.__module__)
+            assert home.__name__ in (f"jtree.{name}", "jtree"), x
+            assert pickle.loads(pickle.dumps(x)) is getattr(home, x.__name__)
+
+
+def public_classes() -> dict[str, type]:
+    found = [vars(jtree).get(name) for name in jtree.__all__]
+    found += [vars(package)[name] for package in PACKAGES.values() for name in package.__all__]
+    return {f"{x.__module__}.{x.__name__}": x for x in found if inspect.isclass(x)}
+
+
+@pytest.mark.parametrize("cls", public_classes().values(), ids=public_classes())
+def test_examples_of_methods_run(cls: type, doctest_namespace: dict[str, Any]) -> None:
+    """Run what a collection by module leaves out, since the class names its public package."""
+    functions = [x for x in vars(cls).values() if inspect.isfunction(x)]
+    homes = {x.__module__ for x in functions if x.__module__.startswith("jtree.")}
+    for home in map(import_module, homes - {cls.__module__}):
+        globs = vars(home) | doctest_namespace
+        for example in doctest.DocTestFinder().find(cls, cls.__name__, module=home, globs=globs):
+            if example.name != cls.__name__:
+                options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+                assert doctest.DocTestRunner(optionflags=options).run(example).failed == 0
 
 
 ERRORS = {

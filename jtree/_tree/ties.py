@@ -20,6 +20,10 @@ class Slot(NamedTuple):
       value: the leaf.
       trainable: whether it is a parameter: numeric, and not excluded by `jtree.trainable`.
       tie: the index of the first slot that holds the same parameter, often its own index.
+
+    Example:
+      >>> jtree.walk({"rate": 0.1}).slots
+      [Slot(path='rate', value=0.1, trainable=False, tie=0)]
     """
 
     path: str

@@ -41,6 +41,11 @@ class Walk:
     Attributes:
       slots: a `Slot` for every leaf, None included, in JAX's order.
       nodes: (path, node) pairs for every inner node, the root first.
+
+    Example:
+      >>> walked = jtree.walk({"w": 1.5, "layers": [None, "relu"]})
+      >>> [slot.path for slot in walked.slots], [path for path, _ in walked.nodes]
+      (['layers/0', 'layers/1', 'w'], ['', 'layers'])
     """
 
     structure: Structure
@@ -162,8 +167,8 @@ def walk(tree: Any, /, *, ties: Ties = "references") -> Walk:
       >>> walked = jtree.walk({"w": 1.5, "layers": [None, "relu"]})
       >>> [slot.path for slot in walked.slots]
       ['layers/0', 'layers/1', 'w']
-      >>> walked.nodes[1]
-      ('layers', [None, 'relu'])
+      >>> walked.rebuild([7, 8, 9])
+      {'layers': [7, 8], 'w': 9}
     """
     checked = check_ties(ties)
     return _walk_cached(tree, checked) or _walk_uncached(tree, checked)

@@ -1,3 +1,10 @@
 """The demo: digits learned through one vector, a Hessian, a checkpoint and a diff."""
 
-from ._run import run as run
+from .._public import publish
+from ._run import run
+
+__all__ = [
+    "run",
+]
+
+publish(globals())

@@ -4,19 +4,34 @@ Layers of layers:        Chain, Parallel, SkipConnection
 Layers with parameters:  Dense, Conv, BatchNorm
 Without:                 MaxPool, MeanPool, Dropout, flatten, identity
 Training:                forward, trainmode, testmode
+Shapes:                  outputsize
 """
 
-from ._chain import Chain as Chain
-from ._chain import Parallel as Parallel
-from ._chain import SkipConnection as SkipConnection
-from ._conv import Conv as Conv
-from ._conv import MaxPool as MaxPool
-from ._conv import MeanPool as MeanPool
-from ._conv import flatten as flatten
-from ._dense import Dense as Dense
-from ._layer import identity as identity
-from ._mode import forward as forward
-from ._mode import testmode as testmode
-from ._mode import trainmode as trainmode
-from ._norm import BatchNorm as BatchNorm
-from ._norm import Dropout as Dropout
+from .._public import publish
+from ._chain import Chain, Parallel, SkipConnection
+from ._conv import Conv, MaxPool, MeanPool, flatten
+from ._dense import Dense
+from ._layer import identity
+from ._mode import forward, testmode, trainmode
+from ._norm import BatchNorm, Dropout
+from ._outputsize import outputsize
+
+__all__ = [
+    "BatchNorm",
+    "Chain",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "MaxPool",
+    "MeanPool",
+    "Parallel",
+    "SkipConnection",
+    "flatten",
+    "forward",
+    "identity",
+    "outputsize",
+    "testmode",
+    "trainmode",
+]
+
+publish(globals())

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from .._tree.walk import walk
+from ._chain import Chain
+from ._mode import testmode
 
 
 def outputsize(
@@ -50,8 +52,6 @@ def outputsize(
     pad = (1,) if padbatch else ()
     inputs = tuple(jax.ShapeDtypeStruct((*pad, *shape), dtype) for shape in shapes)
     given = inputs[0] if len(inputs) == 1 else inputs
-    from . import Chain, testmode  # here, since most users never ask for layers
-
     walked = walk(Chain(*model) if type(model) in (list, tuple) else model)
     places = [i for i, slot in enumerate(walked.slots) if isarray(slot.value)]
 

@@ -10,7 +10,17 @@ neither used nor changed. A notebook shows the figure; `figure.savefig(path)` wr
 matplotlib is the extra `plot`, and is imported when something is drawn.
 """
 
-from ._hessian import hessian as hessian
-from ._landscape import landscape as landscape
-from ._parameters import parameters as parameters
-from ._spectrum import spectrum as spectrum
+from .._public import publish
+from ._hessian import hessian
+from ._landscape import landscape
+from ._parameters import parameters
+from ._spectrum import spectrum
+
+__all__ = [
+    "hessian",
+    "landscape",
+    "parameters",
+    "spectrum",
+]
+
+publish(globals())

@@ -27,8 +27,8 @@ from .._rules.lazy_arrays import read_pieces
 from .._rules.plan import Plan
 from .._rules.toml import rules_to_toml
 from .._rules.values import cast as cast_rule
-from .journal import Journal, locked_staging, staging_path
-from .output import check_nesting, convert_metadata, find_problems, is_key, nest, remove
+from .journal import Journal, is_installed, locked_staging, mark_installed, remove, staging_path
+from .output import check_nesting, convert_metadata, find_problems, is_key, nest
 
 Format: TypeAlias = Literal["orbax", "safetensors", "npz"]
 FORMATS: Final = ("orbax", "safetensors", "npz")
@@ -124,7 +124,7 @@ def convert_file(
     output_format = _select_format(path, format)
     _check_arrays(arrays, output_format)
     staging, fingerprint = staging_path(path), _fingerprint(checkpoint, arrays)
-    if path.exists() and not _is_installed(staging, fingerprint):
+    if path.exists() and not is_installed(staging, fingerprint):
         raise CheckpointError(f"{path} already exists; remove it, or use another path")
     with locked_staging(staging, path):
         journal = Journal(staging, dict.fromkeys(x for x in arrays.values() if not is_key(x)))
@@ -137,7 +137,7 @@ def convert_file(
             _write_staged(new, checkpoint, arrays, journal, output_format, progress)
             problems = _verify(new, arrays, journal, progress)
             if not problems:
-                (staging / "installed").write_text(fingerprint)
+                mark_installed(staging, fingerprint)
                 new.rename(path)
     left_out = _left_out(checkpoint, arrays, output_format)
     return FileReport(Plan(arrays), str(path), output_format, resumed, left_out, problems)
@@ -255,9 +255,3 @@ def _files(path: Path) -> list[tuple[str, int, int]]:
         others += path.parent.glob(f"*{suffix}")
     files = {x: x.stat() for x in (path, *sorted(others)) if x.is_file()}
     return [(str(x), stat.st_size, stat.st_mtime_ns) for x, stat in files.items()]
-
-
-def _is_installed(staging: Path, fingerprint: str) -> bool:
-    """Tell whether a process was killed after it installed the target, before it cleaned up."""
-    mark = staging / "installed"
-    return mark.exists() and mark.read_text() == fingerprint

@@ -20,6 +20,8 @@ from ..._errors import CheckpointError
 from ..._tree.lazy import LazyArray
 from ...checkpoint._storage.staging import PIECE, Array, Staged
 
+_INSTALLED = "installed"
+
 
 class Journal(Staged):
     """Staged arrays, and a list of those that are complete, which outlives the process.
@@ -64,6 +66,29 @@ class Journal(Staged):
         return crc32 if not remaining else -1
 
 
+def mark_installed(staging: Path, fingerprint: str) -> None:
+    """Note that the target is about to be complete."""
+    (staging / _INSTALLED).write_text(fingerprint)
+
+
+def is_installed(staging: Path, fingerprint: str) -> bool:
+    """Tell whether a process was killed after it installed the target, before it cleaned up."""
+    mark = staging / _INSTALLED
+    if mark.exists():
+        return mark.read_text() == fingerprint
+    with contextlib.suppress(OSError):
+        staging.rmdir()  # where only the empty directory is left
+    return False
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory, if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
 def staging_path(target: Path) -> Path:
     """Return the directory beside a target in which its arrays are staged."""
     return target.parent / f".{target.name}.convert"
@@ -78,6 +103,9 @@ def locked_staging(staging: Path, target: Path) -> Iterator[None]:
     staging.mkdir(parents=True, exist_ok=True)
     with _locked(staging, target):
         yield
+        for path in staging.iterdir():
+            if path.name != _INSTALLED:  # a process that is killed here is not to begin again
+                remove(path)
         shutil.rmtree(staging, ignore_errors=True)
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -86,14 +83,6 @@ def find_problems(
             bar.advance(sum(x.nbytes for x in batch))
     extra = sorted(written.keys() - arrays.keys())
     return problems | dict.fromkeys(extra, "expected nothing, found an array")
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a directory, if it exists."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        path.unlink()
 
 
 def _compare_types(written: LazyArray | None, x: LazyArray) -> str | None:

@@ -1,13 +1,13 @@
-"""Migration: rules that make the arrays of one checkpoint those of another.
+"""Migration: rules that rewrite arrays by path, and conversion between frameworks.
 
-Places:    rename, drop, tie
-Axes:      transpose, take, flip, reshape
-Numbers:   cast, scale, fill
-Several:   stack, unstack, split, concatenate
-By type:   convert, Report, linen, transposed_padding
-Hints:     flattened, unflattened, defaults
-Applied:   apply, Migrated, plan, Plan, Rule
-Files:     rules_from_toml, rules_to_toml, convert_file, FileReport
+Paths:         rename, drop, tie
+Axes:          transpose, take, flip, reshape
+Values:        cast, scale, fill
+Combinations:  stack, unstack, split, concatenate
+Application:   apply, Migrated, plan, Plan, Rule
+Files:         convert_file, FileReport, rules_from_toml, rules_to_toml
+Models:        convert, Report, linen, transposed_padding
+Hints:         flattened, unflattened, defaults
 """
 
 from .._public import publish

@@ -506,13 +506,6 @@ def test_a_toml_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> 
         m.rules_from_toml(tmp_path / "latin.toml")
 
 
-@pytest.mark.parametrize("name", m.__all__)
-def test_public_names_come_from_the_public_package(name: str) -> None:
-    public = getattr(m, name)
-    assert (public.__module__, public.__qualname__) == ("jtree.migrate", name)
-    assert pickle.loads(pickle.dumps(public)) is public
-
-
 @pytest.mark.parametrize("rule", [case[0] for case in VALUES], ids=lambda x: repr(x)[:40])
 def test_rules_pickle(rule: Any) -> None:
     assert pickle.loads(pickle.dumps(rule)) == rule

@@ -20,9 +20,9 @@ class Rename(Rule):
     r"""Move arrays to other paths.
 
     Args:
-      pattern: a glob over paths. `*` matches within one key of a path, and `**` any number of keys.
-        With `regex`, a regular expression; each of its matches in a path is replaced, as by
-        `re.sub`.
+      pattern: a glob over paths. `*` matches within one segment of a path, and `**` any number of
+        segments. With `regex`, a regular expression; each of its matches in a path is replaced,
+        as by `re.sub`.
       replacement: the new path. Each `*` or `**` stands for what the next wildcard of the pattern
         matches; `{1}` stands for the first wildcard, `{2}` for the second. With `regex`, a
         replacement for `re.sub`, such as `\1`.

@@ -16,10 +16,11 @@ from ..._tree import paths
 from ..._tree.leaves import describe
 from ..._tree.paths import Where
 from ..._tree.walk import walk
-from ...checkpoint import save, save_as
 from ...checkpoint._checkpoint import Checkpoint, open_checkpoint
+from ...checkpoint._export import save_as
 from ...checkpoint._formats import write as _write
 from ...checkpoint._formats.shards import ENDINGS, INDEX
+from ...checkpoint._save import save
 from ...checkpoint._storage.staging import PIECE
 from .._rules.apply import Migrated, apply
 from .._rules.base import Rule

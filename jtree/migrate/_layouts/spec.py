@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..._tree.nodes import loaded
 from .transforms import VECTOR, Transform
 
-KeyPath: TypeAlias = tuple[str, ...]  # a path, key by key
+KeyPath: TypeAlias = tuple[str, ...]  # a path as its segments
 FieldReader: TypeAlias = Callable[[Any], dict[str, Any]]
 
 

@@ -1,1 +1,1 @@
-"""Rules of migrations: one file for each family, and what applies them."""
+"""Rules that rewrite arrays by path, and their application."""

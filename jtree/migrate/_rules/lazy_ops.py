@@ -34,7 +34,7 @@ class BlockArray:
       dtype: its dtype.
       inputs: the arrays that it is computed from.
       read: returns a block, given the values of the source's arrays.
-      source: the array of the source that it is, where it is one unchanged.
+      source: the array of the source, if this is one of them unchanged.
     """
 
     shape: tuple[int, ...]

@@ -34,7 +34,7 @@ def read_leaves(source: Any) -> SourceLeaves:
     if not arrays:
         raise ArgumentTypeError(
             "expected a mapping from paths to arrays, a model, a state or a checkpoint, "
-            f"found no arrays in {describe(source)}"
+            f"found no arrays in {describe(tree)}"
         )
     return SourceLeaves(arrays, {path: x for path, x in leaves.items() if not isarray(x)})
 

@@ -74,7 +74,7 @@ def rules_from_toml(toml: str | os.PathLike[str], /) -> tuple[Rule, ...]:
 
 
 def rules_to_toml(rules: Iterable[Rule], path: str | os.PathLike[str] | None = None, /) -> str:
-    """Return rules as TOML text that `rules_from_toml` reads, and write it to a file if asked.
+    """Return rules as the TOML text that `rules_from_toml` reads, and write it to a file if given.
 
     Args:
       rules: any rules.

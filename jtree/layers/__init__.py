@@ -1,10 +1,10 @@
-"""Small layers to show and test jtree with; for real networks use Flax or Equinox.
+"""Small reference layers for examples and tests; for real networks use Flax or Equinox.
 
-Layers of layers:        Chain, Parallel, SkipConnection
-Layers with parameters:  Dense, Conv, BatchNorm
-Without:                 MaxPool, MeanPool, Dropout, flatten, identity
-Training:                forward, trainmode, testmode
-Shapes:                  outputsize
+Containers:          Chain, Parallel, SkipConnection
+With parameters:     Dense, Conv, BatchNorm
+Without parameters:  MaxPool, MeanPool, Dropout, flatten, identity
+Training:            forward, trainmode, testmode
+Shapes:              outputsize
 """
 
 from .._public import publish

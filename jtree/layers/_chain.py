@@ -1,4 +1,4 @@
-"""Layers made of layers: one after another, side by side, and around."""
+"""Layers of layers: in sequence, in parallel, and with a skip connection."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._errors import ArgumentError, ModelError, PathError, did_you_mean
-from ._layer import Layer, fill, keys, layer, one_line, replace, train, unwrap, wrap
+from ._layer import Layer, layer, one_line, replace, set_fields, split_key, train, unwrap, wrap
 
 
-class _Several(Layer):
-    """What `Chain` and `Parallel` have in common: layers by position or by name."""
+class _Container(Layer):
+    """The base of `Chain` and `Parallel`: layers by position or by name."""
 
-    layers: Any  # a tuple, or a dict that keeps its order under JAX
+    layers: Any  # a tuple, or an OrderedDict, whose order JAX keeps
 
     @property
     def _values(self) -> list[Any]:
@@ -26,18 +26,18 @@ class _Several(Layer):
     def __iter__(self) -> Iterator[Any]:
         return iter(map(unwrap, self._values))
 
-    def __getitem__(self, place: Any) -> Any:
-        if isinstance(place, slice):
-            return replace(self, layers=_slice(self.layers, place))
-        if isinstance(place, int):
-            return unwrap(self._values[place])
-        if place not in self.keys():
-            near = did_you_mean(str(place), map(str, self.keys()))
-            raise PathError(f"{self!r} has the layers {self.keys()}, found {place!r}{near}")
-        return unwrap(self.layers[place])
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return replace(self, layers=_slice(self.layers, key))
+        if isinstance(key, int):
+            return unwrap(self._values[key])
+        if key not in self.keys():
+            near = did_you_mean(str(key), map(str, self.keys()))
+            raise PathError(f"{self!r} has the layers {self.keys()}, found {key!r}{near}")
+        return unwrap(self.layers[key])
 
     def keys(self) -> list[Any]:
-        """Return the names of the layers, or their positions."""
+        """Return the names of the layers, or their indices."""
         return list(self.layers if isinstance(self.layers, Mapping) else range(len(self)))
 
     def _arguments(self) -> list[str]:
@@ -45,26 +45,20 @@ class _Several(Layer):
             return [f"{name}={one_line(x)}" for name, x in self.layers.items()]
         return [one_line(x) for x in self.layers]
 
-    def _trained(self, inputs: list[Any], key: Any) -> tuple[list[Any], Any]:
-        """Return what each layer makes of its input, and the layers after it."""
-        places = zip(self._values, inputs, keys(key, len(inputs)), strict=True)
-        done = [train(x, given, own) for x, given, own in places]
-        return [y for y, _ in done], _like(self.layers, [x for _, x in done])
-
 
 @layer("layers")
-class Chain(_Several):
-    """Layers and functions, called one after another.
+class Chain(_Container):
+    """Layers and functions in sequence: each is called with the output of the one before it.
 
-    Several inputs are handed on as one tuple. A chain can be indexed by position, by name and by
-    slices.
+    Several inputs are passed to the first layer as one tuple. A chain can be indexed by position,
+    by name and by slices.
 
     Args:
-      layers: layers and functions, in order; functions are no leaves, but keep their place.
-      named: the same by name, instead.
+      *layers: layers and functions, in order. Functions have an index but are not leaves.
+      **named: the same by name, instead of by position.
 
     Raises:
-      ArgumentError: layers with and without names, or something that cannot be called.
+      ArgumentError: some layers have names and others do not, or an argument is not callable.
 
     Example:
       >>> model = Chain(enc=jtree.layers.Dense(3, 2, key=jax.random.key(0)), act=jnp.tanh)
@@ -81,11 +75,11 @@ class Chain(_Several):
     layers: Any
 
     def __init__(self, *layers: Any, **named: Any) -> None:
-        fill(self, layers=_collect("Chain", layers, named))
+        set_fields(self, layers=_collect("Chain", layers, named))
 
     def __call__(self, *inputs: Any) -> Any:
-        """Return what the last layer makes of what those before it made."""
-        x = _one(self, inputs)
+        """Return the output of the last layer."""
+        x = _single_input(self, inputs)
         for step in self._values:
             x = step(x)
         return x
@@ -94,26 +88,26 @@ class Chain(_Several):
 @train.register(Chain)
 def _(x: Chain, inputs: Any, key: Any) -> tuple[Any, Chain]:
     layers, values = [], x._values
-    for step, own in zip(values, keys(key, len(values)), strict=True):
-        inputs, after = train(step, inputs, own)
+    for step, step_key in zip(values, split_key(key, len(values)), strict=True):
+        inputs, after = train(step, inputs, step_key)
         layers.append(after)
     return inputs, replace(x, layers=_like(x.layers, layers))
 
 
 @layer("combine", "layers")
-class Parallel(_Several):
-    """Layers side by side, whose outputs a function combines.
+class Parallel(_Container):
+    """Layers in parallel, whose outputs a function combines.
 
-    One input goes to every layer; of several inputs, arguments or one tuple, each goes to its own
-    layer. A single layer gets every one of several inputs.
+    A single input is passed to every layer. Of several inputs, given as arguments or as one tuple,
+    each is passed to its own layer, and a single layer is called with each of them in turn.
 
     Args:
-      combine: a function of as many arguments as there are outputs.
-      layers: layers and functions.
-      named: the same by name, instead.
+      combine: a function with one argument per output.
+      *layers: layers and functions.
+      **named: the same by name, instead of by position.
 
     Raises:
-      ArgumentError: no layers, or layers with and without names.
+      ArgumentError: there are no layers, or some layers have names and others do not.
 
     Example:
       >>> from jtree.layers import Dense
@@ -135,24 +129,26 @@ class Parallel(_Several):
             raise ArgumentError(
                 "Parallel expects at least one layer after the function, found none"
             )
-        fill(self, combine=wrap("Parallel", combine), layers=_collect("Parallel", layers, named))
+        layers = _collect("Parallel", layers, named)
+        set_fields(self, combine=wrap("Parallel", combine), layers=layers)
 
     def __call__(self, *inputs: Any) -> Any:
-        """Return the layers' outputs, combined."""
-        steps, given = self._spread(inputs)
-        return self.combine(*(step(x) for step, x in zip(steps, given, strict=True)))
+        """Return the combined outputs of the layers."""
+        return self.combine(*(step(x) for step, x in self._pair(inputs)))
 
-    def _spread(self, inputs: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
-        """Return layers and their inputs in pairs."""
-        given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], tuple) else inputs
+    def _pair(self, inputs: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+        """Return each layer with its input."""
+        values = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], tuple) else inputs
         steps = self._values
-        if len(steps) == 1 and given:
-            return steps * len(given), list(given)
-        if len(given) not in (1, len(steps)):
+        if len(steps) == 1 and values:
+            return [(steps[0], x) for x in values]
+        if len(values) == 1:
+            return [(step, values[0]) for step in steps]
+        if len(values) != len(steps):
             raise ModelError(
-                f"{self!r} expects one input or {len(steps)} inputs, found {len(given)}"
+                f"{self!r} expects one input or {len(steps)} inputs, found {len(values)}"
             )
-        return steps, list(given) * (len(steps) if len(given) == 1 else 1)
+        return list(zip(steps, values, strict=True))
 
     def _arguments(self) -> list[str]:
         return [repr(self.combine), *super()._arguments()]
@@ -160,25 +156,18 @@ class Parallel(_Several):
 
 @train.register(Parallel)
 def _(x: Parallel, inputs: Any, key: Any) -> tuple[Any, Parallel]:
-    steps, given = x._spread((inputs,))
-    if len(steps) != len(x):
-        return _train_single(x, given, key)
-    outputs, layers = x._trained(given, key)
-    return x.combine(*outputs), replace(x, layers=layers)
-
-
-def _train_single(x: Parallel, inputs: list[Any], key: Any) -> tuple[Any, Parallel]:
-    """Train the one layer on every input in turn."""
-    outputs, step = [], x._values[0]
-    for given, own in zip(inputs, keys(key, len(inputs)), strict=True):
-        y, step = train(step, given, own)
+    outputs, layers = [], x._values
+    pairs = x._pair((inputs,))
+    for i, ((_, value), step_key) in enumerate(zip(pairs, split_key(key, len(pairs)), strict=True)):
+        index = min(i, len(layers) - 1)  # a single layer is trained on every input in turn
+        y, layers[index] = train(layers[index], value, step_key)
         outputs.append(y)
-    return x.combine(*outputs), replace(x, layers=_like(x.layers, [step]))
+    return x.combine(*outputs), replace(x, layers=_like(x.layers, layers))
 
 
 @layer("layer", "combine")
 class SkipConnection(Layer):
-    """A layer whose output is combined with its input: `combine(layer(x), x)`.
+    """A layer with a skip connection: `combine(layer(x), x)`.
 
     Args:
       layer: a layer or a function.
@@ -196,11 +185,11 @@ class SkipConnection(Layer):
 
     def __init__(self, layer: Any, combine: Callable[[Any, Any], Any]) -> None:
         owner = "SkipConnection"
-        fill(self, layer=wrap(owner, layer), combine=wrap(owner, combine))
+        set_fields(self, layer=wrap(owner, layer), combine=wrap(owner, combine))
 
     def __call__(self, *inputs: Any) -> Any:
-        """Return the layer's output combined with its input."""
-        x = _one(self, inputs)
+        """Return the output of the layer, combined with the input."""
+        x = _single_input(self, inputs)
         return self.combine(self.layer(x), x)
 
     def _arguments(self) -> list[str]:
@@ -214,7 +203,7 @@ def _(x: SkipConnection, inputs: Any, key: Any) -> tuple[Any, SkipConnection]:
 
 
 def _collect(owner: str, layers: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Return a tuple of layers, or a dict; JAX would sort a plain one."""
+    """Return layers as a tuple or an OrderedDict; JAX would sort a plain dict."""
     if layers and named:
         raise ArgumentError(
             f"{owner} expects layers by position or by name, found both: {len(layers)} without "
@@ -225,21 +214,21 @@ def _collect(owner: str, layers: tuple[Any, ...], named: dict[str, Any]) -> Any:
     return tuple(wrap(owner, x) for x in layers)
 
 
-def _slice(layers: Any, place: slice) -> Any:
+def _slice(layers: Any, key: slice) -> Any:
     if isinstance(layers, Mapping):
-        return OrderedDict(list(layers.items())[place])
-    return layers[place]
+        return OrderedDict(list(layers.items())[key])
+    return layers[key]
 
 
 def _like(layers: Any, values: list[Any]) -> Any:
-    """Return other layers in a container like this one."""
+    """Return layers in the same container as others."""
     if isinstance(layers, Mapping):
         return OrderedDict(zip(layers, values, strict=True))
     return tuple(values)
 
 
-def _one(x: Layer, inputs: tuple[Any, ...]) -> Any:
-    """Return the only input, or several as one tuple."""
+def _single_input(x: Layer, inputs: tuple[Any, ...]) -> Any:
+    """Return a single input, or several as one tuple."""
     if not inputs:
         raise ModelError(f"{x!r} expects an input, found none")
     return inputs[0] if len(inputs) == 1 else inputs

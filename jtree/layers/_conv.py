@@ -1,4 +1,4 @@
-"""Convolution and pooling, channels last."""
+"""Convolution and pooling with channels last."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .._tree.leaves import isarray
 from ..init import glorot_uniform
 from ._layer import (
     Activation,
-    Init,
+    InitFunction,
     Layer,
-    activated,
-    bias_of,
+    activation_argument,
+    add_bias,
+    changed_arguments,
+    check_concrete,
     check_input,
-    check_numbers,
-    fill,
     identity,
-    initialised,
+    initialise,
     layer,
-    options,
-    plus,
+    make_bias,
+    set_fields,
 )
 
 Window: TypeAlias = int | Sequence[int]
@@ -35,26 +35,26 @@ Padding: TypeAlias = Literal["SAME", "VALID"] | int | Sequence[int | tuple[int, 
 
 @layer("weight", "bias")
 class Conv(Layer):
-    """A convolution over 1, 2, 3 or more axes of space, as deep learning means it: a correlation.
+    """A convolution over one or more spatial axes.
 
-    Inputs have the shape (batch, *space, c_in). The kernel is not flipped, as in JAX and Flax;
-    Flux.jl flips it.
+    Inputs have the shape (batch, *space, c_in). As in JAX and Flax the kernel is not flipped, so
+    this is a cross-correlation. Flux.jl flips the kernel.
 
     Args:
-      window: the sizes of the kernel along the axes of space; a number for one axis.
-      c_in: how many channels go in.
-      c_out: how many come out.
+      window: the size of the kernel along each spatial axis. An int is one axis.
+      c_in: the number of input channels.
+      c_out: the number of output channels.
       activation: a function of the output.
-      key: a PRNG key for `init`. Without one the layer is abstract: shapes without numbers.
-      stride: steps of the window, a number or one per axis.
-      pad: `"SAME"`, `"VALID"`, a number, or one number or pair (before, after) per axis.
-      dilation: distances within the window, a number or one per axis.
-      groups: how many groups of channels are convolved apart.
+      key: a PRNG key for `init`. Without a key the layer is abstract: it has shapes but no values.
+      stride: the stride, one int or one per axis.
+      pad: `"SAME"`, `"VALID"`, an int, or an int or a pair (before, after) per axis.
+      dilation: the dilation of the kernel, one int or one per axis.
+      groups: the number of groups into which the channels are divided.
       bias: True for zeros, an array of shape (c_out,), or False for none; see `Dense`.
-      init: an initialiser of the signature of `jax.nn.initializers`.
+      init: an initialiser with the signature of `jax.nn.initializers`.
 
     Raises:
-      ArgumentError: options that do not fit the window, channels that groups do not divide.
+      ArgumentError: an option does not fit the window, or `groups` does not divide the channels.
 
     Example:
       >>> layer = Conv((3, 3), 3, 16, jax.nn.relu, key=jax.random.key(0), pad="SAME")
@@ -87,19 +87,17 @@ class Conv(Layer):
         dilation: Window = 1,
         groups: int = 1,
         bias: Any = True,
-        init: Init = glorot_uniform,
+        init: InitFunction = glorot_uniform,
     ) -> None:
         size = (window,) if isinstance(window, int) else tuple(window)
         owner = f"Conv({size}, {c_in} => {c_out})"
         if c_in % groups or c_out % groups:
-            raise ArgumentError(
-                f"{owner} expects channels that groups={groups} divides; choose other sizes"
-            )
-        weight = initialised(init, key, (*size, c_in // groups, c_out))
-        fill(
+            raise ArgumentError(f"{owner} expects numbers of channels that groups={groups} divides")
+        weight = initialise(init, key, (*size, c_in // groups, c_out))
+        set_fields(
             self,
             weight=weight,
-            bias=bias_of(owner, bias, weight),
+            bias=make_bias(owner, bias, weight),
             activation=activation,
             stride=_per_axis(owner, "stride", stride, len(size)),
             pad=_padding(owner, pad, len(size)),
@@ -109,9 +107,9 @@ class Conv(Layer):
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (batch, *space, c_in)."""
-        check_numbers(self, self.weight)
+        check_concrete(self, self.weight)
         rank, c_in = self.weight.ndim, self.weight.shape[-2] * self.groups
-        check_input(self, isarray(x) and x.ndim == rank, _axes(rank), x)
+        check_input(self, isarray(x) and x.ndim == rank, _axes_text(rank), x)
         check_input(self, x.shape[-1] == c_in, f"{c_in} input channels", x)
         dtype = jnp.result_type(x, self.weight)
         y = lax.conv_general_dilated(
@@ -120,24 +118,24 @@ class Conv(Layer):
             self.stride,
             _pairs(self.pad),
             rhs_dilation=self.dilation,
-            dimension_numbers=_dimensions(rank),
+            dimension_numbers=_channels_last(rank),
             feature_group_count=self.groups,
         )
-        return self.activation(plus(y, self.bias))
+        return self.activation(add_bias(y, self.bias))
 
     def _arguments(self) -> list[str]:
         *window, c_in, c_out = getattr(self.weight, "shape", ("?", "?"))
         c_in = c_in * self.groups if isinstance(c_in, int) else c_in
         names = ("pad", "stride", "dilation", "groups")
-        found = {name: _short(getattr(self, name)) for name in names}
-        rest = options(found, {"stride": 1, "pad": 0, "dilation": 1, "groups": 1})
+        values = {name: _short(getattr(self, name)) for name in names}
+        changed = changed_arguments(values, {"stride": 1, "pad": 0, "dilation": 1, "groups": 1})
         absent = ["bias=False"] if self.bias is False else []
         sizes = [str(tuple(window)), f"{c_in} => {c_out}"]
-        return [*sizes, *activated(self.activation), *rest, *absent]
+        return [*sizes, *activation_argument(self.activation), *changed, *absent]
 
 
 class _Pool(Layer):
-    """What the two pools have in common."""
+    """The base of the pooling layers."""
 
     window: tuple[int, ...]
     stride: tuple[int, ...]
@@ -147,33 +145,33 @@ class _Pool(Layer):
         size = (window,) if isinstance(window, int) else tuple(window)
         owner = f"{type(self).__name__}({size})"
         steps = _per_axis(owner, "stride", size if stride is None else stride, len(size))
-        fill(self, window=size, stride=steps, pad=_padding(owner, pad, len(size)))
+        set_fields(self, window=size, stride=steps, pad=_padding(owner, pad, len(size)))
 
     def _reduce(self, x: Any, init: Any, function: Callable[[Any, Any], Any]) -> Any:
         rank = len(self.window) + 2
-        check_input(self, isarray(x) and x.ndim == rank, _axes(rank), x)
+        check_input(self, isarray(x) and x.ndim == rank, _axes_text(rank), x)
         pad = self.pad if isinstance(self.pad, str) else [(0, 0), *_pairs(self.pad), (0, 0)]
         return lax.reduce_window(
             jnp.asarray(x), init, function, (1, *self.window, 1), (1, *self.stride, 1), pad
         )
 
     def _arguments(self) -> list[str]:
-        found = {"pad": _short(self.pad), "stride": _short(self.stride)}
-        rest = options(found, {"pad": 0, "stride": _short(self.window)})
-        return [str(self.window), *rest]
+        values = {"pad": _short(self.pad), "stride": _short(self.stride)}
+        changed = changed_arguments(values, {"pad": 0, "stride": _short(self.window)})
+        return [str(self.window), *changed]
 
 
 @layer()
 class MaxPool(_Pool):
-    """The maximum of every window; padding never is the maximum.
+    """Max pooling: the maximum of every window, ignoring padding.
 
     Args:
-      window: the sizes of the window along the axes of space; a number for one axis.
-      stride: steps of the window; by default its sizes.
-      pad: `"SAME"`, `"VALID"`, a number, or one number or pair (before, after) per axis.
+      window: the size of the window along each spatial axis. An int is one axis.
+      stride: the stride, by default the size of the window.
+      pad: `"SAME"`, `"VALID"`, an int, or an int or a pair (before, after) per axis.
 
     Raises:
-      ArgumentError: options that do not fit the window.
+      ArgumentError: an option does not fit the window.
 
     Example:
       >>> MaxPool((2, 2))(jnp.arange(16.0).reshape(1, 4, 4, 1)).ravel()
@@ -196,9 +194,15 @@ class MaxPool(_Pool):
 
 @layer()
 class MeanPool(_Pool):
-    """The mean of every window; padding counts as zeros.
+    """Mean pooling: the mean of every window, in which padding counts as zero.
 
-    Args: those of `MaxPool`.
+    Args:
+      window: the size of the window along each spatial axis. An int is one axis.
+      stride: the stride, by default the size of the window.
+      pad: `"SAME"`, `"VALID"`, an int, or an int or a pair (before, after) per axis.
+
+    Raises:
+      ArgumentError: an option does not fit the window.
 
     Example:
       >>> MeanPool((2, 2))(jnp.arange(16.0).reshape(1, 4, 4, 1)).ravel()
@@ -221,7 +225,7 @@ class MeanPool(_Pool):
 
 
 def flatten(x: Any, /) -> Any:
-    """Return an array with all axes after the first, the batch, made one.
+    """Return an array with all axes except the first (the batch) flattened into one.
 
     Args:
       x: an array of shape (batch, ...).
@@ -239,26 +243,26 @@ def flatten(x: Any, /) -> Any:
 
 
 def _per_axis(owner: str, name: str, x: Any, axes: int) -> tuple[int, ...]:
-    found = (x,) * axes if isinstance(x, int) else tuple(x)
-    if len(found) != axes or not all(isinstance(n, int) and n > 0 for n in found):
+    values = (x,) * axes if isinstance(x, int) else tuple(x)
+    if len(values) != axes or not all(isinstance(n, int) and n > 0 for n in values):
         raise ArgumentError(
             f"{owner} expects {name} to be a positive number, or {axes} of them, found {x!r}"
         )
-    return found
+    return values
 
 
 def _padding(owner: str, pad: Any, axes: int) -> Any:
-    """Return "SAME", "VALID", or for every axis a number or a pair that differs in itself."""
+    """Return "SAME", "VALID", or an int or an unequal pair for every axis."""
     if isinstance(pad, str) and pad.upper() in ("SAME", "VALID"):
         return pad.upper()
-    found = (pad,) * axes if isinstance(pad, int) else pad
-    fits = isinstance(found, tuple | list) and len(found) == axes and all(map(_ispad, found))
+    pads = (pad,) * axes if isinstance(pad, int) else pad
+    fits = isinstance(pads, tuple | list) and len(pads) == axes and all(map(_ispad, pads))
     if not fits:
         raise ArgumentError(
             f'{owner} expects pad to be "SAME", "VALID", a number, or {axes} numbers or pairs, '
             f"found {pad!r}"
         )
-    return tuple(x if isinstance(x, int) or x[0] != x[1] else x[0] for x in map(_pad, found))
+    return tuple(x if isinstance(x, int) or x[0] != x[1] else x[0] for x in map(_pad, pads))
 
 
 def _ispad(x: Any) -> bool:
@@ -275,17 +279,17 @@ def _pairs(pad: Any) -> Any:
 
 
 def _short(x: Any) -> Any:
-    """Return one number where all are the same."""
+    """Return a single int in place of equal ones."""
     same = isinstance(x, tuple) and len(set(x)) == 1 and isinstance(x[0], int)
     return x[0] if same else x
 
 
-def _axes(rank: int) -> str:
+def _axes_text(rank: int) -> str:
     return f"an input of {rank} dimensions, (batch, {'space, ' * (rank - 2)}channels)"
 
 
-def _dimensions(rank: int) -> lax.ConvDimensionNumbers:
-    """Return channels last, for inputs, kernels and outputs."""
+def _channels_last(rank: int) -> lax.ConvDimensionNumbers:
+    """Return the dimension numbers for inputs, kernels and outputs with channels last."""
     space = tuple(range(1, rank - 1))
     kernel = (rank - 1, rank - 2, *range(rank - 2))
     outer = (0, rank - 1, *space)

@@ -1,4 +1,4 @@
-"""A layer that multiplies by a matrix."""
+"""The fully connected layer."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .._tree.leaves import isarray
 from ..init import glorot_uniform
 from ._layer import (
     Activation,
-    Init,
+    InitFunction,
     Layer,
-    activated,
-    bias_of,
+    activation_argument,
+    add_bias,
     build,
+    check_concrete,
     check_input,
-    check_numbers,
-    fill,
     identity,
-    initialised,
+    initialise,
     layer,
-    plus,
+    make_bias,
+    set_fields,
 )
 
 
@@ -33,14 +33,14 @@ class Dense(Layer):
     The features are the last axis of the input; the axes before it are batch axes.
 
     Args:
-      n_in: how many features go in.
-      n_out: how many come out.
+      n_in: the number of input features.
+      n_out: the number of output features.
       activation: a function of the output, elementwise or not.
-      key: a PRNG key for `init`. Without one the layer is abstract: shapes without numbers.
-      bias: True for zeros, an array of shape (n_out,), or False for none. False stays a leaf, so
-        that an absent parameter can be told from a missing one; `jax.grad` over the layer itself
-        then needs `allow_int=True`, while `jtree.destructure` needs nothing.
-      init: an initialiser of the signature of `jax.nn.initializers`.
+      key: a PRNG key for `init`. Without a key the layer is abstract: it has shapes but no values.
+      bias: True for zeros, an array of shape (n_out,), or False for none. False is a leaf, which
+        distinguishes an absent parameter from a missing one. `jax.grad` over the layer itself then
+        requires `allow_int=True`; `jtree.destructure` does not.
+      init: an initialiser with the signature of `jax.nn.initializers`.
 
     Example:
       >>> layer = Dense(3, 2, jnp.tanh, key=jax.random.key(0))
@@ -64,14 +64,14 @@ class Dense(Layer):
         *,
         key: Any = None,
         bias: Any = True,
-        init: Init = glorot_uniform,
+        init: InitFunction = glorot_uniform,
     ) -> None:
-        weight = initialised(init, key, (n_in, n_out))
-        found = bias_of(f"Dense({n_in} => {n_out})", bias, weight)
-        fill(self, weight=weight, bias=found, activation=activation)
+        weight = initialise(init, key, (n_in, n_out))
+        bias = make_bias(f"Dense({n_in} => {n_out})", bias, weight)
+        set_fields(self, weight=weight, bias=bias, activation=activation)
 
     @classmethod
-    def of(cls, weight: Any, bias: Any = True, activation: Activation = identity) -> Dense:
+    def from_arrays(cls, weight: Any, bias: Any = True, activation: Activation = identity) -> Dense:
         """Return a layer with this weight and bias.
 
         Args:
@@ -83,29 +83,31 @@ class Dense(Layer):
           A `Dense`.
 
         Raises:
-          ArgumentError: the weight has not two dimensions, or the bias does not fit it.
+          ArgumentError: the weight does not have two dimensions, or the bias does not fit it.
 
         Example:
-          >>> Dense.of(jnp.array([[1.0, 2.0]]), False)(jnp.array([3.0]))
+          >>> Dense.from_arrays(jnp.array([[1.0, 2.0]]), False)(jnp.array([3.0]))
           Array([3., 6.], dtype=float32)
         """
-        found = weight if isarray(weight) else jnp.asarray(weight)
-        if found.ndim != 2:
+        weight = weight if isarray(weight) else jnp.asarray(weight)
+        if weight.ndim != 2:
             raise ArgumentError(
-                f"Dense.of expects a weight of shape (n_in, n_out), found shape {found.shape}"
+                "Dense.from_arrays expects a weight of shape (n_in, n_out), "
+                f"found shape {weight.shape}"
             )
-        owner = f"Dense({found.shape[0]} => {found.shape[1]})"
-        return build(cls, weight=found, bias=bias_of(owner, bias, found), activation=activation)
+        owner = f"Dense({weight.shape[0]} => {weight.shape[1]})"
+        bias = make_bias(owner, bias, weight)
+        return build(cls, weight=weight, bias=bias, activation=activation)
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (..., n_in)."""
-        check_numbers(self, self.weight)
+        check_concrete(self, self.weight)
         n_in = self.weight.shape[0]
         fits = isarray(x) and x.ndim > 0 and x.shape[-1] == n_in
         check_input(self, fits, f"{n_in} input features", x)
-        return self.activation(plus(x @ self.weight, self.bias))
+        return self.activation(add_bias(x @ self.weight, self.bias))
 
     def _arguments(self) -> list[str]:
         sizes = " => ".join(map(str, getattr(self.weight, "shape", "??")))
         absent = ["bias=False"] if self.bias is False else []
-        return [sizes, *activated(self.activation), *absent]
+        return [sizes, *activation_argument(self.activation), *absent]

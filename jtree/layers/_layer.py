@@ -1,4 +1,4 @@
-"""What every layer is: a frozen dataclass, a pytree, and two ways to be called."""
+"""The base of all layers: a frozen dataclass that is a pytree."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .._tree.leaves import isabstract, isarray
 from .._tree.nodes import NodeKind, declare_kind
 
 Activation: TypeAlias = Callable[[Any], Any]
-Init: TypeAlias = Callable[[Any, tuple[int, ...]], Any]
+InitFunction: TypeAlias = Callable[[Any, tuple[int, ...]], Any]
 T = TypeVar("T")
 L = TypeVar("L", bound="Layer")
 
 
 def identity(x: T, /) -> T:
-    """Return the input: the activation of a layer without one."""
+    """Return the input: the default activation."""
     return x
 
 
 class Layer:
-    """The base of the layers: text, and copies with other fields."""
+    """The base class of layers."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._arguments())})"
@@ -43,26 +43,26 @@ declare_kind(Layer, NodeKind(all_fields=True))
 
 
 def layer(*data: str) -> Callable[[type[L]], type[L]]:
-    """Return a decorator: a frozen dataclass, a pytree whose children are the fields `data`.
+    """Return a decorator that makes a frozen dataclass a pytree.
 
-    The other fields are static: compared by value, part of the structure. `register_dataclass`
-    would build a node by calling its class with its fields, but a layer's class is called with
-    sizes.
+    The fields `data` are its children. The others are static: they are compared by value and are
+    part of the structure. `jax.tree_util.register_dataclass` would not do, since it rebuilds a
+    node by calling the class with its fields, and the class of a layer is called with sizes.
     """
 
     def decorate(cls: type[L]) -> type[L]:
-        made = dataclass(frozen=True, init=False, repr=False, eq=False)(cls)
-        meta = tuple(field.name for field in fields(made) if field.name not in data)  # type: ignore[arg-type]
+        cls = dataclass(frozen=True, init=False, repr=False, eq=False)(cls)
+        meta = tuple(field.name for field in fields(cls) if field.name not in data)  # type: ignore[arg-type]
         register_pytree_with_keys(
-            made,
+            cls,
             lambda x: (
                 tuple((GetAttrKey(name), getattr(x, name)) for name in data),
                 _values(x, meta),
             ),
-            partial(_unflatten, made, data, meta),
+            partial(_unflatten, cls, data, meta),
             flatten_func=lambda x: (_values(x, data), _values(x, meta)),
         )
-        return made
+        return cls
 
     return decorate
 
@@ -74,38 +74,38 @@ def _values(x: object, names: tuple[str, ...]) -> tuple[Any, ...]:
 def _unflatten(
     cls: type[L], data: tuple[str, ...], meta: tuple[str, ...], aux: Any, children: Any
 ) -> L:
-    found = dict(zip(data, children, strict=True))
-    if "bias" in found and _was_false(found["bias"], found["weight"]):
-        found["bias"] = False
-    return build(cls, **found, **dict(zip(meta, aux, strict=True)))
+    values = dict(zip(data, children, strict=True))
+    if "bias" in values and _was_false(values["bias"], values["weight"]):
+        values["bias"] = False
+    return build(cls, **values, **dict(zip(meta, aux, strict=True)))
 
 
 def _was_false(bias: Any, weight: Any) -> bool:
-    """Tell whether `jit` or `eval_shape` made an array of `bias=False`; masks are boolean too."""
+    """Return whether `jit` or `eval_shape` made an array of `bias=False`; masks are boolean too."""
     flag = isarray(bias) and (bias.shape, bias.dtype.name) == ((), "bool")
     return flag and isarray(weight) and weight.dtype.name != "bool"
 
 
 def build(cls: type[L], /, **values: Any) -> L:
-    """Return a layer with these fields."""
-    return fill(object.__new__(cls), **values)
+    """Return a layer with these fields, without calling its class."""
+    return set_fields(object.__new__(cls), **values)
 
 
-def fill(x: L, /, **values: Any) -> L:
-    """Set the fields of a layer that is being made."""
+def set_fields(x: L, /, **values: Any) -> L:
+    """Set the fields of a frozen layer during its construction."""
     for name, value in values.items():
         object.__setattr__(x, name, value)
     return x
 
 
 def replace(x: L, /, **changes: Any) -> L:
-    """Return a layer like this one with other values in some fields."""
+    """Return a copy of a layer with other values in some fields."""
     return build(type(x), **(vars(x) | changes))
 
 
 @register_static
 class Function:
-    """A function among layers: it keeps its place, and is part of the structure, no leaf.
+    """A function among layers. It has a path, and is part of the structure rather than a leaf.
 
     It is equal to the function, and prints as its name.
     """
@@ -123,51 +123,51 @@ class Function:
         return hash(self.function)
 
     def __repr__(self) -> str:
-        return named(self.function)
+        return function_name(self.function)
 
 
 declare_kind(Function, NodeKind(box=True))
 
 
 def wrap(owner: str, x: Any) -> Any:
-    """Return a layer as it is, and a function, which JAX does not open, as a `Function`."""
+    """Return a layer unchanged, and a function, which JAX would treat as a leaf, as `Function`."""
     if not callable(x) or (isinstance(x, type) and issubclass(x, Layer)):
         raise ArgumentError(
             f"{owner} expects layers and functions, found {type(x).__name__}: {x!r}; "
-            "give layers one by one"
+            "pass the layers as separate arguments"
         )
     return Function(x) if jax.tree_util.all_leaves([x]) else x
 
 
 def unwrap(x: Any) -> Any:
-    """Return the function in a `Function`, and anything else as it is."""
+    """Return the function in a `Function`, and anything else unchanged."""
     return x.function if isinstance(x, Function) else x
 
 
-def named(function: Any) -> str:
-    """Return what a function is called, on one line."""
+def function_name(function: Any) -> str:
+    """Return the name of a function on one line."""
     if isinstance(function, partial):
         return f"partial({getattr(function.func, '__name__', function.func)!s})"
     return str(getattr(function, "__name__", None) or one_line(function))
 
 
 def one_line(x: Any) -> str:
-    """Return a repr on one line, which those of other frameworks may not be."""
+    """Return the repr of an object on one line; other frameworks print several."""
     return " ".join(repr(x).split())
 
 
-def activated(activation: Any) -> list[str]:
+def activation_argument(activation: Any) -> list[str]:
     """Return an activation as an argument to print, unless it is the default."""
-    return [] if activation is identity else [named(activation)]
+    return [] if activation is identity else [function_name(activation)]
 
 
-def options(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    """Return those options that have no default value, as arguments to print."""
-    return [f"{name}={x!r}" for name, x in found.items() if x != defaults[name]]
+def changed_arguments(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Return the keyword arguments to print, which are those that differ from their defaults."""
+    return [f"{name}={x!r}" for name, x in values.items() if x != defaults[name]]
 
 
-def initialised(init: Init, key: Any, shape: tuple[int, ...]) -> Any:
-    """Return an array of this shape; an abstract one where a key is needed and none was given."""
+def initialise(init: InitFunction, key: Any, shape: tuple[int, ...]) -> Any:
+    """Return `init(key, shape)`, or an abstract array if it needs a key and there is none."""
     try:
         return init(key, shape)
     except TypeError:
@@ -176,8 +176,8 @@ def initialised(init: Init, key: Any, shape: tuple[int, ...]) -> Any:
     return jax.eval_shape(lambda: init(jax.random.key(0), shape))
 
 
-def bias_of(owner: str, bias: Any, weight: Any) -> Any:
-    """Return the bias that belongs to a weight: zeros for True, False for False and None."""
+def make_bias(owner: str, bias: Any, weight: Any) -> Any:
+    """Return the bias for a weight: zeros for True, and False for False and None."""
     shape = weight.shape[-1:]
     if bias is None or bias is False:
         return False
@@ -185,41 +185,45 @@ def bias_of(owner: str, bias: Any, weight: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, weight.dtype)
     if bias is True:
         return jax.numpy.zeros(shape, weight.dtype)
-    found = bias if isarray(bias) else jax.numpy.asarray(bias)
-    if tuple(found.shape) != tuple(shape):
-        raise ArgumentError(f"{owner} expects a bias of shape {shape}, found {found.shape}")
-    return found
+    array = bias if isarray(bias) else jax.numpy.asarray(bias)
+    if tuple(array.shape) != tuple(shape):
+        raise ArgumentError(f"{owner} expects a bias of shape {shape}, found {array.shape}")
+    return array
 
 
-def plus(y: Any, bias: Any) -> Any:
-    """Add a bias, unless it is absent."""
+def add_bias(y: Any, bias: Any) -> Any:
+    """Return an output with its bias added, unless that is absent."""
     return y if bias is False or bias is None else y + bias
 
 
 def check_input(x: Layer, fits: bool, expected: str, found: Any) -> None:
-    """Refuse an input of the wrong shape; say which layer, what it expected, what it found."""
+    """Raise an error for an input of the wrong shape."""
     if not fits:
-        what = f"an input of shape {tuple(found.shape)}" if isarray(found) else repr(found)
-        raise ModelError(f"{x!r} expects {expected}, found {what}")
+        text = f"an input of shape {tuple(found.shape)}" if isarray(found) else repr(found)
+        raise ModelError(f"{x!r} expects {expected}, found {text}")
 
 
-def check_numbers(x: Layer, weight: Any) -> None:
-    """Refuse to compute with a layer that was made without a key."""
+def check_concrete(x: Layer, weight: Any) -> None:
+    """Raise an error for a layer that was created without a key."""
     if isabstract(weight):
         raise ModelError(
-            f"{x!r} has shapes but no numbers; make it with key=jax.random.key(0), load numbers "
-            "into it with jtree.loadmodel, or ask for shapes with jtree.outputsize"
+            f"{x!r} is abstract: it has shapes but no values; create it with "
+            "key=jax.random.key(0), load values with jtree.loadmodel, or compute shapes with "
+            "jtree.outputsize"
         )
 
 
 @singledispatch
 def train(x: Any, inputs: Any, key: Any) -> tuple[Any, Any]:  # noqa: ARG001
-    """Return the output in training and the layer after it: the layer's own call, by default."""
+    """Return the output of a layer in training, and the layer afterwards.
+
+    By default this is the output of an ordinary call, and the same layer.
+    """
     return x(inputs), x
 
 
-def keys(key: Any, number: int) -> list[Any]:
-    """Return as many keys as there are layers, or None for each of them."""
-    if key is None or not number:
-        return [None] * number
-    return list(jax.random.split(key, number))
+def split_key(key: Any, count: int) -> list[Any]:
+    """Return one key for each of `count` layers, or None for each of them."""
+    if key is None or not count:
+        return [None] * count
+    return list(jax.random.split(key, count))

@@ -1,4 +1,4 @@
-"""Training and inference, as pure functions."""
+"""Training and inference as pure functions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Mode: TypeAlias = bool | Literal["auto"] | None
 
 
 def forward(model: Any, /, *inputs: Any, key: Any = None) -> tuple[Any, Any]:
-    """Return the output of a model in training, and the model after it. Nothing is changed.
+    """Return the output of a model in training, and the updated model.
 
-    `Dropout` drops, and `BatchNorm` uses the statistics of the batch; the returned model has its
-    running statistics updated, and everything else as it was. Every layer gets a key of its own,
-    split from `key`. What is no layer of jtree is called as it is.
+    `Dropout` drops, and `BatchNorm` normalises by the statistics of the batch. The returned model
+    has updated running statistics and is otherwise the same. Each layer gets its own key, split
+    from `key`. A function or a module that is not a jtree layer is simply called.
 
     Args:
       model: a layer, or any function.
-      inputs: one input; several are handed on as one tuple.
-      key: a PRNG key; needed where there is a `Dropout`.
+      *inputs: one input, or several, which are passed as one tuple.
+      key: a PRNG key, which `Dropout` requires.
 
     Returns:
-      The output, and a model of the same structure.
+      A tuple `(output, model)`. The model has the same structure.
 
     Raises:
-      ModelError: an input of the wrong shape, or a `Dropout` without a key.
+      ModelError: an input has the wrong shape, or there is a `Dropout` but no key.
 
     Example:
       >>> model = jtree.layers.BatchNorm(1)
@@ -36,23 +36,23 @@ def forward(model: Any, /, *inputs: Any, key: Any = None) -> tuple[Any, Any]:
       >>> y.ravel().round(3).tolist(), after.mu.round(3).tolist(), model.mu.tolist()
       ([-1.0, 1.0], [0.20000000298023224], [0.0])
 
-    Source: what Flux.jl does within `gradient`, made explicit.
+    Source: the behaviour of Flux.jl inside `gradient`, made explicit.
     """
     return train(model, inputs[0] if len(inputs) == 1 else inputs, key)
 
 
 def trainmode(model: Any, /, mode: Mode = True) -> Any:
-    """Return the model with `BatchNorm` and `Dropout` active, whichever way it is called.
+    """Return a model in which `BatchNorm` and `Dropout` are active, however it is called.
 
     Args:
-      model: any pytree with layers of jtree in it.
+      model: any pytree that contains jtree layers.
       mode: True for active, False for inactive, None or `"auto"` for active in `forward` only.
 
     Returns:
       A new model.
 
     Raises:
-      ArgumentError: another mode.
+      ArgumentError: the mode is not one of these.
 
     Example:
       >>> trainmode(jtree.layers.Dropout(0.3))
@@ -73,17 +73,17 @@ def trainmode(model: Any, /, mode: Mode = True) -> Any:
 
 
 def testmode(model: Any, /, mode: Mode = True) -> Any:  # noqa: PT028
-    """Return the model with `BatchNorm` and `Dropout` inactive, whichever way it is called.
+    """Return a model in which `BatchNorm` and `Dropout` are inactive, however it is called.
 
     Args:
-      model: any pytree with layers of jtree in it.
+      model: any pytree that contains jtree layers.
       mode: True for inactive, False for active, None or `"auto"` for active in `forward` only.
 
     Returns:
       A new model.
 
     Raises:
-      ArgumentError: another mode.
+      ArgumentError: the mode is not one of these.
 
     Example:
       >>> testmode(jtree.layers.Dropout(0.3))
@@ -94,7 +94,7 @@ def testmode(model: Any, /, mode: Mode = True) -> Any:  # noqa: PT028
     return trainmode(model, not mode if isinstance(mode, bool) else mode)
 
 
-testmode.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
+testmode.__test__ = False  # type: ignore[attr-defined]  # or pytest would collect it
 
 
 def _has_mode(x: Any) -> bool:

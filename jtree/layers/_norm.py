@@ -1,4 +1,4 @@
-"""Layers that behave differently in training: BatchNorm and Dropout."""
+"""Layers that differ between training and inference: BatchNorm and Dropout."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from .._tree.nodes import trainable
 from ._layer import (
     Activation,
     Layer,
-    activated,
+    activation_argument,
+    changed_arguments,
     check_input,
-    fill,
     identity,
     layer,
-    options,
     replace,
+    set_fields,
     train,
 )
 
 
 @layer("beta", "gamma", "mu", "sigma2")
 class BatchNorm(Layer):
-    """Normalise every channel, the last axis, over all other axes.
+    """Batch normalisation of every channel (the last axis) over all other axes.
 
-    In training (`jtree.layers.forward`) with the batch's mean and variance, which also move the
-    running statistics; in inference with the running statistics `mu` and `sigma2`, which are no
-    parameters. Statistics of half precision are computed in float32.
+    In training (`jtree.layers.forward`), channels are normalised by the mean and variance of the
+    batch, which also update the running statistics. In inference they are normalised by the running
+    statistics `mu` and `sigma2`, which are not parameters. For half precision, statistics are
+    computed in float32.
 
     Args:
       channels: the size of the last axis.
       activation: a function of the output.
-      affine: whether there are a shift `beta` and a scale `gamma`; else they are None.
-      track_stats: whether there are running statistics; else they are None, and inference uses
-        the batch's, too.
+      affine: whether to learn a shift `beta` and a scale `gamma`. If False they are None.
+      track_stats: whether to track running statistics. If False they are None, and inference uses
+        the statistics of the batch.
       eps: added to the variance.
       momentum: the weight of the batch in the running statistics.
-      active: True always normalises by the batch, False never, None in training.
+      active: whether to use the statistics of the batch. True means always, False never, and None
+        in training.
 
     Example:
       >>> layer = BatchNorm(2, jax.nn.relu)
@@ -49,7 +51,7 @@ class BatchNorm(Layer):
       >>> list(jtree.trainables(layer)), list(jtree.children(layer))
       (['beta', 'gamma'], ['beta', 'gamma', 'mu', 'sigma2'])
 
-    Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167; `BatchNorm` of Flux.jl.
+    Source: Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167; `BatchNorm` of Flux.jl.
     """
 
     beta: Any
@@ -75,7 +77,7 @@ class BatchNorm(Layer):
         momentum: float = 0.1,
         active: bool | None = None,
     ) -> None:
-        fill(
+        set_fields(
             self,
             beta=jnp.zeros(channels, jnp.float32) if affine else None,
             gamma=jnp.ones(channels, jnp.float32) if affine else None,
@@ -102,16 +104,16 @@ class BatchNorm(Layer):
         check_input(self, fits, f"{self.channels} input channels", x)
 
     def _normalise(self, x: Any, mean: Any, variance: Any) -> Any:
-        wide, mean, variance = (a.astype(_wide(x)) for a in (x, mean, variance))
-        y = ((wide - mean) * jax.lax.rsqrt(variance + self.eps)).astype(_floating(x))
+        promoted, mean, variance = (a.astype(_stats_dtype(x)) for a in (x, mean, variance))
+        y = ((promoted - mean) * jax.lax.rsqrt(variance + self.eps)).astype(_floating_dtype(x))
         if self.gamma is not None:
             y = y * self.gamma + self.beta
         return self.activation(y)
 
     def _arguments(self) -> list[str]:
         defaults = {"affine": True, "track_stats": True, "active": None}
-        found = {name: getattr(self, name) for name in defaults}
-        return [str(self.channels), *activated(self.activation), *options(found, defaults)]
+        changed = changed_arguments({name: getattr(self, name) for name in defaults}, defaults)
+        return [str(self.channels), *activation_argument(self.activation), *changed]
 
 
 @trainable.register(BatchNorm)
@@ -129,47 +131,49 @@ def _(x: BatchNorm, inputs: Any, key: Any) -> tuple[Any, BatchNorm]:  # noqa: AR
 
 
 def _statistics(x: Any) -> tuple[Any, Any]:
-    """Return mean and variance of every channel, of the batch, in float32 or wider."""
-    wide, axes = x.astype(_wide(x)), tuple(range(x.ndim - 1))
-    return wide.mean(axes), wide.var(axes)
+    """Return the mean and the variance of every channel of a batch, in float32 or wider."""
+    promoted, axes = x.astype(_stats_dtype(x)), tuple(range(x.ndim - 1))
+    return promoted.mean(axes), promoted.var(axes)
 
 
 def _updated(x: BatchNorm, inputs: Any, mean: Any, variance: Any) -> BatchNorm:
-    """Return the layer with running statistics that are a step nearer to the batch's."""
+    """Return the layer with updated running statistics."""
     if x.mu is None:
         return x
-    number = inputs.size // x.channels
-    unbiased = variance * (number / max(number - 1, 1))
-    mu, sigma2 = _toward(x.mu, mean, x.momentum), _toward(x.sigma2, unbiased, x.momentum)
+    count = inputs.size // x.channels
+    unbiased = variance * (count / max(count - 1, 1))
+    mu, sigma2 = _average(x.mu, mean, x.momentum), _average(x.sigma2, unbiased, x.momentum)
     return replace(x, mu=mu, sigma2=sigma2)
 
 
-def _toward(old: Any, new: Any, momentum: float) -> Any:
+def _average(old: Any, new: Any, momentum: float) -> Any:
     new = jax.lax.stop_gradient(new).astype(old.dtype)
     return (1 - momentum) * old + momentum * new
 
 
-def _wide(x: Any) -> Any:
-    half = jnp.finfo(_floating(x)).bits < 32
-    return jnp.dtype(jnp.float32) if half else _floating(x)
+def _stats_dtype(x: Any) -> Any:
+    half = jnp.finfo(_floating_dtype(x)).bits < 32
+    return jnp.dtype(jnp.float32) if half else _floating_dtype(x)
 
 
-def _floating(x: Any) -> Any:
+def _floating_dtype(x: Any) -> Any:
     return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
 @layer()
 class Dropout(Layer):
-    """Zero numbers by chance in training, and scale the others so that the mean stays.
+    """Dropout: in training, set elements to zero at random and scale the others up.
+
+    The scale keeps the mean of the output the same.
 
     Args:
-      p: the probability of a zero.
-      dims: the axes along which the choice is made, the same for all others; `()` chooses for
-        every number apart.
-      active: True always drops, False never, None in training.
+      p: the probability that an element becomes zero.
+      dims: the axes along which elements are dropped independently; along all other axes they are
+        dropped together. By default every element is independent.
+      active: whether to drop. True means always, False never, and None in training.
 
     Raises:
-      ArgumentError: p is no probability.
+      ArgumentError: p is not a probability.
 
     Example:
       >>> layer = Dropout(0.5)
@@ -179,7 +183,7 @@ class Dropout(Layer):
       >>> sorted(set(y.tolist()))
       [0.0, 2.0]
 
-    Source: Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html; `Dropout` of
+    Source: Srivastava et al., 2014, https://jmlr.org/papers/v15/srivastava14a.html; `Dropout` of
     Flux.jl.
     """
 
@@ -193,10 +197,10 @@ class Dropout(Layer):
         if not 0 <= p <= 1:
             raise ArgumentError(f"Dropout expects a probability p between 0 and 1, found {p!r}")
         axes = (dims,) if isinstance(dims, int) else tuple(dims)
-        fill(self, p=float(p), dims=axes, active=active)
+        set_fields(self, p=float(p), dims=axes, active=active)
 
     def __call__(self, x: Any, /, *, key: Any = None) -> Any:
-        """Return the input; where `active` is True, what training would make of it."""
+        """Return the input, or the output of training if `active` is True."""
         return self._drop(x, key) if self.active else x
 
     def _drop(self, x: Any, key: Any) -> Any:
@@ -204,21 +208,20 @@ class Dropout(Layer):
             return x if self.p == 0 else jnp.zeros_like(x)
         if key is None:
             raise ModelError(
-                f"{self!r} needs a PRNG key in training; give it with "
+                f"{self!r} needs a PRNG key in training; pass it as "
                 "jtree.layers.forward(model, x, key=key)"
             )
-        kept = jax.random.bernoulli(key, 1 - self.p, self._shape(x))
-        return jnp.where(kept, x / (1 - self.p), 0)
+        keep = jax.random.bernoulli(key, 1 - self.p, self._mask_shape(x))
+        return jnp.where(keep, x / (1 - self.p), 0)
 
-    def _shape(self, x: Any) -> tuple[int, ...]:
-        """Return the shape of the choices."""
-        chosen = {axis % x.ndim for axis in self.dims if -x.ndim <= axis < x.ndim}
-        check_input(self, len(chosen) == len(set(self.dims)), f"axes {self.dims}", x)
-        return tuple(n if i in chosen or not chosen else 1 for i, n in enumerate(x.shape))
+    def _mask_shape(self, x: Any) -> tuple[int, ...]:
+        axes = {axis % x.ndim for axis in self.dims if -x.ndim <= axis < x.ndim}
+        check_input(self, len(axes) == len(set(self.dims)), f"axes {self.dims}", x)
+        return tuple(n if i in axes or not axes else 1 for i, n in enumerate(x.shape))
 
     def _arguments(self) -> list[str]:
-        found = {"dims": self.dims, "active": self.active}
-        return [str(self.p), *options(found, {"dims": (), "active": None})]
+        values = {"dims": self.dims, "active": self.active}
+        return [str(self.p), *changed_arguments(values, {"dims": (), "active": None})]
 
 
 @train.register(Dropout)

@@ -1,4 +1,4 @@
-"""The shape of a model's output, without computing it."""
+"""The shape of the output of a model."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from ._mode import testmode
 def outputsize(
     model: Any, /, *input_shapes: Any, padbatch: bool = False, dtype: Any = jnp.float32
 ) -> Any:
-    """Return the shape of the output for inputs of these shapes. Nothing is computed.
+    """Return the shape of the output for inputs of these shapes, without computing it.
 
-    Layers of jtree are in inference, and may be abstract: made without a key.
+    Layers of jtree are in inference mode, and may be abstract, that is, created without a key.
 
     Args:
-      model: anything that can be called with arrays: a layer, an Equinox or NNX module, a
-        function. Of a list or a tuple, each is called with what the one before it returns.
-      input_shapes: the shape of the input; several shapes, or a tuple of shapes, are inputs that
-        go in as one tuple.
-      padbatch: whether to put a batch of 1 in front of every shape.
-      dtype: of the inputs.
+      model: any callable on arrays, such as a layer, an Equinox or NNX module, or a function. The
+        elements of a list or a tuple are called in sequence.
+      *input_shapes: the shape of the input. Several shapes, or a tuple of shapes, are the shapes of
+        several inputs, which are passed as one tuple.
+      padbatch: whether to prepend a batch axis of size 1 to every shape.
+      dtype: the dtype of the inputs.
 
     Returns:
-      A tuple of numbers, with the batch; where the output is a tree of arrays, a tree of them.
+      A tuple of ints that includes the batch, or a pytree of such tuples if the output is a pytree.
 
     Raises:
-      ArgumentError: no shape, or something else.
-      ModelError: a layer does not fit what it is given; the message says which and why.
+      ArgumentError: there is no shape, or an argument is not one.
+      ModelError: an input does not fit a layer; the message says which and why.
 
     Example:
       >>> from jtree.layers import Chain, Conv, Dense
@@ -51,27 +51,27 @@ def outputsize(
     shapes = _inputs(input_shapes)
     pad = (1,) if padbatch else ()
     inputs = tuple(jax.ShapeDtypeStruct((*pad, *shape), dtype) for shape in shapes)
-    given = inputs[0] if len(inputs) == 1 else inputs
+    x = inputs[0] if len(inputs) == 1 else inputs
     walked = walk(Chain(*model) if type(model) in (list, tuple) else model)
-    places = [i for i, slot in enumerate(walked.slots) if isarray(slot.value)]
+    indices = [i for i, slot in enumerate(walked.slots) if isarray(slot.value)]
 
     def call(arrays: list[Any], x: Any) -> Any:
         values = [slot.value for slot in walked.slots]
-        for i, array in zip(places, arrays, strict=True):
+        for i, array in zip(indices, arrays, strict=True):
             values[i] = array
         return testmode(walked.rebuild(values))(x)
 
-    found = jax.eval_shape(call, [walked.slots[i].value for i in places], given)
-    return jax.tree.map(lambda array: tuple(array.shape), found)
+    outputs = jax.eval_shape(call, [walked.slots[i].value for i in indices], x)
+    return jax.tree.map(lambda output: tuple(output.shape), outputs)
 
 
 def _inputs(shapes: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the shapes of the inputs, whether they were given apart or as one tuple."""
+    """Return the shapes of the inputs, which may be separate arguments or one tuple."""
     inner = shapes[0] if len(shapes) == 1 and not _isshape(shapes[0]) else shapes
     if not isinstance(inner, tuple | list) or not inner or not all(map(_isshape, inner)):
-        found = ", ".join(map(repr, shapes)) or "nothing"
+        text = ", ".join(map(repr, shapes)) or "nothing"
         raise ArgumentError(
-            f"outputsize expects shapes, tuples of numbers such as (10, 10, 3), found {found}"
+            f"outputsize expects shapes, which are tuples of ints such as (10, 10, 3), found {text}"
         )
     return tuple(inner)
 

@@ -165,14 +165,14 @@ def test_a_skip_connection_combines_output_and_input() -> None:
 def test_dense_is_a_product_a_sum_and_an_activation() -> None:
     layer, x = Dense(3, 2, jnp.tanh, key=KEY), rows(4, 5, 3)
     close(layer(x), np.tanh(np.asarray(x) @ np.asarray(layer.weight)), rtol=1e-4)
-    given = Dense.of(np.ones((2, 1), np.float32), jnp.array([3.0]))
+    given = Dense.from_arrays(np.ones((2, 1), np.float32), jnp.array([3.0]))
     assert given(jnp.ones(2)).tolist() == [5]
-    assert Dense.of(jnp.ones((2, 1))).bias.tolist() == [0]
+    assert Dense.from_arrays(jnp.ones((2, 1))).bias.tolist() == [0]
     assert Dense(2, 3, key=KEY, bias=jnp.ones(3)).bias.tolist() == [1, 1, 1]
     with pytest.raises(jtree.ArgumentError, match=r"expects a bias of shape \(1,\), found \(2,\)"):
-        Dense.of(jnp.ones((2, 1)), jnp.ones(2))
+        Dense.from_arrays(jnp.ones((2, 1)), jnp.ones(2))
     with pytest.raises(jtree.ArgumentError, match=r"\(n_in, n_out\), found shape \(2,\)"):
-        Dense.of(jnp.ones(2))
+        Dense.from_arrays(jnp.ones(2))
 
 
 CONVOLUTIONS = [
@@ -439,7 +439,9 @@ def test_without_a_key_a_layer_is_abstract() -> None:
     layer = Dense(2, 3)
     assert isinstance(layer.weight, jax.ShapeDtypeStruct)
     assert jtree.count(layer) == 9
-    with pytest.raises(jtree.ModelError, match=r"Dense\(2 => 3\) has shapes but no numbers"):
+    with pytest.raises(
+        jtree.ModelError, match=r"Dense\(2 => 3\) is abstract: it has shapes but no values"
+    ):
         layer(jnp.ones(2))
     assert same(jtree.loadmodel(layer, Dense(2, 3, key=KEY)), Dense(2, 3, key=KEY))
     ones = Dense(2, 3, init=lambda _, shape: jnp.ones(shape))

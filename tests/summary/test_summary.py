@@ -280,8 +280,8 @@ def test_a_chain_is_opened_and_its_comments_are_in_one_column() -> None:
 def test_the_layers_of_jtree_print_as_in_the_original() -> None:
     key = jax.random.key(0)
     ones = partial(jnp.full, fill_value=1.0)
-    first = layers.Dense.of(ones((2, 1)), ones(1), jnp.tanh)
-    model = layers.Chain(first, layers.Dense.of(ones((1, 1)), ones(1)))
+    first = layers.Dense.from_arrays(ones((2, 1)), ones(1), jnp.tanh)
+    model = layers.Chain(first, layers.Dense.from_arrays(ones((1, 1)), ones(1)))
     assert repr(model) == "Chain(Dense(2 => 1, tanh), Dense(1 => 1))"
     assert str(model).splitlines() == [
         "Chain(",

@@ -180,4 +180,4 @@ def apply(rules: Iterable[Rule], source: Any, /) -> Migrated:
             raise ArgumentTypeError(
                 f"expected rules such as jtree.migrate.rename('a', 'b'), found {rule!r}"
             )
-    return Migrated(rules, read_leaves(resolve(source)))
+    return Migrated(rules, read_leaves(open_tree(source)))

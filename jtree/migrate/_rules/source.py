@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from ..._errors import ArgumentTypeError, ModelError
-from ..._state.sources import open_tree
 from ..._tree import paths
 from ..._tree.lazy import LazyArray, Source
 from ..._tree.leaves import canonical, check_alive, describe, isabstract, isarray
@@ -24,9 +23,9 @@ class SourceLeaves(NamedTuple):
     others: dict[str, Any]
 
 
-def read_leaves(source: Any) -> SourceLeaves:
-    """Return the leaves of a mapping, a model, a state or a checkpoint; no values are read."""
-    leaves = _by_path(open_tree(source))
+def read_leaves(tree: Any) -> SourceLeaves:
+    """Return the leaves of a tree, or of a mapping from paths to arrays; no values are read."""
+    leaves = _by_path(tree)
     lazy: dict[int, LazyArray] = {}  # an array at several paths stays one array
     arrays = {
         path: lazy.setdefault(id(x), _as_lazy(path, x)) for path, x in leaves.items() if isarray(x)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .spec import ArraySpec, KeyPath, LayerSpec
-from .transforms import Array, Options
+from .transforms import Array, LayerOptions
 
 CanonicalArrays = dict[str, Array]
 
@@ -18,7 +18,7 @@ ONES = ("scale", "var")  # an absent one stands for ones, every other array for 
 
 
 def to_canonical(
-    layer_spec: LayerSpec, fetch: Callable[[KeyPath], Any], options: Options
+    layer_spec: LayerSpec, fetch: Callable[[KeyPath], Any], options: LayerOptions
 ) -> CanonicalArrays:
     """Return the canonical arrays of a layer; `fetch` returns None for an array that is absent.
 
@@ -37,7 +37,7 @@ def to_canonical(
 
 
 def from_canonical(
-    spec: ArraySpec, arrays: Mapping[str, Array], options: Options, shape: Any
+    spec: ArraySpec, arrays: Mapping[str, Array], options: LayerOptions, shape: Any
 ) -> Array | None:
     """Return an array as its framework stores it, or None where canonical arrays are missing."""
     if not all(name in arrays for name in spec.canonical):

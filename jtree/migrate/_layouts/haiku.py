@@ -14,7 +14,7 @@ from .transforms import (
     CONV_WINDOW_IN_OUT,
     MATRIX,
     Array,
-    Options,
+    LayerOptions,
     Shape,
     Transform,
     flip_window,
@@ -25,7 +25,7 @@ def _with_bias(spec: ArraySpec) -> LayerSpec:
     return (spec, ArraySpec("b", ("bias",)))
 
 
-def _read_only(x: Array, _: Options, __: Shape) -> Array:
+def _read_only(x: Array, _: LayerOptions, __: Shape) -> Array:
     raise NotImplementedError
 
 

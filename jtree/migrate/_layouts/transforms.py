@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
-Options: TypeAlias = Mapping[str, Any]  # what the type of a layer says, such as groups and dims
+LayerOptions: TypeAlias = Mapping[
+    str, Any
+]  # what the type of a layer says, such as groups and dims
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -28,9 +30,9 @@ class Transform(NamedTuple):
       rank: returns the number of axes in the framework's layout.
     """
 
-    to_canonical: Callable[[Array, Options], Array]
-    from_canonical: Callable[[Array, Options, Shape], Array]
-    rank: Callable[[Options], int]
+    to_canonical: Callable[[Array, LayerOptions], Array]
+    from_canonical: Callable[[Array, LayerOptions, Shape], Array]
+    rank: Callable[[LayerOptions], int]
 
 
 def identity(rank: int) -> Transform:
@@ -41,15 +43,15 @@ def identity(rank: int) -> Transform:
 def merged_axes(inputs: int, outputs: int) -> Transform:
     """Return the transform of an array with several axes for its inputs, its outputs, or both."""
 
-    def count_inputs(options: Options) -> int:
+    def count_inputs(options: LayerOptions) -> int:
         return int(options.get("inputs", inputs)) if inputs else 0
 
-    def merged(shape: Shape, options: Options) -> Shape:
+    def merged(shape: Shape, options: LayerOptions) -> Shape:
         n = count_inputs(options)
         columns = (math.prod(shape[n:]),)
         return (math.prod(shape[:n]), *columns) if inputs else columns
 
-    def separate(x: Array, options: Options, shape: Shape) -> Array:
+    def separate(x: Array, options: LayerOptions, shape: Shape) -> Array:
         return x.reshape(shape) if x.shape == merged(shape, options) else x
 
     return Transform(
@@ -64,38 +66,38 @@ def flip_window(x: Array) -> Array:
     return np.flip(x, tuple(range(x.ndim - 2)))
 
 
-def _unchanged(x: Array, _: Options, __: Shape = ()) -> Array:
+def _unchanged(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
     return x
 
 
-def _swap_matrix(x: Array, _: Options, __: Shape = ()) -> Array:
+def _swap_matrix(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
     return x.T
 
 
-def _swap_last(x: Array, _: Options, __: Shape = ()) -> Array:
+def _swap_last(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
     return x.swapaxes(-1, -2)
 
 
-def _conv_rank(options: Options) -> int:
+def _conv_rank(options: LayerOptions) -> int:
     return int(options["dims"]) + 2
 
 
-def _window_last(x: Array, _: Options, __: Shape = ()) -> Array:
+def _window_last(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
     """Return (out, in, *window) for (*window, in, out)."""
     return x.transpose(x.ndim - 1, x.ndim - 2, *range(x.ndim - 2))
 
 
-def _window_first(x: Array, _: Options, __: Shape = ()) -> Array:
+def _window_first(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
     """Return (*window, in, out) for (out, in, *window)."""
     return x.transpose(*range(2, x.ndim), 1, 0)
 
 
-def _from_lax(x: Array, options: Options, _: Shape = ()) -> Array:
+def _from_lax(x: Array, options: LayerOptions, _: Shape = ()) -> Array:
     """Return the canonical kernel for that of `lax.conv_transpose`; its own inverse."""
     return x.swapaxes(-1, -2) if options.get("transpose_kernel") else flip_window(x)
 
 
-def _from_grouped(x: Array, options: Options) -> Array:
+def _from_grouped(x: Array, options: LayerOptions) -> Array:
     """Return (*window, in, out / groups) for Equinox's flipped (out, in / groups, *window)."""
     groups = options.get("groups", 1)
     n_out, n_in, *window = x.shape
@@ -104,7 +106,7 @@ def _from_grouped(x: Array, options: Options) -> Array:
     return flip_window(kernel).swapaxes(-1, -2)
 
 
-def _to_grouped(x: Array, options: Options, _: Shape = ()) -> Array:
+def _to_grouped(x: Array, options: LayerOptions, _: Shape = ()) -> Array:
     """Return Equinox's flipped (out, in / groups, *window) for (*window, in, out / groups)."""
     groups = options.get("groups", 1)
     kernel = _window_last(flip_window(x).swapaxes(-1, -2), options)
@@ -115,13 +117,13 @@ def _to_grouped(x: Array, options: Options, _: Shape = ()) -> Array:
     return blocks.reshape(groups * n_out, n_in // groups, *window)
 
 
-def _from_einsum(x: Array, options: Options) -> Array:
+def _from_einsum(x: Array, options: LayerOptions) -> Array:
     """Return (in, out) for a kernel whose axes are in the order of an einsum's subscripts."""
     ordered = x.transpose(options["axes"])
     return ordered.reshape(math.prod(ordered.shape[: options["inputs"]]), -1)
 
 
-def _to_einsum(x: Array, options: Options, shape: Shape) -> Array:
+def _to_einsum(x: Array, options: LayerOptions, shape: Shape) -> Array:
     """Return a kernel with its axes in the order of an einsum's subscripts for (in, out)."""
     axes, n = options["axes"], options["inputs"]
     ordered = tuple(shape[axis] for axis in axes)
@@ -129,7 +131,7 @@ def _to_einsum(x: Array, options: Options, shape: Shape) -> Array:
     return x.reshape(ordered).transpose(np.argsort(axes)) if fits else x
 
 
-def _to_broadcast(x: Array, _: Options, shape: Shape) -> Array:
+def _to_broadcast(x: Array, _: LayerOptions, shape: Shape) -> Array:
     return x.reshape(shape) if x.shape == shape[:1] else x
 
 

@@ -21,8 +21,8 @@ from ..._tree.leaves import equal
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Values: TypeAlias = Mapping[LazyArray, Array]  # the arrays of the source that were read
-Block: TypeAlias = tuple[slice, ...]  # start and stop along each axis
-ReadBlock: TypeAlias = Callable[[Block, Values], Array]
+BlockSlices: TypeAlias = tuple[slice, ...]  # start and stop along each axis
+ReadBlock: TypeAlias = Callable[[BlockSlices, Values], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class BlockArray:
             yield from x.sources()
 
 
-def full_block(shape: Sequence[int]) -> Block:
+def full_block(shape: Sequence[int]) -> BlockSlices:
     """Return the block that is all of an array."""
     return tuple(slice(0, n) for n in shape)
 
@@ -74,7 +74,7 @@ def map_values(x: BlockArray, dtype: Any, function: Callable[[Array], Array]) ->
 def transpose(x: BlockArray, axes: tuple[int, ...]) -> BlockArray:
     """Return an array with its axes in another order."""
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         inner = tuple(block[axes.index(axis)] for axis in range(len(axes)))
         return x.read(inner, values).transpose(axes)
 
@@ -84,7 +84,7 @@ def transpose(x: BlockArray, axes: tuple[int, ...]) -> BlockArray:
 def flip(x: BlockArray, axes: tuple[int, ...]) -> BlockArray:
     """Return an array reversed along some axes."""
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         inner = list(block)
         for axis in axes:
             length = x.shape[axis]
@@ -97,7 +97,7 @@ def flip(x: BlockArray, axes: tuple[int, ...]) -> BlockArray:
 def take(x: BlockArray, axis: int, indices: Array) -> BlockArray:
     """Return an array whose entries along an axis are those at these indices."""
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         selected = indices[block[axis]]
         if not selected.size:
             return x.read(block, values)
@@ -110,7 +110,7 @@ def take(x: BlockArray, axis: int, indices: Array) -> BlockArray:
 def reshape(x: BlockArray, shape: tuple[int, ...]) -> BlockArray:
     """Return an array with the same values, in C order, in another shape."""
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         bounds = _flat_range(shape, block)
         if bounds is None:
             return x.read(full_block(x.shape), values).reshape(shape)[block]
@@ -125,7 +125,7 @@ def stack(xs: Sequence[BlockArray], axis: int) -> BlockArray:
     """Return arrays of one shape, joined along a new axis."""
     first = xs[0]
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         inner = (*block[:axis], *block[axis + 1 :])
         arrays = [x.read(inner, values) for x in xs[block[axis]]]
         return np.stack(arrays, axis) if arrays else np.empty(_lengths(block), first.dtype)
@@ -137,7 +137,7 @@ def stack(xs: Sequence[BlockArray], axis: int) -> BlockArray:
 def take_one(x: BlockArray, axis: int, index: int) -> BlockArray:
     """Return an array without an axis: its entry at one index of it."""
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         inner = (*block[:axis], slice(index, index + 1), *block[axis:])
         return x.read(inner, values).squeeze(axis)
 
@@ -147,7 +147,7 @@ def take_one(x: BlockArray, axis: int, index: int) -> BlockArray:
 def slice_axis(x: BlockArray, axis: int, start: int, stop: int) -> BlockArray:
     """Return the slice of an array between two indices of an axis."""
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         shifted = slice(block[axis].start + start, block[axis].stop + start)
         return x.read(_replace(block, axis, shifted), values)
 
@@ -159,7 +159,7 @@ def concatenate(xs: Sequence[BlockArray], axis: int) -> BlockArray:
     """Return arrays joined along an existing axis."""
     ends = list(accumulate((x.shape[axis] for x in xs), initial=0))
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         outer, arrays = block[axis], []
         for x, (start, stop) in zip(xs, pairwise(ends), strict=True):
             low, high = max(outer.start, start), min(outer.stop, stop)
@@ -175,7 +175,7 @@ def concatenate(xs: Sequence[BlockArray], axis: int) -> BlockArray:
 def require_equal(x: BlockArray, y: BlockArray, message: str) -> BlockArray:
     """Return an array that must be equal to another, which is checked when it is read."""
 
-    def read(block: Block, values: Values) -> Array:
+    def read(block: BlockSlices, values: Values) -> Array:
         array = x.read(block, values)
         if not equal(array, y.read(block, values)):
             raise RuleError(message)
@@ -184,7 +184,7 @@ def require_equal(x: BlockArray, y: BlockArray, message: str) -> BlockArray:
     return BlockArray(x.shape, x.dtype, (x, y), read)
 
 
-def split_blocks(shape: tuple[int, ...], limit: int) -> Iterator[Block]:
+def split_blocks(shape: tuple[int, ...], limit: int) -> Iterator[BlockSlices]:
     """Yield blocks of an array in C order, of at most `limit` elements each.
 
     >>> [block[0] for block in split_blocks((5, 2), 4)]
@@ -203,15 +203,15 @@ def split_blocks(shape: tuple[int, ...], limit: int) -> Iterator[Block]:
             yield (*indices, slice(start, stop), *full_block(shape[axis + 1 :]))
 
 
-def _lengths(block: Block) -> list[int]:
+def _lengths(block: BlockSlices) -> list[int]:
     return [s.stop - s.start for s in block]
 
 
-def _replace(block: Block, axis: int, new: slice) -> Block:
+def _replace(block: BlockSlices, axis: int, new: slice) -> BlockSlices:
     return (*block[:axis], new, *block[axis + 1 :])
 
 
-def _flat_range(shape: tuple[int, ...], block: Block) -> tuple[int, int] | None:
+def _flat_range(shape: tuple[int, ...], block: BlockSlices) -> tuple[int, int] | None:
     """Return where a block begins and ends in C order, or None if it is not contiguous."""
     lengths = _lengths(block)
     count = math.prod(lengths)
@@ -224,7 +224,7 @@ def _flat_range(shape: tuple[int, ...], block: Block) -> tuple[int, int] | None:
     return start, start + count
 
 
-def _covering_block(shape: tuple[int, ...], start: int, stop: int) -> tuple[Block, int]:
+def _covering_block(shape: tuple[int, ...], start: int, stop: int) -> tuple[BlockSlices, int]:
     """Return a block that contains a range of an array in C order, and where that begins in it."""
     block: list[slice] = []
     for axis in range(len(shape)):

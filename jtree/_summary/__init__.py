@@ -1,1 +1,1 @@
-"""Models as tables."""
+"""Print models as tables and as layers."""

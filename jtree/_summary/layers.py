@@ -1,4 +1,4 @@
-"""A model of layers as text: a line per layer, with what it holds in a comment."""
+"""Print a model of layers, one line per layer, with sizes as comments."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .._tree.leaves import describe, isarray
 from .._tree.nodes import children, kind
 from .._tree.ties import Ties
 from .._tree.walk import walk
-from .sizes import facts, plural, remark, sizes
+from .sizes import end_of_total, plural, remark, sizes, value_notes
 
-COLUMN = 40  # where comments start, and for a layer on its own half as far
-LONGEST = 200  # of a repr that is shown as it is
+COLUMN = 40  # of comments; a single layer has its comment at half of it
+LONGEST = 200  # characters of a repr that is printed in full
 
 
-_NONE = object()  # no layer, which is a leaf that holds nothing
+_NO_LAYER = object()
 
 
 class _Line(NamedTuple):
     depth: int
     text: str
-    layer: Any = _NONE  # what the comment is about
+    layer: Any = _NO_LAYER  # the layer that the comment describes
 
 
-class _Open(NamedTuple):
-    """A container: how it starts and ends, and what is in it, named or not."""
+class _OpenContainer(NamedTuple):
+    """A container of layers: its first and last line, and its (name, layer) items."""
 
     start: str
     end: str
@@ -35,15 +35,15 @@ class _Open(NamedTuple):
 
 
 def layers_text(model: Any, /, *, ties: Ties = "references") -> str:
-    """Return a model of layers as text: containers opened, every layer on a line of its own.
+    """Return a model of layers as text, with every layer on its own line.
 
     Args:
       model: a layer, a container of layers, or a list, tuple or dict of them.
-      ties: which parameters are one, and counted once in the total; see `jtree.destructure`.
+      ties: which parameters are one and count once in the total; see `jtree.destructure`.
 
     Returns:
-      A str, several lines for a container, with the sizes as comments. The total is there where
-      there are more than two trainable arrays.
+      A str of one line for a layer, and of several lines for a container. Comments give the sizes,
+      and the last one gives the total if there are more than two trainable arrays.
 
     Example:
       >>> print(layers_text([jnp.ones((2, 3)), jnp.tanh, jnp.zeros(3), jnp.ones(1)]))
@@ -64,11 +64,11 @@ def layers_text(model: Any, /, *, ties: Ties = "references") -> str:
 
 
 def _lines(model: Any) -> Iterator[_Line]:
-    """Yield the lines of a model; what is still to come is on a stack, its end included."""
+    """Yield the lines of a model. The stack holds what remains, including closing brackets."""
     stack: list[tuple[int, str, Any]] = [(0, "", model)]
     while stack:
         depth, name, item = stack.pop()
-        opened = None if isinstance(item, _Line) else _open(item, top=depth == 0)
+        opened = None if isinstance(item, _Line) else _open_container(item, top=depth == 0)
         if isinstance(item, _Line):
             yield item
         elif opened is None:
@@ -80,7 +80,7 @@ def _lines(model: Any) -> Iterator[_Line]:
 
 
 def _line(line: _Line) -> str:
-    starts = line.layer is _NONE and line.text[-1] in "([{"
+    starts = line.layer is _NO_LAYER and line.text[-1] in "([{"
     comma = "," if line.depth and not starts else ""
     return _comment("  " * line.depth + line.text + comma, COLUMN, _about(line.layer))
 
@@ -90,7 +90,7 @@ def _comment(text: str, column: int, about: str) -> str:
 
 
 def _about(layer: Any, end: str = "") -> str:
-    """Return what a layer holds: `128 parameters, plus 128`, and what is odd about it."""
+    """Return the comment on a layer: `128 parameters, plus 128`, and a remark on its values."""
     slots = walk(layer).slots
     trainable, rest, _ = sizes(enumerate(slots))
     if not trainable.arrays + rest.arrays:
@@ -98,27 +98,27 @@ def _about(layer: Any, end: str = "") -> str:
     text = plural(trainable.parameters, "parameter")
     if rest.arrays:
         text += f", plus {rest.parameters:_}{end}"
-    found = remark(facts([slot.value for slot in slots if slot.trainable]))
-    return f"{text}  {found}" if found else text
+    note = remark(value_notes([slot.value for slot in slots if slot.trainable]))
+    return f"{text}  {note}" if note else text
 
 
 def _total(model: Any, ties: Ties) -> str:
-    """Return the comment after the last line, where there is enough to add up."""
+    """Return the comment on the last line, unless there are too few arrays to sum up."""
     trainable, rest, tied = sizes(enumerate(walk(model, ties=ties).slots))
     if trainable.arrays <= 2 and not tied:
         return ""
-    again = f"; {plural(tied, 'tied place')} not counted again." if tied else "."
+    end = end_of_total(tied)
     text = f"{plural(trainable.arrays, 'trainable array' if rest.arrays else 'array')}, "
     text += f"{plural(trainable.parameters, 'parameter')}, {format_bytes(trainable.bytes)}"
     if not rest.arrays:
-        return f"{' ' * 19}# Total: {text}{again}"
+        return f"{' ' * 19}# Total: {text}{end}"
     more = f"{rest.arrays:_} non-trainable, {plural(rest.parameters, 'parameter')}, "
-    more += f"{format_bytes(rest.bytes)}{again}"
+    more += f"{format_bytes(rest.bytes)}{end}"
     return f"{' ' * 9}# Total: {text},\n{' ' * 10}# plus {more}"
 
 
-def _open(x: Any, *, top: bool) -> _Open | None:
-    """Return a container taken apart; None for a layer, a function, an array."""
+def _open_container(x: Any, *, top: bool) -> _OpenContainer | None:
+    """Return the items of a container, or None for a layer, a function or an array."""
     if isarray(x) or not children(x):
         return None
     basic = BRACKETS.get(type(x))
@@ -126,14 +126,14 @@ def _open(x: Any, *, top: bool) -> _Open | None:
     if not any(not _leaflike(child) for _, child in items) and not (basic and top):
         return None
     start, end = basic or (f"{type(x).__name__}(", ")")
-    return _Open(start, end, items)
+    return _OpenContainer(start, end, items)
 
 
 BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}")}
 
 
 def _spliced(x: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a container holds; a tuple or a dict of layers counts as its own arguments."""
+    """Yield the items of a container, including those of a tuple or dict that it holds."""
     for value in children(x).values():
         if isinstance(value, tuple | dict) and not _leaflike(value):
             yield from _items(value)
@@ -148,15 +148,15 @@ def _items(x: Any) -> list[tuple[str, Any]]:
 
 
 def _leaflike(x: Any) -> bool:
-    """Tell whether nothing in `x` is worth a line: a leaf, a box, a tuple of leaves."""
+    """Return whether `x` needs no line of its own: a leaf, a box or a tuple of leaves."""
     if isarray(x) or kind(x).box or kind(x).hidden:
         return True
-    held = children(x)
-    return not held or (type(x) is tuple and not any(map(children, held.values())))
+    below = children(x)
+    return not below or (type(x) is tuple and not any(map(children, below.values())))
 
 
 def _one_line(x: Any) -> str:
-    """Return a layer, a function or an array as one line."""
+    """Return a layer, a function or an array on one line."""
     if isarray(x):
         return describe(x)
     if callable(x) and not children(x) and hasattr(x, "__name__"):

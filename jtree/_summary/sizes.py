@@ -1,4 +1,4 @@
-"""How much is in a model, and what is odd about its numbers: what every printed model says."""
+"""Parameter counts, bytes, and notes on NaN, Inf and zeros."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ plural = partial(_text.plural, separator="_")
 
 
 class Size(NamedTuple):
-    """Some arrays: how many, with how many numbers, in how many bytes."""
+    """The size of some arrays.
+
+    Attributes:
+      arrays: the number of arrays.
+      parameters: the number of their elements.
+      bytes: the bytes that they take.
+    """
 
     arrays: int = 0
     parameters: int = 0
@@ -27,15 +33,21 @@ class Size(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """The arrays at some places, those of tied places once."""
+    """The sizes of the arrays in some slots, counting tied arrays once.
+
+    Attributes:
+      trainable: the size of the parameters.
+      rest: the size of other arrays, such as running statistics, counters and PRNG keys.
+      tied: the number of slots whose array is counted at another slot.
+    """
 
     trainable: Size
-    rest: Size  # running statistics, counters, PRNG keys
-    tied: int  # places whose array is counted at another place
+    rest: Size
+    tied: int
 
 
-class Fact(NamedTuple):
-    """What is odd about the numbers of an array."""
+class ValueNotes(NamedTuple):
+    """Notes on the values of an array: all zero, some NaN, some infinite."""
 
     zero: bool
     nan: bool
@@ -43,93 +55,104 @@ class Fact(NamedTuple):
 
 
 def size(x: Any) -> Size:
-    """Return the size of one array, of whatever kind.
+    """Return the size of one array of any kind.
 
     >>> size(jax.ShapeDtypeStruct((3, 2), jnp.float16))
     Size(arrays=1, parameters=6, bytes=12)
     """
-    number = math.prod(x.shape)
-    return Size(1, number, number * x.dtype.itemsize)
+    elements = math.prod(x.shape)
+    return Size(1, elements, elements * x.dtype.itemsize)
 
 
 def sizes(slots: Iterable[tuple[int, Slot]]) -> Sizes:
-    """Return the sizes of the arrays among numbered slots."""
-    arrays = [(number, slot) for number, slot in slots if isarray(slot.value)]
-    first = [slot for number, slot in arrays if slot.tie == number]
+    """Return the sizes of the arrays in slots, which are given with their indices."""
+    arrays = [(index, slot) for index, slot in slots if isarray(slot.value)]
+    first = [slot for index, slot in arrays if slot.tie == index]
     trainable = [size(slot.value) for slot in first if slot.trainable]
     rest = [size(slot.value) for slot in first if not slot.trainable]
     return Sizes(_sum(trainable), _sum(rest), len(arrays) - len(first))
 
 
-def _sum(found: Sequence[Size]) -> Size:
-    return Size(*map(sum, zip(*found, strict=True))) if found else Size()
+def _sum(parts: Sequence[Size]) -> Size:
+    return Size(*map(sum, zip(*parts, strict=True))) if parts else Size()
 
 
-def remark(facts: Sequence[Fact | None]) -> str:
-    """Return the remark on some arrays, where there is one.
+def end_of_total(tied: int) -> str:
+    """Return the end of a sentence with a total: a note on tied leaves, or a dot.
 
-    >>> remark([Fact(True, False, False)] * 2), remark([Fact(False, True, False), None])
+    >>> end_of_total(2), end_of_total(0)
+    ('; 2 tied leaves not counted again.', '.')
+    """
+    leaves = plural(tied, "tied leaf", "tied leaves")
+    return f"; {leaves} not counted again." if tied else "."
+
+
+def remark(notes: Sequence[ValueNotes | None]) -> str:
+    """Return a remark on the values of some arrays, or an empty string.
+
+    >>> remark([ValueNotes(True, False, False)] * 2), remark([ValueNotes(False, True, False), None])
     ('(all zero)', '(some NaN)')
     """
-    known = [fact for fact in facts if fact is not None]
-    if known and len(known) == len(facts) and all(fact.zero for fact in known):
+    known = [note for note in notes if note is not None]
+    if known and len(known) == len(notes) and all(note.zero for note in known):
         return "(all zero)"
-    if any(fact.nan for fact in known):
+    if any(note.nan for note in known):
         return "(some NaN)"
-    return "(some Inf)" if any(fact.inf for fact in known) else ""
+    return "(some Inf)" if any(note.inf for note in known) else ""
 
 
-def facts(arrays: Sequence[Any]) -> list[Fact | None]:
-    """Return what is odd about arrays; None where there are no numbers that can be read.
+def value_notes(arrays: Sequence[Any]) -> list[ValueNotes | None]:
+    """Return notes on the values of arrays, or None for an array that cannot be read.
 
-    Nothing is copied: an array that is in the host's memory is read there, of any other one only
-    three booleans leave its device, and those of all arrays together.
+    Nothing is copied. An array in the memory of the host is read there. From any other device only
+    three booleans per array are transferred, those of all arrays at once.
     """
     with jax.debug_nans(False), jax.debug_infs(False):
-        found = jax.device_get([_look(x) for x in arrays])
-    return [None if fact is None else Fact(*map(bool, fact)) for fact in found]
+        notes = jax.device_get([_inspect(x) for x in arrays])
+    return [None if note is None else ValueNotes(*map(bool, note)) for note in notes]
 
 
-def _look(x: Any) -> Any:
+def _inspect(x: Any) -> Any:
     if not (isconcrete(x) and isnumeric(x) and x.size) or getattr(x, "is_deleted", bool)():
         return None
     if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return None  # all processes would have to ask, and most often one prints
-    if _here(x):
-        return _look_here(np.asarray(x))
+        return None  # every process would have to take part, but most often only one of them prints
+    if _fast_on_host(x):
+        return _inspect_host(np.asarray(x))
     try:
-        return _look_there(x)
-    except ValueError:  # on other devices than those of the mesh in jax.set_mesh
+        return _inspect_device(x)
+    except ValueError:  # the devices are not those of the mesh in jax.set_mesh
         return None
 
 
-def _here(x: Any) -> bool:
-    """Tell whether NumPy reads an array without a copy, and fast."""
+def _fast_on_host(x: Any) -> bool:
+    """Return whether NumPy can read an array fast and without a copy."""
     if isinstance(x, np.ndarray):
         return True
-    fast = x.dtype.itemsize >= 4 or x.size <= 2**16  # NumPy is slow on dtypes that it lacks
+    fast = x.dtype.itemsize >= 4 or x.size <= 2**16  # NumPy is slow for dtypes of ml_dtypes
     host = str(x.sharding.memory_kind).endswith("host")
     devices = x.devices()
     return len(devices) == 1 and (host or (fast and next(iter(devices)).platform == "cpu"))
 
 
-def _look_here(x: Any) -> Any:
+def _inspect_host(x: Any) -> Any:
     with np.errstate(all="ignore"):
-        ends = [f(part) for part in _parts(x) for f in (np.min, np.max)]
+        extremes = [f(part) for part in _real_parts(x) for f in (np.min, np.max)]
     return (
-        all(end == 0 for end in ends),
-        any(end != end for end in ends),
-        any(abs(float(end)) == np.inf for end in ends),
+        all(value == 0 for value in extremes),
+        any(value != value for value in extremes),
+        any(abs(float(value)) == np.inf for value in extremes),
     )
 
 
 @jax.jit
-def _look_there(x: Any) -> Any:
-    """Return the same of an array on any device, where `min` of a large one may lose a NaN."""
+def _inspect_device(x: Any) -> Any:
+    """Return the same for an array on any device, where `min` of a large one may miss a NaN."""
     tests = (lambda part: part != 0), jnp.isnan, jnp.isinf
-    some, nan, inf = (jnp.stack([test(p).any() for p in _parts(x)]).any() for test in tests)
-    return ~some, nan, inf
+    parts = _real_parts(x)
+    nonzero, nan, inf = (jnp.stack([test(part).any() for part in parts]).any() for test in tests)
+    return ~nonzero, nan, inf
 
 
-def _parts(x: Any) -> list[Any]:
+def _real_parts(x: Any) -> list[Any]:
     return [x.real, x.imag] if jnp.issubdtype(x.dtype, jnp.complexfloating) else [x]

@@ -1,4 +1,4 @@
-"""A table of what is in a model: for every array its place, shape, dtype and size."""
+"""Print a model as a table: the path, shape, dtype and size of every array."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from .._tree.leaves import isarray, istracer
 from .._tree.structure import Branch
 from .._tree.ties import Slot, Ties
 from .._tree.walk import Walk, walk
-from .layers import layers_text as layers_text
-from .sizes import Fact, Sizes, facts, plural, remark, sizes
+from .sizes import Sizes, ValueNotes, end_of_total, plural, remark, sizes, value_notes
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 class Row(NamedTuple):
-    """A line of a summary: a node with all that is below it, or one array."""
+    """A row of a summary: one array, or a node with everything below it.
+
+    Attributes:
+      path: the path of the array or the node.
+      type: the name of the node's type; empty for an array.
+      shape: the shape of the array, or None.
+      dtype: the dtype of the array; empty for a node.
+      sizes: the sizes of the arrays.
+      sharding: the sharding of an array on several devices, as text.
+      remarks: remarks such as `(all zero)`.
+    """
 
     path: str
-    type: str  # of a node; empty for an array
+    type: str
     shape: tuple[int, ...] | None
     dtype: str
     sizes: Sizes
@@ -38,19 +47,22 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """What is in a model, as a table: of text, of rich, or of HTML in a notebook.
+    """A table of the arrays in a model: the result of `jtree.summary`.
+
+    It prints as text, as a table on a console of rich, and as HTML in a notebook.
 
     Attributes:
-      rows: a `Row` for every node that holds arrays, and for every array, in JAX's order.
-      total: the sizes of all arrays, tied ones once: `total.trainable.parameters`, for one.
+      rows: a row for every node that contains arrays, and for every array, in JAX's order.
+      total: the sizes of all arrays, counting tied ones once, as in
+        `total.trainable.parameters`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jtree import summary
-      >>> found = summary({"w": jnp.ones(2), "step": jnp.array(3)})
-      >>> found.total.trainable
+      >>> table = summary({"w": jnp.ones(2), "step": jnp.array(3)})
+      >>> table.total.trainable
       Size(arrays=1, parameters=2, bytes=8)
-      >>> [row.path for row in found.rows]
+      >>> [row.path for row in table.rows]
       ['', 'step', 'w']
     """
 
@@ -83,7 +95,7 @@ class Summary:
         return "\n".join(["<table>", caption, *lines, "</table>"])
 
     def total_line(self) -> str:
-        """Return the sizes of all arrays as a sentence."""
+        """Return the total as a sentence."""
         trainable, rest, tied = self.total
         kind = "trainable array" if rest.arrays else "array"
         text = f"Total: {plural(trainable.arrays, kind)}, "
@@ -91,30 +103,31 @@ class Summary:
         if rest.arrays:
             text += f", plus {plural(rest.arrays, 'non-trainable array')}, "
             text += f"{plural(rest.parameters, 'parameter')}, {format_bytes(rest.bytes)}"
-        return text + (f"; {plural(tied, 'tied place')} not counted again." if tied else ".")
+        return text + end_of_total(tied)
 
     def _table(self) -> list[tuple[str, ...]]:
-        """Return the columns' names and the cells, without the columns that are empty."""
+        """Return the titles and the rows of cells, without empty columns."""
         head = ("path", "shape", "dtype", "parameters", "bytes", "sharding", "remarks")
         table = [head, *map(_cells, self.rows)]
-        kept = [i for i in range(len(head)) if i in (0, 1, 3) or any(row[i] for row in table[1:])]
-        return [tuple(row[i] for i in kept) for row in table]
+        filled = [i for i in range(len(head)) if i in (0, 1, 3) or any(row[i] for row in table[1:])]
+        return [tuple(row[i] for i in filled) for row in table]
 
 
 def summary(model: Any, /, *, ties: Ties = "references", max_depth: int | None = None) -> Summary:
-    """Return a table of what is in a model: paths, shapes, dtypes, parameters and bytes.
+    """Return a table of the arrays in a model, with paths, shapes, dtypes, parameters and bytes.
 
-    A node is named by its type and stands for all that is below it. Arrays that are not trainable
-    count apart, as in `20, plus 4`. Remarks say what is tied, deleted, all zero, NaN or infinite;
-    for them numbers are read where they are, and never those of abstract models or tracers.
+    The row of a node gives its type and the sum of everything below it. Arrays that are not
+    trainable are counted separately, as in `20, plus 4`. Remarks say which arrays are tied,
+    deleted, all zero, or contain NaN or Inf. For these remarks values are read on their device;
+    those of abstract models and tracers are not.
 
     Args:
-      model: any pytree, abstract ones included.
-      ties: which parameters are one, and counted once; see `jtree.destructure`.
-      max_depth: how many steps of paths to go down; nodes there stand for what is below.
+      model: any pytree, which may be abstract.
+      ties: which leaves are one parameter, and are counted once; see `jtree.destructure`.
+      max_depth: the depth of the deepest rows. A node at this depth includes what is below it.
 
     Returns:
-      A `Summary`: text when printed, a table of rich's on a console of rich's, HTML in a notebook.
+      A `Summary`.
 
     Raises:
       ModelError: the model cannot be walked; the message says where and why.
@@ -136,57 +149,57 @@ def summary(model: Any, /, *, ties: Ties = "references", max_depth: int | None =
         raise ArgumentError(f"max_depth: expected None, 0 or more, found {max_depth}")
     walked = walk(model, ties=ties)
     slots = walked.slots
-    places = list(_places(walked, max_depth))
-    arrays = [slots[place] for place in places if isinstance(place, int)]
-    found = iter(facts([slot.value for slot in arrays]))
+    branches = list(_branches(walked, max_depth))
+    arrays = [slots[branch].value for branch in branches if isinstance(branch, int)]
+    notes = iter(value_notes(arrays))
     rows = [
-        _array(place, slots, next(found)) if isinstance(place, int) else _node(place, walked)
-        for place in places
+        _array(branch, slots, next(notes)) if isinstance(branch, int) else _node(branch, walked)
+        for branch in branches
     ]
     return Summary(tuple(rows), sizes(enumerate(slots)))
 
 
-def _places(walked: Walk, max_depth: int | None) -> Iterator[Branch | int]:
-    """Yield the nodes that hold arrays, and the arrays' numbers, from the root down."""
-    open_: list[tuple[Branch | int, int]] = [(walked.structure.root, 0)]
-    while open_:
-        place, depth = open_.pop()
-        if isinstance(place, int):
-            if isarray(walked.values[place]):
-                yield place
+def _branches(walked: Walk, max_depth: int | None) -> Iterator[Branch | int]:
+    """Yield the nodes that contain arrays and the indices of arrays, from the root down."""
+    stack: list[tuple[Branch | int, int]] = [(walked.structure.root, 0)]
+    while stack:
+        branch, depth = stack.pop()
+        if isinstance(branch, int):
+            if isarray(walked.values[branch]):
+                yield branch
             continue
-        if not any(map(isarray, walked.values[place.first : place.last])):
+        if not any(map(isarray, walked.values[branch.first : branch.last])):
             continue
-        shown = not (place.kind.box or place.kind.hidden)
-        if shown:
-            yield place
-        if not shown or max_depth is None or depth < max_depth:
-            below = depth + (not place.kind.box)
-            open_ += [(child, below) for child in reversed(place.children)]
+        visible = not (branch.kind.box or branch.kind.hidden)
+        if visible:
+            yield branch
+        if not visible or max_depth is None or depth < max_depth:
+            below = depth + (not branch.kind.box)
+            stack += [(child, below) for child in reversed(branch.children)]
 
 
-def _node(place: Branch, walked: Walk) -> Row:
-    inside = [(number, walked.slots[number]) for number in range(place.first, place.last)]
-    node = walked.visited[place.index]
-    return Row(place.path, type(node).__name__, None, "", sizes(inside))
+def _node(branch: Branch, walked: Walk) -> Row:
+    inside = [(index, walked.slots[index]) for index in range(branch.first, branch.last)]
+    node = walked.visited[branch.index]
+    return Row(branch.path, type(node).__name__, None, "", sizes(inside))
 
 
-def _array(number: int, slots: Sequence[Slot], fact: Fact | None) -> Row:
-    slot = slots[number]
+def _array(index: int, slots: Sequence[Slot], notes: ValueNotes | None) -> Row:
+    slot = slots[index]
     x = slot.value
     remarks = [
-        f"tied to {paths.show(slots[slot.tie].path)}" if slot.tie != number else "",
+        f"tied to {paths.show(slots[slot.tie].path)}" if slot.tie != index else "",
         "" if slot.trainable else "non-trainable",
         "(deleted)" if not istracer(x) and getattr(x, "is_deleted", bool)() else "",
-        remark([fact]),
+        remark([notes]),
     ]
     dtype = "float0" if x.dtype == jax.dtypes.float0 else str(x.dtype)
-    measured = sizes([(number, slot)])
-    return Row(slot.path, "", x.shape, dtype, measured, _sharding(x), tuple(filter(None, remarks)))
+    own_sizes = sizes([(index, slot)])
+    return Row(slot.path, "", x.shape, dtype, own_sizes, _sharding(x), tuple(filter(None, remarks)))
 
 
 def _sharding(x: Any) -> str:
-    """Return how an array is spread, where it is over more than one device."""
+    """Return the sharding of an array on several devices as text."""
     sharding = None if istracer(x) else getattr(x, "sharding", None)
     if isinstance(sharding, jax.sharding.NamedSharding):
         axes = ", ".join(f"{name}={length}" for name, length in sharding.mesh.shape.items())

@@ -20,7 +20,7 @@ from rich.console import Console
 import jtree
 from jtree import layers
 from jtree._summary.layers import layers_text
-from jtree._summary.sizes import facts
+from jtree._summary.sizes import value_notes
 
 from ..zoo import ZOO, Linen, Net, Shared, abstract
 
@@ -117,7 +117,7 @@ def test_what_is_not_trainable_counts_apart() -> None:
 def test_tied_places_are_counted_once_and_said() -> None:
     found = jtree.summary(Shared(nnx.Rngs(0)))
     assert found.total.trainable.parameters == jtree.count(Shared(nnx.Rngs(0)))
-    assert str(found).endswith("; 3 tied places not counted again.")
+    assert str(found).endswith("; 3 tied leaves not counted again.")
     tied = {row.path: row.remarks[0] for row in found.rows if row.remarks and not row.type}
     assert tied["enc/bias"] == "tied to dec/bias"
     assert tied["head/kernel"] == "tied to again/0"
@@ -198,9 +198,12 @@ def test_remarks_on_numbers(dtype: Any, size: int) -> None:
 
 def test_remarks_on_imaginary_parts_numpy_arrays_and_none_on_what_has_no_numbers() -> None:
     odd = [jnp.array([complex(0, np.inf)]), np.array([np.nan]), np.zeros(2, ">f4")]
-    some = [(f.zero, f.nan, f.inf) for f in facts(odd) if f]
+    some = [(f.zero, f.nan, f.inf) for f in value_notes(odd) if f]
     assert some == [(False, False, True), (False, True, False), (True, False, False)]
-    assert facts([jnp.arange(0), jnp.zeros((0, 2)), jax.random.key(0), jnp.arange(3)]) == [None] * 4
+    assert (
+        value_notes([jnp.arange(0), jnp.zeros((0, 2)), jax.random.key(0), jnp.arange(3)])
+        == [None] * 4
+    )
 
 
 def test_reading_numbers_is_no_error_while_jax_looks_for_nan() -> None:
@@ -387,7 +390,7 @@ def test_tied_layers_are_counted_once_in_the_total() -> None:
     layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     assert lines(layers_text(Chain((layer, layer))))[-1] == (
         ")                   # Total: 2 arrays, 9 parameters, 36 bytes; "
-        "2 tied places not counted again."
+        "2 tied leaves not counted again."
     )
 
 

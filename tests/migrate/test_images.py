@@ -71,7 +71,7 @@ def test_an_autoencoder() -> None:
     with pytest.raises(LoadError, match=r"start: expected a dense layer with 16 outputs, found de"):
         migrate.convert(Flax(), source, hints=[hints[0], wrong])
     with pytest.raises(
-        LoadError, match="strat: expected a dense layer for unflattened, found none"
+        LoadError, match=r"strat: expected a dense layer for migrate\.unflattened, found no"
     ):
         migrate.convert(Flax(), source, hints=[migrate.unflattened("strat", shape=shape)])
 
@@ -80,12 +80,12 @@ def test_both_ends_of_an_image_are_warned_of() -> None:
     """That one has as many features as the other hides neither."""
     _, report = migrate.convert(Flax(), module())
     assert report.warnings == (
-        "mean: its 96 inputs may be 24 positions of 4 channels that were flattened, which "
-        'frameworks do in different orders; if so add migrate.flattened("mean", '
-        "shape=(4, height, width)) to the hints",
-        "start: its 96 outputs may be 24 positions of 4 channels that become an image, which "
-        'frameworks do in different orders; if so add migrate.unflattened("start", '
-        "shape=(4, height, width)) to the hints",
+        "mean: its 96 inputs may be a flattened image of 4 channels and 24 positions, which the "
+        'two frameworks order differently; if so, add migrate.flattened("mean", '
+        "shape=(4, height, width)) to hints",
+        "start: its 96 outputs may become an image of 4 channels and 24 positions, which the "
+        'two frameworks order differently; if so, add migrate.unflattened("start", '
+        "shape=(4, height, width)) to hints",
     )
 
 

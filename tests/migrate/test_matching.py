@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from flax import nnx
 
 import jtree
 from jtree import LoadError, ModelError, migrate
+from jtree._state.load import compare_walks
+from jtree._tree.walk import walk
 
 from ..same import close_to_scale as close
 from ..same import normal, same
@@ -54,7 +57,7 @@ def test_two_arrays_of_one_name_in_the_model_are_refused() -> None:
     model = Holder(conv_1=linear(2, 2), conv=nnx.List([linear(2, 2), linear(2, 2)]))
     source = {f"conv.{n}.weight": normal(2, 2) for n in range(2)}
     source |= {f"conv.{n}.bias": normal(2) for n in range(2)}
-    message = "conv/1/bias and conv_1/bias: expected a name of its own for each, found conv/1/bias"
+    message = "conv/1/bias and conv_1/bias: expected two names, found conv/1/bias for both"
     with pytest.raises(ModelError, match=message):
         migrate.convert(model, source)
 
@@ -92,11 +95,11 @@ def test_stacks_that_may_be_numbered_in_two_ways_are_refused() -> None:
         migrate.convert(model, source)
     assert str(caught.value) == (
         "nothing was loaded: 2 mismatches\n"
-        "  stages/0: expected one way to number it in the source, found stages.0.0 to stages.1.0 "
-        "or stages.0.0 to stages.0.1; say which with rules such as "
+        "  stages/0: expected one match in the source, found stages.0.0 to stages.1.0 "
+        "or stages.0.0 to stages.0.1; choose one with rules such as "
         "migrate.stack('stages.0.#.*', 'stages.0.*')\n"
-        "  stages/1: expected one way to number it in the source, found stages.0.1 to stages.1.1 "
-        "or stages.1.0 to stages.1.1; say which with rules such as "
+        "  stages/1: expected one match in the source, found stages.0.1 to stages.1.1 "
+        "or stages.1.0 to stages.1.1; choose one with rules such as "
         "migrate.stack('stages.1.#.*', 'stages.1.*')"
     )
     rules = [migrate.stack(f"stages.{n}.#.*", f"stages.{n}.*") for n in range(2)]
@@ -104,7 +107,7 @@ def test_stacks_that_may_be_numbered_in_two_ways_are_refused() -> None:
     expected = [source[f"stages.1.{j}.weight"].T for j in range(2)]
     np.testing.assert_array_equal(found.stages[1].kernel[...], expected)
     rows = nnx.List([nnx.List([linear(), linear()]) for _ in range(2)])
-    message = "found layer 1 of stages/0 or layer 0 of stages/1; say which with rules such as "
+    message = "found layer 1 of stages/0 or layer 0 of stages/1; choose one with rules such as "
     with pytest.raises(LoadError, match=message):
         migrate.convert(Holder(stages=rows), found, layout="nnx")
     rule = migrate.unstack("stages/*/*", "stages/*/#/*")
@@ -208,3 +211,31 @@ def test_safetensors_name_the_ties_that_they_leave_out(tmp_path: Path) -> None:
     model, _ = migrate.convert(Holder(wte=nnx.Embed(5, 4, rngs=nnx.Rngs(0)), head=head), opened)
     np.testing.assert_array_equal(model.wte.embedding[...], module["wte"].weight)
     np.testing.assert_array_equal(model.head.kernel[...], module["wte"].weight.T)
+
+
+def test_a_conversion_walks_the_model_once_and_compares_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other walks are of the source and of the new values."""
+    walked: list[Any] = []
+    compared: list[Any] = []
+
+    def counted(function: Any, calls: list[Any]) -> Any:
+        def call(x: Any, *args: Any, **options: Any) -> Any:
+            calls.append(x)
+            return function(x, *args, **options)
+
+        return call
+
+    replacements = {walk: counted(walk, walked), compare_walks: counted(compare_walks, compared)}
+    for name, module in list(sys.modules.items()):
+        if name.startswith("jtree."):
+            for function, replacement in replacements.items():
+                if getattr(module, function.__name__, None) is function:
+                    monkeypatch.setattr(module, function.__name__, replacement)
+    model = Holder(fc=linear(), wte=nnx.Embed(5, 4, rngs=nnx.Rngs(0)))
+    source = {"fc.weight": normal(4, 4), "fc.bias": normal(4), "wte.weight": normal(5, 4)}
+    migrate.convert(model, source)
+    assert sum(x is model for x in walked) == 1
+    assert len(walked) == 3
+    assert len(compared) == 1

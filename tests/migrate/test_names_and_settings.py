@@ -144,6 +144,6 @@ def test_a_prefix_is_named(prefix: str) -> None:
         for n in (0, 2)
         for name, shape in (("weight", (4, 4)), ("bias", (4,)))
     }
-    with pytest.raises(LoadError, match=f"add '{prefix}': '' to rename"):
+    with pytest.raises(LoadError, match=f"exists, so add '{prefix}': '' to rename"):
         migrate.convert(Stacked(), source)
     migrate.convert(Stacked(), source, rename={prefix: ""})

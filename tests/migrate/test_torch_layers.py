@@ -189,9 +189,9 @@ def test_flattened_images_permute_the_rows() -> None:
     assert not report.warnings
     _, report = migrate.convert(model, torch_model)
     assert report.warnings == (
-        "layers/3: its 60 inputs may be 15 positions of 4 channels that were flattened, which "
-        "frameworks do in different orders; if so add "
-        'migrate.flattened("layers/3", shape=(4, height, width)) to the hints',
+        "layers/3: its 60 inputs may be a flattened image of 4 channels and 15 positions, which "
+        "the two frameworks order differently; if so, add "
+        'migrate.flattened("layers/3", shape=(4, height, width)) to hints',
     )
     eqx_model = eqx.nn.Sequential(
         [
@@ -215,7 +215,7 @@ def test_batch_norm_with_its_statistics() -> None:
     assert [setting.text for setting in report.settings] == [
         "(root): momentum=0.99 in the model, 0.7 in the source"
     ]
-    assert report.ignored == {"num_batches_tracked": "counts batches"}
+    assert report.ignored == {"num_batches_tracked": "a counter of batches"}
     close(linen_apply(nn.BatchNorm(use_running_average=True), layer, x), expected)
     close(nnx_apply(jtree.layers.BatchNorm(4), layer.state_dict(), x), expected)
 
@@ -239,10 +239,10 @@ def test_batch_norm_of_equinox(mode: Any) -> None:
         migrate.convert(pair[0], layer)
     assert str(caught.value) == (
         "nothing was loaded: 2 mismatches\n"
-        "  (root): expected no mean in BatchNorm, found float32[4], not all zero, in running_mean; "
-        "give the model its running statistics: for Equinox, the pair (model, state)\n"
-        "  (root): expected no var in BatchNorm, found float32[4], not all one, in running_var; "
-        "give the model its running statistics: for Equinox, the pair (model, state)"
+        "  (root): expected no mean in BatchNorm, found float32[4] in running_mean, which is not "
+        "all zero; give the model its running statistics: for Equinox, pass (model, state)\n"
+        "  (root): expected no var in BatchNorm, found float32[4] in running_var, which is not "
+        "all one; give the model its running statistics: for Equinox, pass (model, state)"
     )
 
 
@@ -309,7 +309,7 @@ def test_the_report_has_padding_that_depends_on_the_input() -> None:
     model = nnx.Conv(3, 4, (3, 3), strides=2, padding="SAME", rngs=nnx.Rngs(0))
     _, report = migrate.convert(model, layer.state_dict())
     assert [setting.text for setting in report.settings] == [
-        "(root): padding=SAME, which weights do not tell of the source"
+        "(root): padding=SAME in the model, unknown in the source"
     ]
     _, report = migrate.convert(model, layer)
     assert [setting.text for setting in report.settings] == [
@@ -393,8 +393,8 @@ def test_gru() -> None:
         migrate.convert(model, layer)
     assert str(caught.value) == (
         "nothing was loaded: 1 mismatch\n"
-        "  cell: expected no hidden bias n in GRUCell, found float32[5], not all zero, in "
-        "bias_hh_l0; use a GRU that has this bias, as flax.linen.GRUCell and eqx.nn.GRUCell do"
+        "  cell: expected no hidden bias n in GRUCell, found float32[5] in bias_hh_l0, which is "
+        "not all zero; use a GRU that has this bias, such as flax.linen.GRUCell or eqx.nn.GRUCell"
     )
     layer.bias_hh_l0[10:] = 0
     close(nnx_apply(model, layer, x), layer(torch.tensor(x))[0])

@@ -1,103 +1,111 @@
-"""Warnings: what is probably an image, of which frameworks have the axes in different orders."""
+"""Checks: warnings where features seem to be those of an image, whose axes frameworks order."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from .._layouts.canonical import CanonicalArrays
-from .._layouts.spec import KeyPath, TypedLayer
+from .._layouts.spec import FrameworkLayout, KeyPath
+from .stages import LayerValues
 
-Kernels = Mapping[KeyPath, tuple[str, tuple[int, ...]]]  # kind and shape of each layer's kernel
-Shapes = Mapping[KeyPath, tuple[int, ...]]
-IMAGE = 4  # as many channels as an image has, or fewer
-
-
-class Seen:
-    """What warnings need to know of the layers.
-
-    Attributes:
-      kernels: the kind of each layer that has a kernel, and its shape in the common form.
-      warnings: those that one layer is enough for.
-    """
-
-    def __init__(self) -> None:
-        self.kernels: dict[KeyPath, tuple[str, tuple[int, ...]]] = {}
-        self.warnings: dict[str, None] = {}
-
-    def add(
-        self, place: KeyPath, layer: TypedLayer, canonical: CanonicalArrays, *, differ: bool
-    ) -> None:
-        """Remember a layer; `differ` tells whether the orders of axes do."""
-        kernel, scale = canonical.get("kernel", canonical.get("table")), canonical.get("scale")
-        if kernel is not None and kernel.ndim >= 2:
-            self.kernels[place] = (layer.kind, tuple(kernel.shape))
-        if differ and scale is not None and scale.ndim > 1:
-            self.warnings[several_axes(layer.name, tuple(scale.shape))] = None
+_IMAGE = 4  # the largest number of channels of an image before any convolution
 
 
-def suspicious(kernels: Kernels, told: Collection[tuple[KeyPath, int]]) -> Iterator[str]:
-    """Yield warnings for dense layers beside which an image seems to be flattened.
+class _Kernel(NamedTuple):
+    """The kernel or table of a layer: the layer's kind, and the shape in the canonical layout."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+def image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> list[str]:
+    """Return warnings for layers whose features frameworks may have in different orders."""
+    differing = [x for x in layers if x.match.layer.layout.channels_first != source.channels_first]
+    kernels = _kernels(layers) if differing else {}
+    hinted = {(x.match.key_path, hint.side) for x in layers for hint in x.images}
+    scales = ((x.match.layer.path, x.shapes.get("scale", ())) for x in differing)
+    norms = [_norm_warning(path, shape) for path, shape in scales if len(shape) > 1]
+    return [*_dense_warnings(kernels, hinted), *norms]
+
+
+def _kernels(layers: Iterable[LayerValues]) -> dict[KeyPath, _Kernel]:
+    shapes = ((x.match, x.shapes.get("kernel", x.shapes.get("table", ()))) for x in layers)
+    return {
+        match.key_path: _Kernel(match.layer.kind, shape)
+        for match, shape in shapes
+        if len(shape) > 1
+    }
+
+
+def _dense_warnings(
+    kernels: Mapping[KeyPath, _Kernel], hinted: Collection[tuple[KeyPath, int]]
+) -> Iterator[str]:
+    """Yield warnings for dense layers beside which an image seems to be flattened or made.
 
     Their features are a multiple of a convolution's channels, and those of no dense layer beside
-    them. What was told is a layer, and the axis of its kernel that is an image.
+    them. `hinted` has the layers that a hint is about, and the axis of the kernel that is an image.
     """
-    made = {p: shape for p, (kind, shape) in kernels.items() if kind in ("dense", "embedding")}
+    before = {keys: x.shape for keys, x in kernels.items() if x.kind in ("dense", "embedding")}
     dense = {
-        p: shape for p, (kind, shape) in kernels.items() if kind == "dense" and len(shape) == 2
+        keys: x.shape for keys, x in kernels.items() if x.kind == "dense" and len(x.shape) == 2
     }
     upwards = _channels(kernels, "conv_transpose", -2)
-    makers = {p for p, shape in dense.items() if _divisor(upwards, shape[1])}
-    for path, (inputs, outputs) in dense.items():
-        before = [p for p in made if p != path and made[p][-1] == inputs]
-        if (path, 0) not in told and all(p in makers and not _beside(p, path) for p in before):
-            yield from _text(path, inputs, _channels(kernels, "conv", -1), "flattened")
-        after = [p for p in dense if p != path and dense[p][0] == outputs]
-        if (path, 1) not in told and not any(_beside(p, path) for p in after):
-            inner = {} if after else _channels(kernels, "conv", -2)
-            square = {c: n for c, n in inner.items() if c > IMAGE and _isspace(outputs, c, n)}
-            yield from _text(path, outputs, upwards or square, "unflattened")
+    makers = {keys for keys, shape in dense.items() if _divisor(upwards, shape[1])}
+    for keys, (inputs, outputs) in dense.items():
+        feeding = [x for x in before if x != keys and before[x][-1] == inputs]
+        flat = all(x in makers and not _in_one_block(x, keys) for x in feeding)
+        if (keys, 0) not in hinted and flat:
+            yield from _dense_warning(keys, inputs, _channels(kernels, "conv", -1), "flattened")
+        fed = [x for x in dense if x != keys and dense[x][0] == outputs]
+        if (keys, 1) not in hinted and not any(_in_one_block(x, keys) for x in fed):
+            below = {} if fed else _channels(kernels, "conv", -2)
+            square = {c: n for c, n in below.items() if c > _IMAGE and _is_space(outputs, c, n)}
+            yield from _dense_warning(keys, outputs, upwards or square, "unflattened")
 
 
-def _channels(kernels: Kernels, kind: str, axis: int) -> dict[int, int]:
-    """Return the numbers of channels, and how many axes their images have."""
-    shapes = [shape for found, shape in kernels.values() if found == kind]
+def _channels(kernels: Mapping[KeyPath, _Kernel], kind: str, axis: int) -> dict[int, int]:
+    """Return the numbers of channels of layers of a kind, and how many axes their windows have."""
+    shapes = [x.shape for x in kernels.values() if x.kind == kind]
     return {shape[axis]: len(shape) - 2 for shape in shapes if shape[axis] > 1}
 
 
 def _divisor(channels: Collection[int], features: int) -> int | None:
     """Return the most channels that features may be positions of, unless they are channels."""
-    found = [c for c in channels if features % c == 0]
-    return None if features in channels else max(found, default=None)
+    divisors = [c for c in channels if features % c == 0]
+    return None if features in channels else max(divisors, default=None)
 
 
-def _beside(path: KeyPath, other: KeyPath) -> bool:
-    """Tell whether two layers are in one block, and not only in the model."""
-    return len(path) > 1 and path[:-1] == other[:-1]
+def _in_one_block(keys: KeyPath, other: KeyPath) -> bool:
+    """Return whether two layers are in one block, and not only in the same model."""
+    return len(keys) > 1 and keys[:-1] == other[:-1]
 
 
-def _isspace(features: int, channels: int, axes: int) -> bool:
-    """Tell whether features may be an image with as many positions along each axis."""
+def _is_space(features: int, channels: int, axes: int) -> bool:
+    """Return whether features may be an image with as many positions along each axis."""
     return features > channels and any(channels * n**axes == features for n in range(2, features))
 
 
-def _text(path: KeyPath, features: int, channels: Mapping[int, int], rule: str) -> Iterator[str]:
-    number = _divisor(channels, features)
-    if number is None:
+def _dense_warning(
+    keys: KeyPath, features: int, channels: Mapping[int, int], hint: str
+) -> Iterator[str]:
+    count = _divisor(channels, features)
+    if count is None:
         return
-    name, flat = "/".join(path), rule == "flattened"
-    side, what = ("inputs", "were flattened") if flat else ("outputs", "become an image")
-    space = {1: "length", 3: "depth, height, width"}.get(channels[number], "height, width")
+    path = "/".join(keys)
+    what = (
+        "inputs may be a flattened image" if hint == "flattened" else "outputs may become an image"
+    )
+    space = {1: "length", 3: "depth, height, width"}.get(channels[count], "height, width")
     yield (
-        f"{name}: its {features} {side} may be {features // number} positions of {number} channels "
-        f"that {what}, which frameworks do in different orders; if so add "
-        f'migrate.{rule}("{name}", shape=({number}, {space})) to the hints'
+        f"{path}: its {features} {what} of {count} channels and {features // count} positions, "
+        "which the two frameworks order differently; if so, add "
+        f'migrate.{hint}("{path}", shape=({count}, {space})) to hints'
     )
 
 
-def several_axes(path: str, shape: tuple[int, ...]) -> str:
-    """Return a warning for a norm over several axes, which frameworks have in different orders."""
+def _norm_warning(path: str, shape: tuple[int, ...]) -> str:
     return (
-        f"{path}: its scale {shape} has several axes, taken in the source's order; if they are "
-        "those of an image, whose channels are first in one framework and last in the other, "
-        "add migrate.transpose for its scale and its bias to the rules"
+        f"{path}: its scale of shape {shape} keeps the source's order of axes; if they are those "
+        "of an image, whose channels come first in one framework and last in the other, add "
+        "migrate.transpose for its scale and its bias to rules"
     )

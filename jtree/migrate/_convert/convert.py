@@ -1,4 +1,4 @@
-"""Conversion by type: each layer of the model says what it needs, and how it is stored."""
+"""Conversion by type: each layer of the model says what it needs and how it stores it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..._errors import ArgumentTypeError, LoadError, did_you_mean
-from ..._state.diff import Diff, Mismatch
-from ..._state.load import compare_walks, load_into
+from ..._errors import LoadError
+from ..._state.diff import Diff
+from ..._state.load import compare_walks, load_compared
 from ..._tree.walk import walk
-from .._layouts.registry import MODULES, framework_layout
+from .._layouts.registry import framework_layout
 from .._rules.apply import apply
 from .._rules.base import Rule
-from .converter import Work
-from .hints import Hint, checked
-from .linen import Linen, model_of_linen
-from .names import Rename
-from .report import Report
-from .source import source_of
-from .target import Model, model_of
+from .hints import Hint, check_arguments
+from .match import match_layers
+from .names import Rename, name_source
+from .problems import find_problems
+from .report import Report, make_report
+from .source import read_source
+from .target import read_target
+from .unused import find_unused
+from .values import convert_values
 
-NEAR = 20  # missing arrays for which near names are looked for
 logger = logging.getLogger("jtree")
 
 
@@ -78,84 +79,33 @@ def convert(
       >>> source = {"weight": np.array([[1.0, 2.0], [3.0, 4.0]]), "bias": np.zeros(2)}
       >>> model, report = migrate.convert(model, source)
       >>> model.kernel[...].tolist(), report
-      ([[1.0, 3.0], [2.0, 4.0]], Report(1 layers from torch))
+      ([[1.0, 3.0], [2.0, 4.0]], Report(1 layer from torch))
     """
-    names: Any = rename
-    given = list(rules)
-    if isinstance(rename, list | tuple):
-        given, names = [*given, *rename], None
-    others, told = checked(given, hints)
-    found = source_of(
-        source,
-        framework_layout(layout),
-        names,
-        lambda arrays: apply(others, arrays) if others else arrays,
-    )
-    target = _destination(model)
-    work = Work(target, found, told)
-    work.run()
-    loaded, report = _load(target, work), work.report()
+    rules, names = _split_rename(rules, rename)
+    hints = list(hints)
+    if rules or hints:
+        check_arguments(rules, hints)
+    origin = read_source(source, framework_layout(layout))
+    arrays = apply(rules, origin.arrays) if rules else origin.arrays
+    named = name_source(origin, arrays, names)
+    target = read_target(model)
+    matches = match_layers(target, named)
+    values = convert_values(target, named, matches, hints)
+    unused = find_unused(named, matches)
+    compared = compare_walks(target.walked, walk(values.by_path), none="keep")
+    problems = find_problems(target, named, values, unused, hints, compared.diff.mismatches)
+    if problems:
+        diff = Diff(problems, compared.diff.config)
+        raise LoadError(f"nothing was loaded: {diff.message()}", diff)
+    loaded = load_compared(target.walked, compared)
+    report = make_report(named, values, unused)
     for warning in report.warnings:
         logger.warning("converted, but %s", warning)
     return loaded, report
 
 
-def _destination(model: Any) -> Model:
-    if isinstance(model, Linen):
-        return model_of_linen(model)
-    found = model_of(model, MODULES)
-    basic = isinstance(model, dict | list | tuple) and not found.layers
-    if basic or not found.places:
-        raise ArgumentTypeError(
-            "model: expected a model whose layers have types, found "
-            f"{type(model).__name__}; for linen give migrate.linen(module, variables, *inputs), "
-            "for Equinox with running statistics (model, state)"
-        )
-    return found
-
-
-def _load(target: Model, work: Work) -> Any:
-    """Return the model with the numbers that were found, or refuse with all that is wrong."""
-    wanted = {*target.places.values(), *work.values} - set(work.done.kept)
-
-    def where(path: str, _: Any) -> bool:
-        return path in wanted
-
-    walked = walk(target.tree)
-    compared = compare_walks(walked, walk(work.values), where=where if wanted else None).diff
-    mismatches = [x for x in compared.mismatches if x.path not in work.refused]
-    unused = work.unused()
-    prefix = _prefix([work.tried.get(x.path, "") for x in mismatches], unused)
-    problems = work.problems + [
-        _explained(x, work, unused, prefix, n < NEAR) for n, x in enumerate(mismatches)
-    ]
-    if problems:
-        diff = Diff(work.sorted(problems), compared.config)
-        raise LoadError(f"nothing was loaded: {diff.message()}", diff)
-    return load_into(target.tree, work.values, where=where)
-
-
-def _prefix(tried: Sequence[str], unused: Iterable[str]) -> str | None:
-    """Return what the source has before most of the names that were looked for, if it is one."""
-    looked, names = [*filter(None, tried)], set(unused)
-    longer = (x for x in names if looked and x.endswith(looked[0]))
-    for prefix in sorted(x[: -len(looked[0])] for x in longer):
-        found = sum(f"{prefix}{x}" in names for x in looked)
-        if prefix[-1:] in (".", "/") and found > 1 and 2 * found > len(looked):
-            return prefix
-    return None
-
-
-def _explained(
-    x: Mismatch, work: Work, unused: list[str], prefix: str | None, near: bool
-) -> Mismatch:
-    """Say of a missing array what it was looked for as."""
-    tried = work.tried.get(x.path)
-    if x.kind != "missing" or tried is None:
-        return x
-    what = did_you_mean(tried, unused) if near else ""
-    what += work.advice(x.path, left=bool(unused))
-    if prefix is not None and f"{prefix}{tried}" in unused:
-        what = f"; {prefix}{tried} is there: add {prefix[:-1]!r}: '' to rename"
-    text = f"{x.path}: expected {x.expected} from {tried}, found nothing there{what}"
-    return x._replace(text=text)
+def _split_rename(rules: Iterable[Rule], rename: Any) -> tuple[list[Rule], Any]:
+    """Return the rules, with those of `rename`, and what `rename` is if it holds no rules."""
+    if isinstance(rename, list | tuple):
+        return [*rules, *rename], None
+    return list(rules), rename

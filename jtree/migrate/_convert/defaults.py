@@ -53,39 +53,35 @@ def defaults(*where: str) -> Defaults:
 
 def default_value(spec: ArraySpec) -> int | None:
     """Return the identity value of an array of a layer, or None."""
-    numbers = {_number(canonical_name) for canonical_name in spec.canonical}
-    return numbers.pop() if len(numbers) == 1 else None
+    values = {_identity(name) for name in spec.canonical}
+    return values.pop() if len(values) == 1 else None
 
 
-def _number(canonical_name: str) -> int | None:
-    if canonical_name in ONES:
+def _identity(name: str) -> int | None:
+    if name in ONES:
         return 1
-    isbias = (
-        canonical_name == "mean"
-        or canonical_name.startswith("bias")
-        or canonical_name.endswith("_bias")
-    )
-    return 0 if isbias or canonical_name.startswith("hidden_bias") else None
+    bias = name.startswith(("bias", "hidden_bias")) or name.endswith("_bias")
+    return 0 if bias or name == "mean" else None
 
 
-def allowed(hints: Iterable[Defaults], path: str) -> list[str]:
+def allowing_globs(hints: Iterable[Defaults], path: str) -> list[str]:
     """Return the globs that allow an identity value at a path."""
     return [glob for hint in hints for glob in hint.where if paths.matches(glob, path)]
 
 
-def word(number: int) -> str:
-    """Return what an array of one number everywhere is called."""
-    return "ones" if number else "zeros"
+def value_name(value: int) -> str:
+    """Return what an array with this value everywhere is called."""
+    return "ones" if value else "zeros"
 
 
-def advice(path: str, spec: ArraySpec) -> str:
-    """Return how to fill an array that is missing, if there is a way."""
-    number = default_value(spec)
-    if number is None:
+def remedy(path: str, spec: ArraySpec) -> str:
+    """Return how to fill a missing array, or an empty text if it has no identity value."""
+    value = default_value(spec)
+    if value is None:
         return ""
     if spec.canonical[0] in ("mean", "var"):
         return (
-            "; where the source normalises by each batch, and the model does, add "
-            f"migrate.defaults({path!r}) to the hints"
+            "; if the source and the model normalise by the statistics of each batch, add "
+            f"migrate.defaults({path!r}) to hints"
         )
-    return f"; for {word(number)} add migrate.defaults({path!r}) to the hints"
+    return f"; for {value_name(value)}, add migrate.defaults({path!r}) to hints"

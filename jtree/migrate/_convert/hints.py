@@ -1,27 +1,26 @@
-"""Hints: what users add about layers, and which hints no layer needs."""
+"""Hints: what users add about layers that weights do not tell."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from ..._errors import ArgumentTypeError
-from ..._state.diff import Mismatch
+from ..._state.diff import Mismatch, mismatch
+from ..._tree.leaves import describe
 from .._layouts.canonical import CanonicalArrays
-from .._layouts.spec import ArraySpec, FrameworkLayout, KeyPath, TypedLayer
+from .._layouts.spec import FrameworkLayout, KeyPath, TypedLayer
 from .._rules.base import Rule
-from .defaults import Defaults, allowed, default_value
+from .defaults import Defaults
 from .images import Flattened
-from .names import key_path
-from .problems import no_image
-from .unused import mismatch
+from .stages import LayerValues, UnfitHint
 
 Hint: TypeAlias = Flattened | Defaults
+ImageHints: TypeAlias = Sequence[tuple[KeyPath, Flattened]]
 
 
-def checked(rules: Iterable[Rule], hints: Iterable[Hint]) -> tuple[list[Rule], list[Hint]]:
-    """Return rules and hints, or refuse one of them among the others."""
-    rules, hints = list(rules), list(hints)
+def check_arguments(rules: Iterable[Rule], hints: Iterable[Hint]) -> None:
+    """Refuse a hint among the rules, a rule among the hints, and what is neither."""
     for rule in rules:
         if isinstance(rule, Hint):
             raise ArgumentTypeError(
@@ -39,61 +38,47 @@ def checked(rules: Iterable[Rule], hints: Iterable[Hint]) -> tuple[list[Rule], l
                 "hints: expected migrate.flattened, migrate.unflattened or migrate.defaults, "
                 f"found {hint!r}"
             )
-    return rules, hints
 
 
-class Told:
-    """Hints about layers, for sources of a layout.
+def image_hints(hints: Iterable[Hint], layout: FrameworkLayout) -> ImageHints:
+    """Return the hints about images, with the key paths of the layers that they name."""
+    return [(layout.key_path(x.path), x) for x in hints if isinstance(x, Flattened)]
 
-    Attributes:
-      sides: the layers that have an image, and the axis of their kernel that is one.
-      problems: what does not fit.
+
+def apply_images(
+    hints: Iterable[Flattened],
+    layer: TypedLayer,
+    canonical: CanonicalArrays,
+    source: FrameworkLayout,
+) -> tuple[CanonicalArrays, list[str], list[UnfitHint]]:
+    """Return a layer with the features of images permuted, notes on it, and hints that do not fit.
+
+    Nothing is permuted where both frameworks flatten images in the same order.
     """
+    notes: list[str] = []
+    unfit: list[UnfitHint] = []
+    for hint in hints if canonical else ():
+        if not hint.fits(layer.kind, canonical):
+            arrays = " and ".join(describe(x) for x in canonical.values())
+            unfit.append(UnfitHint(hint, f"{layer.kind} with {arrays}"))
+        elif source.channels_first != layer.layout.channels_first:
+            canonical = hint.permuted(canonical, channels_first=source.channels_first)
+            notes.append(hint.note)
+    return canonical, notes, unfit
 
-    def __init__(self, rules: Sequence[Hint], layout: FrameworkLayout) -> None:
-        self.layout = layout
-        self.images = [(key_path(x.path, layout), x) for x in rules if isinstance(x, Flattened)]
-        self.defaults = [x for x in rules if isinstance(x, Defaults)]
-        self.sides: set[tuple[KeyPath, int]] = set()
-        self.problems: list[Mismatch] = []
-        self.needed: set[Flattened | str] = set()
 
-    def image(
-        self,
-        place: KeyPath,
-        names: Collection[KeyPath],
-        layer: TypedLayer,
-        canonical: CanonicalArrays,
-    ) -> tuple[CanonicalArrays, list[str]]:
-        """Return a layer with the features that are an image permuted, and notes of it."""
-        notes: list[str] = []
-        for path, rule in self.images:
-            if path not in names or not canonical:
-                continue
-            self.needed.add(rule)
-            self.sides.add((place, rule.side))
-            if not rule.fits(layer.kind, canonical):
-                self.problems.append(no_image(layer, rule, canonical))
-            elif self.layout.channels_first != layer.layout.channels_first:
-                canonical = rule.permuted(canonical, channels_first=self.layout.channels_first)
-                notes.append(rule.note)
-        return canonical, notes
-
-    def number(self, path: str, spec: ArraySpec) -> int | None:
-        """Return the value that an array may be filled with, or None."""
-        number, globs = default_value(spec), allowed(self.defaults, path)
-        if number is None or not globs:
-            return None
-        self.needed |= set(globs)
-        return number
-
-    def unneeded(self) -> Iterator[Mismatch]:
-        """Yield what there was no layer for."""
-        for _, rule in self.images:
-            if rule not in self.needed:
-                what = f"a dense layer for {type(rule).__name__.lower()}"
-                yield mismatch(rule.path, "missing", what, "none of that name")
-        for glob in (glob for hint in self.defaults for glob in hint.where):
-            if glob not in self.needed:
-                what = "a bias, a scale or a statistic that the source lacks, for defaults"
-                yield mismatch(glob, "missing", what, "none")
+def unneeded_hints(hints: Sequence[Hint], layers: Iterable[LayerValues]) -> Iterator[Mismatch]:
+    """Yield a problem for each hint that concerns no layer."""
+    images: set[Flattened] = set()
+    globs: set[str] = set()
+    for layer in layers:
+        images |= set(layer.images)
+        globs |= {glob for allowed in layer.defaults.values() for glob in allowed}
+    for hint in hints:
+        if isinstance(hint, Flattened) and hint not in images:
+            expected = f"a dense layer for migrate.{type(hint).__name__.lower()}"
+            yield mismatch(hint.path, "missing", expected, "no layer of this name")
+    for glob in (x for hint in hints if isinstance(hint, Defaults) for x in hint.where):
+        if glob not in globs:
+            expected = "a bias, scale or statistic that the source lacks, for migrate.defaults"
+            yield mismatch(glob, "missing", expected, "none")

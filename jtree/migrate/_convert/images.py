@@ -37,7 +37,7 @@ class Flattened:
             order = places.reshape(*space, channels).transpose(last, *range(last))
         order = order.reshape(-1)
         if "kernel" not in canonical:  # a norm beside the dense layer
-            return {canonical_name: x[order] for canonical_name, x in canonical.items()}
+            return {name: x[order] for name, x in canonical.items()}
         changed = {"kernel": canonical["kernel"].take(order, self.side)}
         if self.side and "bias" in canonical:
             changed["bias"] = canonical["bias"][order]

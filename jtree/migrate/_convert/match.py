@@ -1,133 +1,215 @@
-"""Finding a layer in a source: under its own name, in a stack, or as the parts of a stack."""
+"""Matching: each layer of the model with the layers of the source, stacked ones and single ones."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
-from itertools import count, takewhile
-from typing import NamedTuple
+from itertools import chain, count, takewhile
+from typing import NamedTuple, TypeAlias
 
-from .._layouts.spec import FrameworkLayout, KeyPath, LayerSpec, TypedLayer
+from ..._tree.ties import Slot
+from .._layouts.spec import ArraySpec, FrameworkLayout, KeyPath, LayerSpec, TypedLayer
+from .stages import ArrayMatch, Candidate, LayerMatch, Matches, NamedSource, SourceLayer, TypedModel
 
 RECURRENT = ("lstm", "gru", "rnn")
+Shapes: TypeAlias = Mapping[KeyPath, tuple[int, ...]]
 
 
-class Spot(NamedTuple):
-    """Where the arrays of a layer are: below a name, and where in a stack, if they are in one."""
+def match_layers(model: TypedModel, source: NamedSource) -> Matches:
+    """Return a match for each layer of the model, and for each array outside of them."""
+    shapes = {keys: tuple(x.array.shape) for keys, x in source.by_name.items()}
+    known = set(chain.from_iterable(model.names.values()))
+    layers: dict[KeyPath, list[tuple[Slot, ArraySpec]]] = {}
+    arrays: list[ArrayMatch] = []
+    for keys, slot in model.arrays.items():
+        layer = next((keys[:n] for n in range(len(keys)) if keys[:n] in model.layers), None)
+        spec = None if layer is None else _spec_at(model.layers[layer].spec, keys[len(layer) :])
+        if layer is None or spec is None:
+            arrays.append(_match_array(slot, keys[-1], model.names[keys[:-1]], shapes, known))
+        else:
+            layers.setdefault(layer, []).append((slot, spec))
+    matches = (
+        _match_layer(keys, model, specs, source, shapes, known) for keys, specs in layers.items()
+    )
+    return Matches(tuple(matches), tuple(arrays))
 
-    prefix: KeyPath
-    place: int | None = None
+
+def _spec_at(layer_spec: LayerSpec, keys: KeyPath) -> ArraySpec | None:
+    return next((spec for spec in layer_spec if spec.key_path == keys), None)
 
 
-def find(
-    shapes: Mapping[KeyPath, tuple[int, ...]],
-    names: Sequence[KeyPath],
-    below: Sequence[KeyPath],
-    number: int | None,
+def _match_array(
+    slot: Slot, key: str, names: Sequence[KeyPath], shapes: Shapes, known: Container[KeyPath]
+) -> ArrayMatch:
+    shape = slot.value.shape
+    for stacked in (None, shape[0] if shape else None):
+        candidates = find_layers(shapes, names, [(key,)], stacked, known)
+        if candidates:
+            break
+    sources = candidates[0] if len(candidates) == 1 else ()
+    return ArrayMatch(slot, key, stacked, names, candidates, sources)
+
+
+def _match_layer(
+    keys: KeyPath,
+    model: TypedModel,
+    specs: Sequence[tuple[Slot, ArraySpec]],
+    source: NamedSource,
+    shapes: Shapes,
+    known: Container[KeyPath],
+) -> LayerMatch:
+    layer = model.layers[keys]
+    names = _source_names(source.layout, layer.kind, model.names[keys])
+    source_layer = next((source.layers[name] for name in names if name in source.layers), None)
+    same_kind = source_layer is None or _can_become(source_layer.kind, layer.kind)
+    source_spec = _source_spec(source.layout, layer, source_layer)
+    stacked = _count_stacked(layer, specs)
+    below = [spec.key_path for spec in source_spec]
+    candidates = find_layers(shapes, names, below, stacked, known)
+    return LayerMatch(
+        keys,
+        layer,
+        [slot for slot, _ in specs],
+        {slot.path: spec for slot, spec in specs},
+        stacked,
+        names,
+        source_spec,
+        source_layer,
+        same_kind,
+        candidates,
+        candidates[0] if same_kind and len(candidates) == 1 else (),
+    )
+
+
+def _can_become(source: str, model: str) -> bool:
+    """Return whether a layer can be made from one of another kind: groups may be channels."""
+    return source == model or (source, model) == ("instance_norm", "group_norm")
+
+
+def _count_stacked(layer: TypedLayer, specs: Sequence[tuple[Slot, ArraySpec]]) -> int | None:
+    """Return how many layers are stacked: their arrays have one axis more than their types say."""
+    counts = set()
+    for slot, spec in specs:
+        shape = slot.value.shape
+        one_more = len(shape) == spec.transform.rank(layer.options) + 1
+        counts.add(int(shape[0]) if one_more else None)
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _source_names(
+    layout: FrameworkLayout, kind: str, names: Sequence[KeyPath]
+) -> Sequence[KeyPath]:
+    """Return what a layer may be called; PyTorch numbers recurrent layers within one module."""
+    if layout.name != "torch" or kind not in RECURRENT:
+        return names
+    numbered = [(*name, "0") for name in names]
+    reverse = [(*name[:-1], "0", "reverse") for name in names if name[-1:] == ("reverse",)]
+    return [*names, *numbered, *reverse]
+
+
+def _source_spec(
+    layout: FrameworkLayout, layer: TypedLayer, source_layer: TypedLayer | None
+) -> LayerSpec:
+    """Return how the source stores a layer: by its type there, or by the framework's layout."""
+    if source_layer is not None:
+        return source_layer.spec
+    if layout.name == layer.layout.name:
+        return layer.spec
+    return _with_names(layout.specs.get(layer.kind, ()), layer)
+
+
+def _with_names(source_spec: LayerSpec, layer: TypedLayer) -> LayerSpec:
+    """Add the names that the parts of a layer have in the model, such as `query` and `out`."""
+    names = {
+        spec.canonical[0]: spec.key_path[0]
+        for spec in layer.spec
+        if len(spec.canonical) == 1 and len(spec.key_path) == 2
+    }
+    renamed = (
+        spec._replace(path=f"{names[spec.canonical[0]]}/{spec.key_path[1]}")
+        for spec in source_spec
+        if len(spec.canonical) == 1 and len(spec.key_path) == 2 and spec.canonical[0] in names
+    )
+    known = {spec.path for spec in source_spec}
+    return (*source_spec, *(spec for spec in renamed if spec.path not in known))
+
+
+def find_layers(
+    shapes: Shapes,
+    names: Collection[KeyPath],
+    below: Collection[KeyPath],
+    stacked: int | None,
     layers: Container[KeyPath] = (),
-) -> list[list[Spot]]:
-    """Return where a layer is, or as many layers as a stack of them has.
+) -> list[Candidate]:
+    """Return where a source has a layer, or as many layers as a stack of the model has.
 
-    A stack's layers are numbered in the source at one of the steps of its name, and where two
-    numbers follow each other it is their counts and shapes that tell which one it is.
+    The layers of a stack are numbered at one of the keys of their names. Where a name has several
+    numbers, the counts and shapes of the layers tell which key it is.
 
     Args:
-      shapes: of the arrays of the source.
-      names: what the layer may be called there.
-      below: its arrays, below it.
-      number: how many layers are stacked in the destination, or None.
-      layers: the names of all layers of the destination.
+      shapes: the shapes of the source's arrays.
+      names: the key paths that the layer may have there.
+      below: the key paths of its arrays below it.
+      stacked: the number of layers that are stacked in the model, or None.
+      layers: the key paths of all layers of the model.
 
     Returns:
-      A spot for each layer. None at all where the source has none, and several ways where nothing
-      tells which one is meant.
+      The candidates, each with one source for every layer: none where the source lacks the layer,
+      several where nothing tells which is meant.
 
     Example:
       >>> source = {("h", "0", "w"): (2,), ("h", "1", "w"): (2,)}
-      >>> find(source, [("h",)], [("w",)], 2)
-      [[Spot(prefix=('h', '0'), place=None), Spot(prefix=('h', '1'), place=None)]]
-      >>> find({("h", "w"): (2, 2)}, [("h", "1")], [("w",)], None)
-      [[Spot(prefix=('h',), place=1)]]
+      >>> find_layers(source, [("h",)], [("w",)], 2)[0]
+      (SourceLayer(key_path=('h', '0'), index=None), SourceLayer(key_path=('h', '1'), index=None))
+      >>> find_layers({("h", "w"): (2, 2)}, [("h", "1")], [("w",)], None)
+      [(SourceLayer(key_path=('h',), index=1),)]
     """
-
-    def held(prefix: KeyPath) -> list[tuple[int, ...] | None]:
-        return [shapes.get((*prefix, *x)) for x in below]
-
-    def there(prefix: KeyPath) -> bool:
-        return any(shape is not None for shape in held(prefix))
-
+    search = _Search(shapes, below, stacked, layers)
     for name in names:
-        if there(name):
-            return [[Spot(name)] if number is None else [Spot(name, n) for n in range(number)]]
+        if search.has_layer(name):
+            indices = [None] if stacked is None else range(stacked)
+            return [tuple(SourceLayer(name, index) for index in indices)]
     for name in names:
-        ways, exact = [], []
-        for head, tail in ((name[:n], name[n:]) for n in range(len(name) + 1)):
-            if number is not None and there((*head, "0", *tail)):
-                spots = [Spot((*head, str(i), *tail)) for i in range(number)]
-                alike = all(held(spot.prefix) == held(spots[0].prefix) for spot in spots)
-                fits = alike and not there((*head, str(number), *tail))
-            elif number is None and head[-1:] and head[-1].isdigit() and there((*head[:-1], *tail)):
-                spots = [Spot((*head[:-1], *tail), int(head[-1]))]
-                length = _numbered(head[:-1], tail, layers)
-                fits = all(shape[:1] == (length,) for shape in held(spots[0].prefix) if shape)
-            else:
-                continue
-            if spots not in ways:
-                ways.append(spots)
-                exact += [spots] if fits else []
-        if ways:
-            return exact or ways[:1]
+        candidates = search.numbered(name)
+        if candidates:
+            return candidates
     return []
 
 
-def _numbered(head: KeyPath, tail: KeyPath, layers: Container[KeyPath]) -> int:
-    """Return how many layers of the destination are numbered at one step of their name."""
-    return sum(1 for _ in takewhile(lambda n: (*head, str(n), *tail) in layers, count()))
+class _Search(NamedTuple):
+    """A search for a layer, or for a stack of layers; the fields are arguments of `find_layers`."""
 
+    shapes: Shapes
+    below: Collection[KeyPath]
+    stacked: int | None
+    layers: Container[KeyPath]
 
-def layer_spec_in(source: FrameworkLayout, layer: TypedLayer, own: TypedLayer | None) -> LayerSpec:
-    """Return how the source stores a layer: as its type there says, or as its layout does."""
-    if own is not None:
-        return own.spec
-    if source.name == layer.layout.name:
-        return layer.spec
-    return _with_names(source.specs.get(layer.kind, ()), layer)
+    def shapes_at(self, prefix: KeyPath) -> list[tuple[int, ...] | None]:
+        return [self.shapes.get((*prefix, *keys)) for keys in self.below]
 
+    def has_layer(self, prefix: KeyPath) -> bool:
+        return any(shape is not None for shape in self.shapes_at(prefix))
 
-def _with_names(layer_spec: LayerSpec, layer: TypedLayer) -> LayerSpec:
-    """Add the names that the parts of a layer have in the model, such as `query` and `out`."""
-    names = {
-        canonical_name: keys[0]
-        for spec in layer.spec
-        if len(keys := spec.key_path) == 2 and len(spec.canonical) == 1
-        for canonical_name in spec.canonical
-    }
-    known = {spec.path for spec in layer_spec}
-    more = []
-    for spec in layer_spec:
-        alone = len(spec.canonical) == 1 and len(spec.key_path) == 2
-        if alone and spec.canonical[0] in names:
-            name = f"{names[spec.canonical[0]]}/{spec.key_path[1]}"
-            more += [spec._replace(path=name)] if name not in known else []
-    return (*layer_spec, *more)
+    def numbered(self, name: KeyPath) -> list[Candidate]:
+        """Return the candidates that fit; if none does, the first, so that errors show it."""
+        fits: dict[Candidate, bool] = {}
+        for head, tail in ((name[:n], name[n:]) for n in range(len(name) + 1)):
+            if self.stacked is not None and self.has_layer((*head, "0", *tail)):
+                single = [(*head, str(n), *tail) for n in range(self.stacked)]
+                more = self.has_layer((*head, str(self.stacked), *tail))
+                fits.setdefault(tuple(map(SourceLayer, single)), not more and self._alike(single))
+            elif self.stacked is None and head and head[-1].isdigit():
+                stack = (*head[:-1], *tail)
+                if self.has_layer(stack):
+                    layer = SourceLayer(stack, int(head[-1]))
+                    fits.setdefault((layer,), self._has_length(stack, head[:-1], tail))
+        return [candidate for candidate, fit in fits.items() if fit] or list(fits)[:1]
 
+    def _alike(self, layers: Sequence[KeyPath]) -> bool:
+        shapes = [self.shapes_at(layer) for layer in layers]
+        return all(x == shapes[0] for x in shapes)
 
-def names_in(source: FrameworkLayout, kind: str, names: Sequence[KeyPath]) -> list[KeyPath]:
-    """Return what a layer may be called; PyTorch's recurrent layers are numbered in one module."""
-    found = list(names)
-    if source.name == "torch" and kind in RECURRENT:
-        found += [(*name, "0") for name in names]
-        found += [(*name[:-1], "0", "reverse") for name in names if name[-1:] == ("reverse",)]
-    return found
-
-
-def doubled(layer_spec: LayerSpec, held: Collection[KeyPath]) -> list[tuple[str, list[KeyPath]]]:
-    """Return what is there twice, and where; biases of a cell may be, since they are added."""
-    found: dict[str, list[KeyPath]] = {}
-    for spec in layer_spec:
-        for canonical_name in spec.canonical if spec.key_path in held else ():
-            found.setdefault(canonical_name, []).append(spec.key_path)
-    return [
-        (canonical_name, places)
-        for canonical_name, places in found.items()
-        if canonical_name and len(places) > 1 and not canonical_name.startswith("bias_")
-    ]
+    def _has_length(self, stack: KeyPath, head: KeyPath, tail: KeyPath) -> bool:
+        """Return whether a stack has as many layers as the model has numbered ones."""
+        siblings = takewhile(lambda n: (*head, str(n), *tail) in self.layers, count())
+        length = sum(1 for _ in siblings)
+        return all(shape[:1] == (length,) for shape in self.shapes_at(stack) if shape)

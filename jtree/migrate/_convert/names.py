@@ -1,69 +1,119 @@
-"""Names of layers and arrays, step by step: `layers.0.weight` and `layers_0/kernel` alike."""
+"""Names: those of the source are renamed to those that the model has for its layers."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from ..._errors import ArgumentError, ArgumentTypeError, PathError, did_you_mean
+from ..._errors import ArgumentError, ArgumentTypeError, LoadError, PathError, did_you_mean
+from ..._state.diff import Diff, Mismatch
+from ..._text import plural
+from ..._tree.leaves import check_alive
 from .._layouts.spec import FrameworkLayout, KeyPath
+from .stages import NamedSource, SourceArray, SourceModel
 
 Rename: TypeAlias = Mapping[str, str] | Callable[[str], str] | None
-
-_NUMBERED = re.compile(r"(.*?[A-Za-z0-9])((?:_(?:\d+|\*))+)")
-
-
-def key_path(name: str, layout: FrameworkLayout) -> KeyPath:
-    """Return a name as steps: numbers at the end of a name are steps, as positions in a list are.
-
-    >>> from jtree.migrate._layouts.registry import TORCH, LINEN
-    >>> key_path("blocks.10.fc.weight", TORCH), key_path("blocks_10/fc", LINEN)
-    (('blocks', '10', 'fc', 'weight'), ('blocks', '10', 'fc'))
-    """
-    text = name.replace(layout.separator, "/")
-    given = tuple(step for step in text.split("/") if step not in ("", "~"))
-    return tuple(found for step in layout.split(given) for found in _unnumbered(step))
+T = TypeVar("T")
 
 
-def _unnumbered(step: str) -> KeyPath:
-    found = _NUMBERED.fullmatch(step)
-    return (found[1], *found[2][1:].split("_")) if found else (step,)
+def name_source(source: SourceModel, arrays: Mapping[str, Any], rename: Rename) -> NamedSource:
+    """Return a source by the names of the model; `arrays` are those that rules left of it."""
+    layout = source.layout
+    short = {} if callable(rename) else _unambiguous(source.short_names, arrays)
+    key_paths = rename_all([*arrays, *short.values()], layout, rename)
+    named: dict[KeyPath, SourceArray] = {}
+    for name, x in arrays.items():
+        check_alive(name, x)
+        new = SourceArray(name, x, key_paths[name])
+        previous = named.setdefault(new.key_path, new)
+        if previous is not new:
+            raise _two_arrays(previous, new)
+    parents = {name.rpartition(layout.separator)[0] for name in arrays}
+    others = {name: x for name, x in source.other_types.items() if name in parents}
+    aliases = {key_paths[name]: named[key_paths[full]] for full, name in short.items()}
+    return NamedSource(
+        layout,
+        tuple(named.values()),
+        aliases | named,
+        dict(_follow(source.layers, key_paths, layout)),
+        dict(_follow(others, key_paths, layout)),
+    )
 
 
-def renamed(names: Iterable[str], layout: FrameworkLayout, rename: Rename) -> dict[str, KeyPath]:
-    """Return each name of a source as steps, by the names that the destination has for layers."""
-    known = list(names)
+def _unambiguous(short_names: Mapping[str, str], arrays: Collection[str]) -> dict[str, str]:
+    """Return the short names of arrays that no other array has."""
+    present = {name: short for name, short in short_names.items() if name in arrays}
+    counts = Counter(present.values())
+    return {
+        name: short for name, short in present.items() if counts[short] == 1 and short not in arrays
+    }
+
+
+def _two_arrays(first: SourceArray, second: SourceArray) -> LoadError:
+    path = "/".join(first.key_path)
+    text = (
+        f"{path}: expected one array, found two in the source: {first.name} and {second.name}; "
+        "rename or drop one of them"
+    )
+    diff = Diff((Mismatch(path, "unexpected", "one array", "two", text),))
+    return LoadError(f"nothing was loaded: {text}", diff)
+
+
+def _follow(
+    layers: Mapping[str, T], key_paths: Mapping[str, KeyPath], layout: FrameworkLayout
+) -> Iterator[tuple[KeyPath, T]]:
+    """Yield layers by the names of the model, which are those that their arrays have."""
+    for name, layer in layers.items():
+        prefix = f"{name}{layout.separator}" if name else ""
+        depths = {
+            array: array[len(prefix) :].count(layout.separator) + 1
+            for array in key_paths
+            if array.startswith(prefix)
+        }
+        if depths:
+            array = min(depths, key=depths.__getitem__)  # deeper arrays may be renamed otherwise
+            yield key_paths[array][: max(0, len(key_paths[array]) - depths[array])], layer
+
+
+def rename_all(names: Iterable[str], layout: FrameworkLayout, rename: Rename) -> dict[str, KeyPath]:
+    """Return the key path of each name of a source in the names of the model."""
     if rename is None:
-        return {name: key_path(name, layout) for name in known}
-    if not isinstance(rename, Mapping):
-        return {name: key_path(_call(rename, name), layout) for name in known}
-    given = {name: key_path(name, layout) for name in known}
+        return {name: layout.key_path(name) for name in names}
+    if isinstance(rename, Mapping):
+        return _rename_by_prefix(list(names), layout, rename)
+    return {name: layout.key_path(_call(rename, name)) for name in names}
+
+
+def _rename_by_prefix(
+    names: list[str], layout: FrameworkLayout, rename: Mapping[str, str]
+) -> dict[str, KeyPath]:
+    """Return key paths renamed by the longest prefix that fits; each prefix must fit one."""
+    before = {name: layout.key_path(name) for name in names}
     changes = {
-        old: (_known(old, layout, given.values()), key_path(new.replace(".", "/"), layout))
+        old: (_prefix(old, layout, before.values()), layout.key_path(new.replace(".", "/")))
         for old, new in rename.items()
     }
-    ordered = sorted(changes, key=lambda old: -len(changes[old][0]))
-    out = {}
-    for name, found in given.items():
-        hit = next((old for old in ordered if _begins(found, changes[old][0])), None)
-        out[name] = found if hit is None else _replace(found, *changes[hit])
-    began = {old: (x for x in given.values() if _begins(x, changes[old][0])) for old in rename}
-    unused = [old for old in rename if next(began[old], None) is None]
-    if unused:
-        layers = [name.rpartition(layout.separator)[0] for name in known]
-        near = did_you_mean(unused[0], dict.fromkeys([*known, *layers]))
-        raise PathError(f"rename: {unused[0]!r} matches nothing in the source{near}")
-    return out
+    for old, (prefix, _) in changes.items():
+        if not any(_starts_with(keys, prefix) for keys in before.values()):
+            layers = [name.rpartition(layout.separator)[0] for name in names]
+            near = did_you_mean(old, dict.fromkeys([*names, *layers]))
+            raise PathError(f"rename: {old!r} matches nothing in the source{near}")
+    longest = sorted(changes.values(), key=lambda change: -len(change[0]))
+    after = {}
+    for name, keys in before.items():
+        change = next((x for x in longest if _starts_with(keys, x[0])), None)
+        after[name] = keys if change is None else _replace(keys, *change)
+    return after
 
 
-def _known(old: str, layout: FrameworkLayout, given: Collection[KeyPath]) -> KeyPath:
-    """Return a name in the source as steps; dots between them are right in every layout."""
-    exact = key_path(old, layout)
-    if any(_begins(found, exact) for found in given):
+def _prefix(old: str, layout: FrameworkLayout, known: Collection[KeyPath]) -> KeyPath:
+    """Return a name in the source as keys; dots between them are accepted in every layout."""
+    exact = layout.key_path(old)
+    if any(_starts_with(keys, exact) for keys in known):
         return exact
-    return key_path(old.replace(".", "/"), layout)
+    return layout.key_path(old.replace(".", "/"))
 
 
 def _call(rename: object, name: str) -> str:
@@ -75,25 +125,25 @@ def _call(rename: object, name: str) -> str:
     new = rename(name)
     if not isinstance(new, str):
         raise ArgumentTypeError(
-            f"rename: expected the function to return text for {name!r}, found {new!r}; to leave "
-            "an array out use rules=[migrate.drop(...)]"
+            f"rename: expected the function to return a str for {name!r}, found {new!r}; to leave "
+            "an array out, use rules=[migrate.drop(...)]"
         )
     return new
 
 
-def _begins(found: KeyPath, pattern: KeyPath) -> bool:
-    if len(found) < len(pattern):
+def _starts_with(keys: KeyPath, pattern: KeyPath) -> bool:
+    if len(keys) < len(pattern):
         return False
-    return all(fnmatchcase(x, glob) for x, glob in zip(found, pattern, strict=False))
+    return all(fnmatchcase(key, glob) for key, glob in zip(keys, pattern, strict=False))
 
 
-def _replace(found: KeyPath, old: KeyPath, new: KeyPath) -> KeyPath:
-    captured = [x for x, glob in zip(found, old, strict=False) if "*" in glob]
-    marks = [x for x in new if x == "*"]
-    if len(marks) > len(captured) or "**" in (*old, *new):
+def _replace(keys: KeyPath, old: KeyPath, new: KeyPath) -> KeyPath:
+    captured = [key for key, glob in zip(keys, old, strict=False) if "*" in glob]
+    stars = sum(key == "*" for key in new)
+    if stars > len(captured) or "**" in (*old, *new):
         raise ArgumentError(
-            f"rename: {'/'.join(new)!r} has {len(marks)} wildcards to fill, and {'/'.join(old)!r} "
-            f"has {len(captured)}; '*' is one step, and '**' is not known here"
+            f"rename: {'/'.join(new)!r} has {plural(stars, 'wildcard')}, but {'/'.join(old)!r} has "
+            f"{len(captured)}; each '*' stands for one key, and '**' is not supported"
         )
-    rest = iter(captured)
-    return (*(next(rest) if x == "*" else x for x in new), *found[len(old) :])
+    remaining = iter(captured)
+    return (*(next(remaining) if key == "*" else key for key in new), *keys[len(old) :])

@@ -1,84 +1,235 @@
-"""What is wrong with a layer, as sentences."""
+"""Problems: everything that keeps a source from becoming the model, sorted, as sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 
-from ..._state.diff import Mismatch
-from ..._tree.leaves import describe
-from .._layouts.canonical import ONES, TOKENS, CanonicalArrays
-from .._layouts.spec import KeyPath, LayerSpec, TypedLayer
-from .images import Flattened
-from .match import Spot, doubled
-from .unused import mismatch
+from ..._errors import did_you_mean
+from ..._state.diff import Mismatch, mismatch
+from .._layouts.canonical import ONES, TOKENS
+from .._layouts.spec import FrameworkLayout, KeyPath
+from .defaults import remedy
+from .hints import Hint, unneeded_hints
+from .stages import (
+    Candidate,
+    LayerMatch,
+    LayerValues,
+    LostArray,
+    NamedSource,
+    TypedModel,
+    UnfitHint,
+    Unused,
+    Values,
+)
+
+_NEAR = 20  # the number of missing arrays for which near names are looked for
 
 
-def ambiguous(path: str, ways: Sequence[Sequence[Spot]], separator: str) -> Mismatch:
-    """Refuse a layer whose number may be at several steps of its name."""
-    names = [[separator.join(spot.prefix) for spot in way] for way in ways]
-    rest = f"{separator}{'*' if separator == '.' else '**'}"
-    instack = ways[0][0].place is not None
-    if instack:
-        found = [
-            f"layer {way[0].place} of {name[0]}" for way, name in zip(ways, names, strict=True)
-        ]
-        rule = f"unstack('{names[-1][0]}{rest}', '{names[-1][0]}{separator}#{rest}')"
+def find_problems(
+    model: TypedModel,
+    source: NamedSource,
+    values: Values,
+    unused: Unused,
+    hints: Sequence[Hint],
+    mismatches: Iterable[Mismatch],
+) -> tuple[Mismatch, ...]:
+    """Return all that is wrong, sorted; `mismatches` are those of the new values with the model."""
+    problems = [
+        *chain.from_iterable(_layer_problems(layer, source) for layer in values.layers),
+        *(
+            _ambiguous(x.match.slot.path, x.match.candidates, source.layout)
+            for x in values.arrays
+            if len(x.match.candidates) > 1
+        ),
+        *unused.problems,
+        *(unneeded_hints(hints, values.layers) if hints else ()),
+        *_explained(model, source, values, unused, mismatches),
+    ]
+    in_model = {slot.path: keys for keys, slot in model.arrays.items()}
+    in_source = {x.name: x.key_path for x in source.arrays}
+
+    def order(x: Mismatch) -> tuple[KeyPath, str]:  # what is missing beside what has its name
+        key_paths = in_model if x.kind == "missing" else in_source
+        return key_paths.get(x.path, tuple(x.path.split("/"))), x.kind
+
+    return tuple(sorted(problems, key=order))
+
+
+def _layer_problems(values: LayerValues, source: NamedSource) -> Iterator[Mismatch]:
+    """Yield what is wrong with a layer, apart from its shapes and what it lacks."""
+    match = values.match
+    if len(match.candidates) > 1:
+        yield _ambiguous(match.layer.path, match.candidates, source.layout)
+    elif not match.same_kind:
+        yield _other_kind(match)
     else:
+        yield from _doubled(match, source)
+        yield from (_lost(match, x, source) for x in values.lost)
+        yield from (_unfit(match, x) for x in values.unfit)
+
+
+def _ambiguous(path: str, candidates: Sequence[Candidate], layout: FrameworkLayout) -> Mismatch:
+    """Refuse a layer that is numbered in the source, at one of several keys of its name."""
+    separator = layout.separator
+    names = [[separator.join(layer.key_path) for layer in x] for x in candidates]
+    below = f"{separator}{'*' if separator == '.' else '**'}"
+    if candidates[0][0].index is None:
         found = [f"{name[0]} to {name[-1]}" for name in names]
-        first, second = (spot.prefix for spot in ways[-1][:2])
-        above = separator.join(first[: _differ(first, second)])
-        rule = f"stack('{above}{separator}#{rest}', '{above}{rest}')"
-    return mismatch(
-        path,
-        "kind",
-        "one way to number it in the source",
-        " or ".join(found),
-        f"; say which with rules such as migrate.{rule}",
-    )
+        first, second = (layer.key_path for layer in candidates[-1][:2])
+        same = next(n for n, (x, y) in enumerate(zip(first, second, strict=True)) if x != y)
+        above = separator.join(first[:same])
+        rule = f"stack('{above}{separator}#{below}', '{above}{below}')"
+    else:
+        pairs = zip(candidates, names, strict=True)
+        found = [f"layer {x[0].index} of {name[0]}" for x, name in pairs]
+        rule = f"unstack('{names[-1][0]}{below}', '{names[-1][0]}{separator}#{below}')"
+    advice = f"; choose one with rules such as migrate.{rule}"
+    return mismatch(path, "kind", "one match in the source", " or ".join(found), advice)
 
 
-def _differ(first: KeyPath, second: KeyPath) -> int:
-    """Return the first step at which two names differ."""
-    return next(n for n, (x, y) in enumerate(zip(first, second, strict=True)) if x != y)
-
-
-def wrong_kind(own: TypedLayer, layer: TypedLayer) -> Mismatch:
+def _other_kind(match: LayerMatch) -> Mismatch:
     """Refuse a layer that is of another kind in the source."""
+    assert match.source_layer is not None
+    expected = f"{_words(match.layer.kind)} weights for {match.layer.type}"
+    found = f"{match.source_layer.type} in the source"
     advice = (
-        "; use that type in the model, or convert from arrays without types (of PyTorch a "
-        "state_dict()), with rules such as migrate.reshape where shapes differ"
+        "; give the model a matching layer, or pass arrays without types, such as a state_dict(), "
+        "with rules where shapes differ"
     )
-    expected = f"a layer that {layer.type} can hold"
-    return mismatch(layer.name, "kind", expected, f"{own.type} in the source", advice)
+    return mismatch(match.layer.path, "kind", expected, found, advice)
 
 
-def twice(path: str, layer_spec: LayerSpec, held: Mapping[KeyPath, str]) -> Iterator[Mismatch]:
-    """Refuse a layer that is there twice, in two ways to store it."""
-    for canonical_name, places in doubled(layer_spec, held):
-        expected = f"one array for its {canonical_name.replace('_', ' ')}"
-        found = " and ".join(held[x] for x in places)
-        yield mismatch(path, "kind", expected, found, "; drop or rename one of them with a rule")
+def _doubled(match: LayerMatch, source: NamedSource) -> Iterator[Mismatch]:
+    """Refuse a layer that the source stores in two ways, apart from the biases of a cell."""
+    for layer in match.sources:
+        arrays: dict[str, list[str]] = {}
+        for spec in match.source_spec:
+            array = source.by_name.get((*layer.key_path, *spec.key_path))
+            for name in spec.canonical if array is not None else ():
+                arrays.setdefault(name, []).append(array.name if array else "")
+        for name, names in arrays.items():
+            if name and len(names) > 1 and not name.startswith("bias_"):
+                expected = f"one array for its {_words(name)}"
+                advice = "; drop or rename one of them with a rule"
+                yield mismatch(match.layer.path, "kind", expected, " and ".join(names), advice)
 
 
-def unplaced(layer: TypedLayer, canonical_name: str, x: Any, names: Iterable[str]) -> Mismatch:
-    """Refuse numbers that a layer has no place for."""
-    number = "one" if canonical_name in ONES else "zero"
-    why = "" if canonical_name in TOKENS else f" not all {number},"
-    what = f"no {canonical_name.replace('_', ' ')} in {layer.type}"
-    found = f"{describe(x)},{why} in {' and '.join(names)}"
-    advice = _ADVICE.get(canonical_name, "give the layer this parameter, or drop it with a rule")
-    return mismatch(layer.name, "kind", what, found, f"; {advice}")
+def _lost(match: LayerMatch, lost: LostArray, source: NamedSource) -> Mismatch:
+    """Refuse an array that the model cannot hold, and that is not a default."""
+    key_paths = (
+        (*lost.source.key_path, *spec.key_path)
+        for spec in match.source_spec
+        if lost.name in spec.canonical
+    )
+    names = [source.by_name[keys].name for keys in key_paths if keys in source.by_name]
+    values = "" if lost.name in TOKENS else f", which is not all {_default(lost.name)}"
+    found = f"{lost.array} in {' and '.join(names)}{values}"
+    advice = _REMEDIES.get(lost.name, "add this parameter to the layer, or drop it with a rule")
+    expected = f"no {_words(lost.name)} in {match.layer.type}"
+    return mismatch(match.layer.path, "kind", expected, found, f"; {advice}")
 
 
-def no_image(layer: TypedLayer, rule: Flattened, canonical: CanonicalArrays) -> Mismatch:
-    """Refuse a layer that has other features than an image that was told."""
-    found = f"{layer.kind} {' and '.join(describe(x) for x in canonical.values())}"
-    return mismatch(layer.name, "shape", f"a dense layer with {rule.size} {rule.features}", found)
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
-_ADVICE = {
-    "hidden_bias_n": "use a GRU that has this bias, as flax.linen.GRUCell and eqx.nn.GRUCell do",
-    "mean": "give the model its running statistics: for Equinox, the pair (model, state)",
-    "var": "give the model its running statistics: for Equinox, the pair (model, state)",
+def _default(name: str) -> str:
+    return "one" if name in ONES else "zero"
+
+
+_REMEDIES = {
+    "hidden_bias_n": "use a GRU that has this bias, such as flax.linen.GRUCell or eqx.nn.GRUCell",
+    "mean": "give the model its running statistics: for Equinox, pass (model, state)",
+    "var": "give the model its running statistics: for Equinox, pass (model, state)",
 }
+
+
+def _unfit(match: LayerMatch, unfit: UnfitHint) -> Mismatch:
+    """Refuse a hint about an image with other features than its layer has."""
+    expected = f"a dense layer with {unfit.hint.size} {unfit.hint.features}"
+    advice = f"; correct the shape in {unfit.hint!r}"
+    return mismatch(match.layer.path, "shape", expected, unfit.layer, advice)
+
+
+def _explained(
+    model: TypedModel,
+    source: NamedSource,
+    values: Values,
+    unused: Unused,
+    mismatches: Iterable[Mismatch],
+) -> Iterator[Mismatch]:
+    """Yield mismatches; those of missing arrays say under which name the source lacks them."""
+    names = {
+        path: source.layout.separator.join(keys) for path, keys in _expected_names(model, values)
+    }
+    remedies = {
+        path: text
+        for layer in values.layers
+        for path, text in _remedies(layer, alone=not unused.names)
+    }
+    refused = set(_refused(values))
+    others = [x for x in mismatches if x.path not in refused]
+    prefix = _common_prefix([names[x.path] for x in others if x.path in names], unused.names)
+    for n, x in enumerate(others):
+        if x.kind == "missing" and x.path in names:
+            near = unused.names if n < _NEAR else ()
+            yield _missing(x, names[x.path], prefix, near, remedies.get(x.path, ""))
+        else:
+            yield x
+
+
+def _refused(values: Values) -> Iterator[str]:
+    """Yield the paths of arrays that are missing for a reason that another problem states."""
+    for layer in values.layers:
+        if len(layer.match.candidates) > 1 or not layer.match.same_kind:
+            yield from layer.match.specs
+    yield from (x.match.slot.path for x in values.arrays if len(x.match.candidates) > 1)
+
+
+def _missing(
+    x: Mismatch, name: str, prefix: str | None, near: Sequence[str], advice: str
+) -> Mismatch:
+    """Say under which name an array is missing, and which array may be meant."""
+    text = did_you_mean(name, near) + advice
+    if prefix is not None and f"{prefix}{name}" in near:
+        text = f"; {prefix}{name} exists, so add {prefix[:-1]!r}: '' to rename"
+    return x._replace(
+        text=mismatch(x.path, x.kind, x.expected, f"no {name} in the source", text).text
+    )
+
+
+def _remedies(layer: LayerValues, *, alone: bool) -> Iterator[tuple[str, str]]:
+    """Yield how to fill the missing arrays of a layer, unless its name may be wrong."""
+    if layer.match.sources or alone:
+        for path, spec in layer.match.specs.items():
+            if path not in layer.arrays:
+                yield path, remedy(path, spec)
+
+
+def _expected_names(model: TypedModel, values: Values) -> Iterator[tuple[str, KeyPath]]:
+    """Yield for each array of the model its path, and the key path that it was looked for at."""
+    for layer in values.layers:
+        match = layer.match
+        prefix = model.names[match.key_path][-1]
+        if match.sources:
+            prefix = (layer.incomplete or match.sources[0]).key_path
+        for path, spec in match.specs.items():
+            for stored in match.source_spec:
+                if {*stored.canonical} & {*spec.canonical}:
+                    yield path, (*prefix, *stored.key_path)
+                    break
+    for x in values.arrays:
+        parent = x.match.names[-1] if x.incomplete is None else x.incomplete.key_path
+        yield x.match.slot.path, (*parent, x.match.key)
+
+
+def _common_prefix(names: Sequence[str], unused: Collection[str]) -> str | None:
+    """Return what stands before most of these names in the source, or None."""
+    known = set(unused)
+    longer = (x for x in known if names and x.endswith(names[0]))
+    for prefix in sorted(x[: -len(names[0])] for x in longer):
+        count = sum(f"{prefix}{x}" in known for x in names)
+        if prefix[-1:] in (".", "/") and count > 1 and 2 * count > len(names):
+            return prefix
+    return None

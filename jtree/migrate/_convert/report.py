@@ -1,20 +1,31 @@
-"""What a conversion did: what came from where, and what weights cannot carry."""
+"""The report of a conversion: where each layer comes from, and what weights do not tell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..._text import render, table
+from ..._text import plural, render, table
 from ..._tree import paths
+from .._layouts.spec import KeyPath
+from .checks import image_warnings
+from .settings import Setting, compare_settings, unknown_settings
+from .stages import LayerValues, NamedSource, SourceLayer, Unused, Values
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 class ConvertedLayer(NamedTuple):
-    """A layer, and the arrays of the source that it was made from; `notes` say what is unusual."""
+    """A layer of the model, and the arrays of the source that it is made from.
+
+    Attributes:
+      path: where the layer is.
+      kind: its kind, such as `"dense"`.
+      sources: the names of the arrays.
+      notes: what is unusual about it.
+    """
 
     path: str
     kind: str
@@ -22,80 +33,102 @@ class ConvertedLayer(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Setting(NamedTuple):
-    """A setting of a layer that weights cannot carry, here and in the source.
-
-    `known` tells whether the source says so itself, or it is its framework's default.
-    """
-
-    path: str
-    name: str
-    here: Any
-    there: Any
-    known: bool
-
-    @property
-    def text(self) -> str:
-        """The setting as a sentence."""
-        there = "in the source" if self.known else "by default in the source's framework"
-        if self.there is None:
-            there = "which weights do not tell of the source"
-            return f"{paths.show(self.path)}: {self.name}={short(self.here)}, {there}"
-        return (
-            f"{paths.show(self.path)}: {self.name}={short(self.here)} in the model, "
-            f"{short(self.there)} {there}"
-        )
-
-
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What `migrate.convert` did.
+    """The report of `migrate.convert`; it prints as a table.
 
     Attributes:
-      layout: how the source stores layers.
-      layers: what each layer was made from.
-      copied: arrays that no type of layer explains, taken as they are: from place to source.
-      settings: those that differ, or cannot be known; outputs agree only where they do.
+      layout: the name of the layout in which the source stores layers.
+      layers: the layers of the model that were converted.
+      copied: arrays that belong to no known layer, copied unchanged: by path, the source's name.
+      settings: the settings that differ, or may differ; outputs agree only where they are equal.
       warnings: what is probably wrong.
-      ignored: arrays of the source that nothing needs, and why.
-      kept: places of the model that stay as they were, such as PRNG keys.
+      ignored: arrays of the source that nothing needs, by name, and why.
+      kept: paths of arrays that keep the model's own values, such as PRNG keys.
     """
 
     layout: str
     layers: tuple[ConvertedLayer, ...] = ()
-    copied: Mapping[str, str] | None = None
+    copied: Mapping[str, str] = field(default_factory=dict)
     settings: tuple[Setting, ...] = ()
     warnings: tuple[str, ...] = ()
-    ignored: Mapping[str, str] | None = None
+    ignored: Mapping[str, str] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Report({self._title()})"
 
     def _title(self) -> str:
-        parts = [f"{len(self.layers)} layers from {self.layout}"]
-        parts += [f"{len(self.copied)} arrays as they are"] if self.copied else []
-        parts += [f"{len(self.settings)} settings to check"] if self.settings else []
-        parts += [f"{len(self.warnings)} warnings"] if self.warnings else []
-        return ", ".join(parts)
+        counts = {
+            "array copied": (len(self.copied), "arrays copied"),
+            "setting to check": (len(self.settings), "settings to check"),
+            "warning": (len(self.warnings), "warnings"),
+        }
+        parts = [plural(count, noun, nouns) for noun, (count, nouns) in counts.items() if count]
+        return ", ".join([f"{plural(len(self.layers), 'layer')} from {self.layout}", *parts])
 
     def __rich__(self) -> Table:
         rows = [
             (paths.show(x.path), x.kind, ", ".join(x.sources), "; ".join(x.notes))
             for x in self.layers
         ]
-        rows += [(path, "array", name, "as it is") for path, name in (self.copied or {}).items()]
-        kept = [(path, "kept", "", "the model's own") for path in self.kept]
-        kept += [("", "ignored", name, reason) for name, reason in (self.ignored or {}).items()]
+        rows += [(path, "array", name, "copied") for path, name in self.copied.items()]
+        dim = [(path, "array", "", "kept: the model's own") for path in self.kept]
+        dim += [("", "ignored", name, reason) for name, reason in self.ignored.items()]
         texts = (*self.warnings, *(setting.text for setting in self.settings))
         checks = [("", "check", "", text) for text in texts]
-        titles = ("place", "kind", "from", "notes")
-        return table(titles, rows, kept, checks, dim={1}, title=self._title())
+        titles = ("path", "kind", "source", "notes")
+        return table(titles, rows, dim, checks, dim={1}, title=self._title())
 
     def __str__(self) -> str:
         return render(self, width=120)
 
 
-def short(x: Any) -> str:
-    """Return a setting as text."""
-    return f"{x:.6g}" if isinstance(x, float) else str(x)
+def make_report(source: NamedSource, values: Values, unused: Unused) -> Report:
+    """Return what a conversion did."""
+    layers = [x for x in values.layers if x.arrays]
+    settings = (y for x in layers for y in _settings(x, source))
+    return Report(
+        layout=source.layout.name,
+        layers=tuple(_converted_layer(x, source) for x in layers),
+        copied={
+            x.match.slot.path: ", ".join(_names(x.match.sources, [(x.match.key,)], source))
+            for x in values.arrays
+            if x.array is not None
+        },
+        settings=tuple(settings),
+        warnings=tuple(image_warnings(values.layers, source.layout)),
+        ignored=unused.ignored,
+        kept=tuple(values.kept),
+    )
+
+
+def _converted_layer(values: LayerValues, source: NamedSource) -> ConvertedLayer:
+    match = values.match
+    below = [spec.key_path for spec in match.source_spec if spec.canonical]
+    notes = [f"{match.stacked} layers stacked"] if match.stacked else []
+    if match.stacked is None and match.sources and match.sources[0].index is not None:
+        notes.append(f"layer {match.sources[0].index} of a stack")
+    unknown = unknown_settings(match.layer, source.layout) if match.source_layer is None else []
+    sources = _names(match.sources, below, source)
+    return ConvertedLayer(
+        match.layer.path, match.layer.kind, sources, (*notes, *values.notes, *unknown)
+    )
+
+
+def _names(
+    layers: Iterable[SourceLayer], below: Sequence[KeyPath], source: NamedSource
+) -> tuple[str, ...]:
+    """Return the names of the arrays of some layers of the source, each once."""
+    key_paths = ((*layer.key_path, *keys) for layer in layers for keys in below)
+    arrays = (source.by_name.get(keys) for keys in key_paths)
+    return tuple(dict.fromkeys(x.name for x in arrays if x is not None))
+
+
+def _settings(values: LayerValues, source: NamedSource) -> Iterator[Setting]:
+    """Yield the settings of a layer to check; the source's type too, if no layout lists it."""
+    match, layer = values.match, values.match.layer
+    yield from compare_settings(layer, match.source_layer, source.layout)
+    keys = {x.key_path for x in match.sources}
+    for other in sorted({source.other_types[x] for x in keys if x in source.other_types}):
+        yield Setting(layer.path, "type", layer.type, other, known=True)

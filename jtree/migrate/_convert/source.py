@@ -1,195 +1,97 @@
-"""Where the numbers come from: the arrays of a source by their names, whatever it is."""
+"""Sources of a conversion: a mapping, a state, a checkpoint, or a model of any framework."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
 
-from ..._errors import ArgumentError, LoadError
-from ..._state.diff import Diff, Mismatch
+from ..._errors import ArgumentError
 from ..._state.sources import open_tree
-from ..._tree.leaves import check_alive, isarray
+from ..._tree.leaves import isarray
 from ..._tree.nodes import loaded
 from ..._tree.walk import walk
-from .._layouts.registry import LAYOUTS, MODULES
-from .._layouts.spec import FrameworkLayout, KeyPath, TypedLayer, recognise
-from .linen import Linen, model_of_linen
-from .names import Rename, renamed
-from .target import Model, model_of
-
-T = TypeVar("T")
+from .._layouts.registry import LAYOUTS
+from .._layouts.spec import FrameworkLayout, recognise
+from .stages import SourceModel, TypedModel
+from .target import read_model
 
 
-class SourceArray(NamedTuple):
-    """An array of a source, what it is called there, and its place among the others."""
-
-    name: str
-    array: Any
-    place: KeyPath
-
-
-@dataclass(frozen=True)
-class SourceArrays:
-    """The arrays of a source by the names that the destination has for its layers.
-
-    Attributes:
-      layout: how its layers store them.
-      entries: the arrays.
-      layers: the layers, where the source is a model whose types say so.
-      others: the types of modules with arrays of their own that no table names.
-      aliases: names without containers that only some frameworks have, such as `layers`.
-    """
-
-    layout: FrameworkLayout
-    entries: dict[KeyPath, SourceArray]
-    layers: dict[KeyPath, TypedLayer] = field(default_factory=dict)
-    others: dict[KeyPath, str] = field(default_factory=dict)
-    aliases: dict[KeyPath, SourceArray] = field(default_factory=dict)
-
-    def get(self, place: KeyPath) -> SourceArray | None:
-        """Return the array of a name, or None."""
-        return self.entries.get(place) or self.aliases.get(place)
-
-    @cached_property
-    def shapes(self) -> dict[KeyPath, tuple[int, ...]]:
-        """The shape of each array, by all of its names."""
-        found = {**self.aliases, **self.entries}
-        return {place: tuple(entry.array.shape) for place, entry in found.items()}
-
-
-class _Named(NamedTuple):
-    arrays: dict[str, Any]
-    layers: Mapping[str, TypedLayer] = {}
-    others: Mapping[str, str] = {}
-    shorter: Mapping[str, str] = {}  # names without containers
-
-
-def source_of(
-    source: Any, layout: FrameworkLayout, rename: Rename, rules: Callable[[Any], Any]
-) -> SourceArrays:
-    """Return what a source holds, after its rules and with the destination's names."""
-    named = _named(source, layout)
-    arrays = dict(rules(named.arrays).items())
-    for name, x in arrays.items():
-        check_alive(name, x)
-    shorter = {} if callable(rename) else _unambiguous(named.shorter, arrays)
-    every = renamed([*arrays, *shorter.values()], layout, rename)
-    places = {name: every[name] for name in arrays}
-    entries: dict[KeyPath, SourceArray] = {}
-    for name, place in places.items():
-        if place in entries:
-            both = f"{entries[place].name} and {name}"
-            text = f"{'/'.join(place)}: expected one array, found two in the source: {both}"
-            mismatch = Mismatch("/".join(place), "unexpected", "one array", "two", text)
-            raise LoadError(f"nothing was loaded: {text}", Diff((mismatch,)))
-        entries[place] = SourceArray(name, arrays[name], place)
-    aliases = {every[short]: entries[places[name]] for name, short in shorter.items()}
-    known = {**places, **{short: every[short] for short in shorter.values()}}
-    layers = dict(_moved(named.layers, known, layout))
-    holding = {name.rpartition(layout.separator)[0] for name in arrays}
-    own = {path: kind for path, kind in named.others.items() if path in holding}
-    others = dict(_moved(own, known, layout))
-    return SourceArrays(layout, entries, layers, others, aliases)
-
-
-def _unambiguous(shorter: Mapping[str, str], arrays: Collection[str]) -> dict[str, str]:
-    """Return the shorter names of arrays that no other array has."""
-    times = Counter(x for name, x in shorter.items() if name in arrays)
-    chosen = {x for x, number in times.items() if number == 1 and x not in arrays}
-    return {name: x for name, x in shorter.items() if name in arrays and x in chosen}
-
-
-def _moved(
-    layers: Mapping[str, T], places: Mapping[str, KeyPath], layout: FrameworkLayout
-) -> Iterable[tuple[KeyPath, T]]:
-    """Yield layers at the names that the destination has for them: where their arrays went."""
-    for path, layer in layers.items():
-        prefix = f"{path}{layout.separator}" if path else ""
-        below = {
-            name: name[len(prefix) :].count(layout.separator) + 1
-            for name in places
-            if name.startswith(prefix)
-        }
-        if below:
-            name = min(below, key=below.__getitem__)  # what is deeper may have a name of its own
-            yield places[name][: max(0, len(places[name]) - below[name])], layer
-
-
-def _named(source: Any, layout: FrameworkLayout) -> _Named:
+def read_source(source: Any, layout: FrameworkLayout) -> SourceModel:
     """Return the arrays of a source by their own names, and its layers where they are known."""
-    if _isa(source, "torch.nn", "Module"):
-        _check(layout, LAYOUTS["torch"], "a PyTorch module")
-        return _torch(source)
-    if _isa(source, "keras", "Model"):
-        _check(layout, LAYOUTS["keras"], "a Keras model")
-        return _Named({x.path: np.asarray(x.value) for x in source.weights})
-    if isinstance(source, Linen):
-        _check(layout, LAYOUTS["linen"], "a linen model")
-        return _modules(model_of_linen(source))
+    if _is_instance(source, "torch.nn", "Module"):
+        _check_layout(layout, "torch", "a PyTorch module")
+        return _read_torch(source, layout)
+    if _is_instance(source, "keras", "Model"):
+        _check_layout(layout, "keras", "a Keras model")
+        return SourceModel(layout, {x.path: np.asarray(x.value) for x in source.weights})
     tree = open_tree(source)
-    if not isinstance(tree, Mapping):
-        model = model_of(tree, MODULES)
-        if model.layers:
-            for layer in model.layers.values():
-                _check(layout, layer.layout, f"a model with a layer {layer.type}")
-            return _modules(model)
-    arrays = _mapping(tree)
-    return _Named(arrays | _again(arrays, getattr(source, "metadata", None)))
+    if isinstance(tree, Mapping):
+        arrays = _read_mapping(tree)
+        tied = _tied_names(arrays, getattr(source, "metadata", None))
+        return SourceModel(layout, arrays | tied)
+    model = read_model(tree)
+    for layer in model.layers.values():
+        _check_layout(layout, layer.layout.name, f"a model with a {layer.type} layer")
+    if not model.layers:
+        values = ((slot.path, _to_numpy(slot.value)) for slot in model.walked.slots)
+        return SourceModel(layout, {path: x for path, x in values if isarray(x)})
+    return _read_typed(model, layout)
 
 
-def _again(arrays: Mapping[str, Any], metadata: Any) -> dict[str, Any]:
-    """Return arrays at the other names that safetensors keeps of tied ones, from name to name."""
-    found = metadata.items() if isinstance(metadata, Mapping) else ()
-    return {
-        other: arrays[name]
-        for other, name in found
-        if isinstance(name, str) and name in arrays and other not in arrays
-    }
-
-
-def _isa(x: Any, module: str, name: str) -> bool:
+def _is_instance(x: Any, module: str, name: str) -> bool:
     cls = loaded(module, name)
     return cls is not None and isinstance(x, cls)
 
 
-def _check(layout: FrameworkLayout, own: FrameworkLayout, what: str) -> None:
-    if layout.name != own.name:
+def _check_layout(layout: FrameworkLayout, expected: str, source: str) -> None:
+    if layout.name != expected:
         raise ArgumentError(
-            f"layout: the source is {what}, so expected layout={own.name!r}, found {layout.name!r}"
+            f"layout: expected {expected!r}, since the source is {source}, found {layout.name!r}"
         )
 
 
-def _mapping(tree: Any) -> dict[str, Any]:
+def _read_mapping(tree: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the arrays of a nested state, or of a mapping that JAX does not open."""
     opened_by_jax = not jax.tree_util.all_leaves([tree])
-    nested = dict(tree) if isinstance(tree, Mapping) and not opened_by_jax else tree
-    places = {slot.path: _array(slot.value) for slot in walk(nested, ties=()).slots}
-    return {name: x for name, x in places.items() if isarray(x)}
+    walked = walk(tree if opened_by_jax else dict(tree), ties=())
+    values = ((slot.path, _to_numpy(slot.value)) for slot in walked.slots)
+    return {path: x for path, x in values if isarray(x)}
 
 
-def _torch(module: Any) -> _Named:
-    arrays = {name: _array(x) for name, x in module.state_dict().items()}
+def _tied_names(arrays: Mapping[str, Any], metadata: Any) -> dict[str, Any]:
+    """Return tied arrays under the names that files of safetensors keep in their metadata."""
+    pairs = metadata.items() if isinstance(metadata, Mapping) else ()
+    return {
+        name: arrays[kept]
+        for name, kept in pairs
+        if isinstance(kept, str) and kept in arrays and name not in arrays
+    }
+
+
+def _read_torch(module: Any, layout: FrameworkLayout) -> SourceModel:
+    arrays = {name: _to_numpy(x) for name, x in module.state_dict().items()}
     modules = dict(module.named_modules())
-    found = {name: recognise(x, (LAYOUTS["torch"],)) for name, x in modules.items()}
-    holding = {name.rpartition(".")[0] for name in arrays}
-    others = {x: type(modules[x]).__name__ for x in holding if x in found and found[x] is None}
-    return _Named(arrays, {name: x for name, x in found.items() if x is not None}, others)
+    layers = {name: recognise(x, (LAYOUTS["torch"],)) for name, x in modules.items()}
+    parents = {name.rpartition(".")[0] for name in arrays} & modules.keys()
+    return SourceModel(
+        layout,
+        arrays,
+        {name: layer for name, layer in layers.items() if layer is not None},
+        {name: type(modules[name]).__name__ for name in parents if layers[name] is None},
+    )
 
 
 _VIEWS = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
 
 
-def _array(x: Any) -> Any:
-    """Return a tensor of PyTorch as an array, with the dtypes that NumPy lacks too."""
-    if not _isa(x, "torch", "Tensor"):
+def _to_numpy(x: Any) -> Any:
+    """Return a tensor of PyTorch as an array, of a dtype that NumPy lacks too; others unchanged."""
+    if not _is_instance(x, "torch", "Tensor"):
         return x
     x = x.detach().cpu()
     name = str(x.dtype).removeprefix("torch.")
@@ -199,27 +101,34 @@ def _array(x: Any) -> Any:
     return view.numpy().view(getattr(ml_dtypes, name))
 
 
-def _modules(model: Model) -> _Named:
-    """Return the arrays of a model by their places, running statistics among them."""
-    values = {slot.path: slot.value for slot in walk(model.tree).slots}
-    arrays = {"/".join(place): values[path] for place, path in model.places.items()}
-    wanted = {place for place, path in model.places.items() if path not in model.optional}
-    for place, layer in model.layers.items():
-        held = {name: arrays.get("/".join((*place, name))) for name in ("mean", "var", "counter")}
-        if layer.layout.name == "equinox" and held["counter"] is not None:
-            scale = _debias(held["counter"], layer.settings["momentum"])
-            changed = {name: np.asarray(held[name]) / scale for name in ("mean", "var")}
-            arrays |= {"/".join((*place, name)): x for name, x in changed.items()}
-    chosen = {"/".join(place) for place in wanted}
-    layers = {"/".join(place): layer for place, layer in model.layers.items()}
-    short = {"/".join(place): "/".join(model.names(place)[-1]) for place in wanted}
-    layers |= {"/".join(model.names(place)[-1]): x for place, x in model.layers.items()}
-    shorter = {name: x for name, x in short.items() if name != x}
-    found = {name: x for name, x in arrays.items() if name in chosen}
-    return _Named(found, layers, shorter=shorter)
+def _read_typed(model: TypedModel, layout: FrameworkLayout) -> SourceModel:
+    """Return the arrays of a model of JAX, with its running statistics, and its layers."""
+    arrays = {keys: slot.value for keys, slot in model.arrays.items()}
+    arrays |= _unbiased_statistics(model, arrays)
+    kept = [keys for keys, slot in model.arrays.items() if slot.path not in model.optional]
+    short = {keys: (*model.names[keys[:-1]][-1], keys[-1]) for keys in kept}
+    layers = dict(model.layers) | {model.names[keys][-1]: x for keys, x in model.layers.items()}
+    return SourceModel(
+        layout,
+        {"/".join(keys): arrays[keys] for keys in kept},
+        {"/".join(keys): layer for keys, layer in layers.items()},
+        short_names={"/".join(x): "/".join(y) for x, y in short.items() if x != y},
+    )
 
 
-def _debias(counter: Any, momentum: float) -> Any:
-    """Return what Equinox divides its running statistics by, in its own precision."""
+def _unbiased_statistics(model: TypedModel, arrays: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the running statistics of Equinox divided by what it divides them by when called."""
+    statistics: dict[Any, Any] = {}
+    for keys, layer in model.layers.items():
+        counter = arrays.get((*keys, "counter"))
+        if layer.layout.name == "equinox" and counter is not None:
+            scale = _bias_correction(counter, layer.settings["momentum"])
+            for name in ("mean", "var"):
+                statistics[*keys, name] = np.asarray(arrays[*keys, name]) / scale
+    return statistics
+
+
+def _bias_correction(counter: Any, momentum: float) -> Any:
+    """Return the divisor of running statistics after so many updates, in Equinox's precision."""
     count = int(np.asarray(counter))
     return np.float32(1) if not count else np.float32(1 - np.float32(momentum) ** np.float32(count))

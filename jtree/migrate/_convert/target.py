@@ -1,118 +1,132 @@
-"""A model whose layers are known by their types, and where their arrays are in it."""
+"""Models whose layers are known by their types, and where their arrays are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial, singledispatch
+from typing import Any, TypeAlias
 
 import jax
 
-from ..._errors import ModelError
+from ..._errors import ArgumentTypeError, ModelError
 from ..._tree import paths
 from ..._tree.leaves import isarray, isnumeric
 from ..._tree.nodes import kind, loaded
+from ..._tree.ties import Slot
 from ..._tree.walk import Walk, walk
-from .._layouts.spec import FrameworkLayout, KeyPath, TypedLayer, container_paths, recognise
-from .names import key_path
+from .._layouts.registry import MODULES, NNX
+from .._layouts.spec import KeyPath, TypedLayer, container_paths, recognise
+from .stages import TypedModel
+
+Containers: TypeAlias = Mapping[KeyPath, Mapping[str, KeyPath]]
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model, or the variables of one.
-
-    Attributes:
-      tree: what holds the arrays.
-      layers: the layers whose types are known.
-      places: for every array the path of its slot in the tree.
-      optional: paths of slots that a source need not have, such as PRNG keys and caches.
-      containers: what replaces steps below a container in other frameworks.
-    """
-
-    tree: Any
-    layers: dict[KeyPath, TypedLayer]
-    places: dict[KeyPath, str]
-    optional: frozenset[str] = frozenset()
-    containers: dict[KeyPath, Mapping[str, KeyPath]] = field(default_factory=dict)
-
-    def names(self, path: KeyPath) -> list[KeyPath]:
-        """Return the names that a place may have elsewhere.
-
-        The first is its own, the last has no containers, and between them only some are left out,
-        as where both frameworks have a Sequential within what is one here and a list there.
-        """
-        ways: list[KeyPath] = [()]
-        for n, step in enumerate(path):
-            inner = self.containers.get(path[:n], {}).get(step)
-            kept = [(*way, step) for way in ways]
-            ways = kept if inner is None else kept + [(*way, *inner) for way in ways]
-        return list(dict.fromkeys(ways))
+def read_target(model: Any) -> TypedModel:
+    """Return the layers and arrays of the model that a conversion fills, or refuse a plain tree."""
+    target = read_model(model)
+    plain = isarray(model) or (isinstance(model, dict | list | tuple) and not target.layers)
+    if plain or not target.arrays:
+        raise ArgumentTypeError(
+            "model: expected a module of NNX, Equinox or jtree.layers, found "
+            f"{type(model).__name__}; for linen pass migrate.linen(module, variables, *inputs), "
+            "for Equinox with running statistics pass (model, state)"
+        )
+    target.walked.check()
+    return target
 
 
-def model_of(tree: Any, layouts: tuple[FrameworkLayout, ...]) -> Model:
-    """Return what is known of a pytree of modules: NNX, Equinox, jtree's own, or none."""
+@singledispatch
+def read_model(tree: Any) -> TypedModel:
+    """Return the layers and arrays of a pytree of modules: of NNX, Equinox or jtree."""
+    walked = walk(tree)
     state = _equinox_state(tree)
     prefix = "" if state is None else "0/"
-    walked = walk(tree)
-    nodes = {path: node for path, node in walked.nodes if f"{path}/".startswith(prefix)}
+    nodes = {
+        path[len(prefix) :]: node for path, node in walked.nodes if f"{path}/".startswith(prefix)
+    }
+    statistics, optional = _statistics(nodes, walked, state), _optional(walked)
+    own = {
+        slot.path: _keys(slot.path[len(prefix) :])
+        for slot in array_slots(walked)
+        if slot.path.startswith(prefix) and slot.path not in statistics
+    }
+    return typed_model(walked, *_typed_nodes(nodes), own | statistics, optional)
+
+
+def typed_model(
+    walked: Walk,
+    layers: Mapping[KeyPath, TypedLayer],
+    containers: Containers,
+    key_paths: Mapping[str, KeyPath],
+    optional: frozenset[str],
+) -> TypedModel:
+    """Return a model whose arrays are named by key paths; two of one name are refused."""
+    slots = {slot.path: slot for slot in walked.slots}
+    arrays: dict[KeyPath, Slot] = {}
+    for path, keys in key_paths.items():
+        if keys in arrays:
+            raise ModelError(
+                f"{arrays[keys].path} and {path}: expected two names, found {'/'.join(keys)} for "
+                "both, since `x_1` and `x/1` are one name, and linen's collections are not part of "
+                "a name; rename one of them in the model"
+            )
+        arrays[keys] = slots[path]
+    places = [*layers, *(keys[:-1] for keys in arrays)]
+    names = {keys: tuple(_names_elsewhere(keys, containers)) for keys in places}
+    return TypedModel(walked, layers, arrays, optional, names)
+
+
+def array_slots(walked: Walk) -> list[Slot]:
+    """Return the slots that hold arrays."""
+    return [slot for slot in walked.slots if isarray(slot.value)]
+
+
+def _keys(path: str) -> KeyPath:
+    return NNX.key_path(path)
+
+
+def _names_elsewhere(keys: KeyPath, containers: Containers) -> Iterable[KeyPath]:
+    """Return the key paths that a layer may have: its own first, that without containers last.
+
+    Between them only some containers are left out, as where both frameworks have a Sequential, and
+    one has it in a Sequential, the other in a list.
+    """
+    names: list[KeyPath] = [()]
+    for n, key in enumerate(keys):
+        below = containers.get(keys[:n], {}).get(key)
+        kept = [(*name, key) for name in names]
+        names = kept if below is None else kept + [(*name, *below) for name in names]
+    return dict.fromkeys(names)
+
+
+def _typed_nodes(nodes: Mapping[str, Any]) -> tuple[dict[KeyPath, TypedLayer], Containers]:
+    """Return the layers among the nodes of a model, and the containers above them."""
     layers: dict[KeyPath, TypedLayer] = {}
     containers: dict[KeyPath, Mapping[str, KeyPath]] = {}
     for path, node in nodes.items():
-        place = key_path(path[len(prefix) :], layouts[0])
-        if kind(node).box or any(place[:n] in layers for n in range(len(place))):
+        keys = _keys(path)
+        if kind(node).box or any(keys[:n] in layers for n in range(len(keys))):
             continue
-        found = recognise(node, layouts, path[len(prefix) :])
-        if found is not None:
-            layers.setdefault(place, found)
-        elif inner := container_paths(node, layouts):
-            containers[place] = inner
-    held = [
-        ((*key_path(path[len(prefix) :], layouts[0]), name), place)
-        for path, names in _statistics(nodes, walked, state).items()
-        for name, place in names.items()
-    ]
-    statistics = {place for _, place in held}
-    own = [
-        (key_path(path[len(prefix) :], layouts[0]), path)
-        for path in _arrays(walked)
-        if path.startswith(prefix) and path not in statistics
-    ]
-    return Model(tree, layers, unique([*own, *held]), _optional(walked), containers)
-
-
-def unique(places: Iterable[tuple[KeyPath, str]]) -> dict[KeyPath, str]:
-    """Return the paths of slots by their names elsewhere, and refuse two of one name."""
-    found: dict[KeyPath, str] = {}
-    for place, path in places:
-        if place in found:
-            raise ModelError(
-                f"{found[place]} and {path}: expected a name of its own for each, found "
-                f"{'/'.join(place)} for both, since `x_1` and `x/1` are one name, and collections "
-                "of linen are no part of a name; call one of them something else in the model"
-            )
-        found[place] = path
-    return found
-
-
-def _arrays(walked: Walk) -> list[str]:
-    return [slot.path for slot in walked.slots if isarray(slot.value)]
+        layer = recognise(node, MODULES, path)
+        if layer is not None:
+            layers.setdefault(keys, layer)
+        elif below := container_paths(node, MODULES):
+            containers[keys] = below
+    return layers, containers
 
 
 def _optional(walked: Walk) -> frozenset[str]:
-    """Return the places that hold no numbers of the model: keys, counters, caches."""
-    frozen = tuple(f"{path}/" for path, node in walked.nodes if _unsaved(node))
-    exact = {path for path, node in walked.nodes if _unsaved(node)}
+    """Return the paths of what is not a value of the model: keys, counters, caches."""
+    unsaved = {path for path, node in walked.nodes if _is_unsaved(node)}
+    below = tuple(f"{path}/" for path in unsaved)
     return frozenset(
         slot.path
         for slot in walked.slots
-        if not isnumeric(slot.value)
-        or slot.path in exact
-        or slot.path.startswith(frozen or ("\0",))
+        if not isnumeric(slot.value) or slot.path in unsaved or slot.path.startswith(below)
     )
 
 
-def _unsaved(node: Any) -> bool:
+def _is_unsaved(node: Any) -> bool:
     statistics = loaded("flax.nnx", "BatchStat")
     return kind(node).frozen and not (statistics and isinstance(node, statistics))
 
@@ -124,35 +138,34 @@ def _equinox_state(tree: Any) -> Any:
     return tree[1] if pair and cls is not None and isinstance(tree[1], cls) else None
 
 
-def _statistics(nodes: dict[str, Any], walked: Walk, state: Any) -> dict[str, dict[str, str]]:
-    """Return where the running statistics of Equinox's BatchNorms are: in a state, or in them."""
+def _statistics(nodes: Mapping[str, Any], walked: Walk, state: Any) -> dict[str, KeyPath]:
+    """Return the running statistics of Equinox's BatchNorms by path, in a state or the model."""
     cls = loaded("equinox.nn", "BatchNorm")
     norms = {path: x for path, x in nodes.items() if cls is not None and isinstance(x, cls)}
-    if state is not None:
-        own = [slot.path for slot in walked.slots if slot.path.startswith("1/")]
-        numbered = jax.tree.unflatten(jax.tree.structure(state), own)
-        return {path: dict(_indexed(x, numbered.get)) for path, x in norms.items()}
-    arrays = set(_arrays(walked))
-    found = {path: _indexed(x, partial(_inside, path, x)) for path, x in norms.items()}
-    return {path: {n: x for n, x in names if x in arrays} for path, names in found.items()}
+    own = [slot.path for slot in walked.slots if slot.path.startswith("1/")]
+    by_index = None if state is None else jax.tree.unflatten(jax.tree.structure(state), own)
+    arrays = {slot.path for slot in array_slots(walked)}
+    names: dict[str, KeyPath] = {}
+    for path, norm in norms.items():
+        get = partial(_path_inside, path, norm) if by_index is None else by_index.get
+        names |= {x: (*_keys(path), name) for name, x in _indexed(norm, get) if x in arrays}
+    return names
 
 
-def _indexed(norm: Any, get: Callable[[Any], Any]) -> list[tuple[str, str]]:
-    """Return the names of the statistics of a BatchNorm, and what is found for each."""
-    out: list[tuple[str, str]] = []
-    for field_name, names in _INDICES.items():
-        index = getattr(norm, field_name)
+def _indexed(norm: Any, get: Any) -> Iterator[tuple[str, str]]:
+    """Yield the names of the statistics of a BatchNorm, and the path of each."""
+    for field, names in _INDICES.items():
+        index = getattr(norm, field)
         if index is not None:
-            held = get(index)
-            out += zip(names, held if isinstance(held, tuple) else (held,), strict=True)
-    return out
+            found = get(index)
+            yield from zip(names, found if isinstance(found, tuple) else (found,), strict=True)
 
 
-def _inside(path: str, norm: Any, index: Any) -> Any:
-    """Return where the first value of a statistic is, in a model without a state beside it."""
-    name = next(x for x in _INDICES if getattr(norm, x) is index)
-    base = paths.join([*filter(None, [path]), name, "init"])
-    return tuple(f"{base}/{n}" for n in range(2)) if len(_INDICES[name]) == 2 else base
+def _path_inside(path: str, norm: Any, index: Any) -> Any:
+    """Return the path of the initial value of a statistic, in a model without a state beside it."""
+    field = next(x for x in _INDICES if getattr(norm, x) is index)
+    base = paths.join([*filter(None, [path]), field, "init"])
+    return tuple(f"{base}/{n}" for n in range(2)) if len(_INDICES[field]) == 2 else base
 
 
 _INDICES = {

@@ -1,69 +1,126 @@
-"""What nothing in the model takes: refused, unless it is the embedding again, as a tied head."""
+"""Unused arrays of the source: refused, unless they are an embedding again, as a tied head."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
-from ..._state.diff import Mismatch
-from ..._tree import paths
+from ..._state.diff import Mismatch, mismatch
+from ..._text import plural
 from ..._tree.leaves import describe, equal
 from .._layouts.spec import KeyPath
-from .source import SourceArrays
+from .stages import (
+    Candidate,
+    LayerMatch,
+    Matches,
+    NamedSource,
+    SourceArray,
+    SourceLayer,
+    Unused,
+)
 
-_PARAMETRISED = re.compile(r"(^|\.)parametrizations\.|(^|\.)weight_(g|v|u|orig)$")
-Used = Mapping[KeyPath, set[int | None]]  # what was taken, and which layers of stacks
+Taken: TypeAlias = dict[KeyPath, set[int | None]]  # for a stack, the indices of the layers taken
 
-
-def left_over(
-    source: SourceArrays, used: Used, tables: Collection[KeyPath]
-) -> tuple[dict[str, str], list[Mismatch]]:
-    """Return the arrays of a source that are not needed and why, and those that are refused."""
-    ignored: dict[str, str] = {}
-    refused: list[Mismatch] = []
-    for place, (name, array, _) in source.entries.items():
-        numbers = used.get(place, set())
-        if not numbers and (tied := _tied(source, used, tables, place)):
-            ignored[name] = f"equal to {tied}"
-        elif not numbers:
-            found = f"{describe(array)} in the source, which no layer takes"
-            advice = f"; {_advice(name)}"
-            refused.append(mismatch(name, "unexpected", "nothing", found, advice))
-        elif None not in numbers and len(numbers) != array.shape[0]:
-            found = f"{describe(array)}, of which only {len(numbers)} layers are taken"
-            what = "as many layers as the model has"
-            refused.append(mismatch(name, "unexpected", what, found))
-    return ignored, refused
+_PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.|(^|\.)weight_(g|v|u|orig)$")
 
 
-def _advice(name: str) -> str:
-    """Return what can be done about an array that nothing takes."""
-    if _PARAMETRISED.search(name):
+def find_unused(source: NamedSource, matches: Matches) -> Unused:
+    """Return the arrays of a source that no match takes."""
+    taken: Taken = {}
+    for keys, index in _matched(matches):
+        if keys in source.by_name:
+            taken.setdefault(source.by_name[keys].key_path, set()).add(index)
+    tables = list(_tables(source, matches))
+    ignored = dict.fromkeys(_counters(source, matches), "a counter of batches")
+    problems: list[Mismatch] = []
+    for array in source.arrays:
+        indices = taken.get(array.key_path, set())
+        table = None if indices else _tied_table(array, tables)
+        if table is not None:
+            ignored[array.name] = f"equal to {table.name}"
+        elif not indices:
+            problems.append(_untaken(array))
+        elif None not in indices and len(indices) != array.array.shape[0]:
+            problems.append(_partly_taken(array, len(indices)))
+    names = tuple(x.name for x in source.arrays if x.key_path not in taken)
+    return Unused(names, ignored, problems)
+
+
+def _matched(matches: Matches) -> Iterator[tuple[KeyPath, int | None]]:
+    """Yield the key paths that matches take, also where they are refused for another reason."""
+    for match in matches.layers:
+        below = [spec.key_path for spec in match.source_spec]
+        for layer in _layers(match):
+            yield from (((*layer.key_path, *keys), layer.index) for keys in below)
+    for other in matches.arrays:
+        for layer in _all_layers(other.candidates):
+            yield (*layer.key_path, other.key), layer.index
+
+
+def _layers(match: LayerMatch) -> Candidate:
+    """Return the layers of the source that a match takes, whole stacks if it is refused."""
+    if not match.same_kind and len(match.candidates) < 2:
+        return tuple(map(SourceLayer, match.names))
+    return _all_layers(match.candidates)
+
+
+def _all_layers(candidates: Sequence[Candidate]) -> Candidate:
+    if len(candidates) == 1:
+        return candidates[0]
+    return tuple(SourceLayer(layer.key_path) for x in candidates for layer in x)
+
+
+def _counters(source: NamedSource, matches: Matches) -> Iterator[str]:
+    """Yield the names of arrays that layers keep and that no value is made from."""
+    for match in matches.layers:
+        for layer in match.sources:
+            for spec in match.source_spec:
+                array = source.by_name.get((*layer.key_path, *spec.key_path))
+                if array is not None and not spec.canonical:
+                    yield array.name
+
+
+def _tables(source: NamedSource, matches: Matches) -> Iterator[SourceArray]:
+    """Yield the tables of embeddings that the model takes."""
+    for match in matches.layers:
+        if match.layer.kind == "embedding":
+            for layer in match.sources:
+                for spec in match.source_spec:
+                    array = source.by_name.get((*layer.key_path, *spec.key_path))
+                    if array is not None:
+                        yield array
+
+
+def _tied_table(array: SourceArray, tables: Sequence[SourceArray]) -> SourceArray | None:
+    """Return the table of an embedding that an array is equal to."""
+    shape = tuple(array.array.shape)
+    same_shape = (table for table in tables if tuple(table.array.shape) == shape)
+    found = (x for x in same_shape if equal(np.asarray(x.array), np.asarray(array.array)))
+    return next(found, None)
+
+
+def _untaken(array: SourceArray) -> Mismatch:
+    found = f"{describe(array.array)}, which no layer of the model takes"
+    return mismatch(array.name, "unexpected", "nothing", found, f"; {_remedy(array.name)}")
+
+
+def _remedy(name: str) -> str:
+    if _PARAMETRIZED.search(name):
         return (
-            "a weight that PyTorch computes from this (weight or spectral norm, parametrizations): "
-            "call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), or "
-            "remove_weight_norm or remove_spectral_norm, before its state dict is taken"
+            "PyTorch computes a weight from it (weight norm, spectral norm, parametrizations): "
+            "call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), "
+            "remove_weight_norm or remove_spectral_norm before taking the state dict"
         )
-    return f"rename it, or add migrate.drop({name!r}) to the rules"
+    return f"rename it, or add migrate.drop({name!r}) to rules"
 
 
-def _tied(
-    source: SourceArrays, used: Used, tables: Collection[KeyPath], place: KeyPath
-) -> str | None:
-    """Return the name of the embedding that an array is equal to."""
-    found = source.entries[place].array
-    for table in tables:
-        other = source.entries.get(table)
-        if other is None or table not in used or tuple(other.array.shape) != tuple(found.shape):
-            continue
-        if equal(np.asarray(other.array), np.asarray(found)):
-            return other.name
-    return None
-
-
-def mismatch(path: str, sort: str, expected: str, found: str, advice: str = "") -> Mismatch:
-    """Return what is wrong at a place, as a sentence too."""
-    text = f"{paths.show(path)}: expected {expected}, found {found}{advice}"
-    return Mismatch(path, sort, expected, found, text)
+def _partly_taken(array: SourceArray, count: int) -> Mismatch:
+    remedy = (
+        f"; give the model {array.array.shape[0]} layers, or split the stack with migrate.unstack "
+        "and drop the others"
+    )
+    expected, found = f"a stack of {plural(count, 'layer')}", describe(array.array)
+    return mismatch(array.name, "unexpected", expected, found, remedy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,18 +18,18 @@ ONES = ("scale", "var")  # an absent one stands for ones, every other array for 
 
 
 def to_canonical(
-    layer_spec: LayerSpec, fetch: Callable[[KeyPath], Any], options: LayerOptions
+    layer_spec: LayerSpec, stored: Mapping[KeyPath, Array | None], options: LayerOptions
 ) -> CanonicalArrays:
-    """Return the canonical arrays of a layer; `fetch` returns None for an array that is absent.
+    """Return the canonical arrays of a layer, from the arrays that its framework stores.
 
     Arrays of the same canonical name are added, such as the two biases of PyTorch's LSTM.
     """
     arrays: CanonicalArrays = {}
     for spec in layer_spec:
-        stored = fetch(spec.key_path)
-        if stored is None or not spec.canonical:
+        array = stored.get(spec.key_path)
+        if array is None or not spec.canonical:
             continue
-        for name, block in zip(spec.canonical, _unpack(spec, stored), strict=False):
+        for name, block in zip(spec.canonical, _unpack(spec, array), strict=False):
             if name:
                 x = spec.transform.to_canonical(block, options)
                 arrays[name] = _add(arrays[name], x) if name in arrays else x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
@@ -80,6 +81,25 @@ class FrameworkLayout(NamedTuple):
     split: Callable[[KeyPath], KeyPath] = lambda keys: keys
     channels_first: bool = False
 
+    def key_path(self, name: str) -> KeyPath:
+        """Return a name as its keys; numbers at the end of a name are keys, as list indices are.
+
+        >>> from jtree.migrate._layouts.registry import TORCH, LINEN
+        >>> TORCH.key_path("blocks.10.fc.weight"), LINEN.key_path("blocks_10/fc")
+        (('blocks', '10', 'fc', 'weight'), ('blocks', '10', 'fc'))
+        """
+        keys = name.replace(self.separator, "/").split("/")
+        split = self.split(tuple(key for key in keys if key not in ("", "~")))
+        return tuple(part for key in split for part in _split_number(key))
+
+
+_NUMBERED = re.compile(r"(.*?[A-Za-z0-9])((?:_(?:\d+|\*))+)")
+
+
+def _split_number(key: str) -> KeyPath:
+    match = _NUMBERED.fullmatch(key)
+    return (match[1], *match[2][1:].split("_")) if match else (key,)
+
 
 @dataclass(frozen=True)
 class TypedLayer:
@@ -89,7 +109,7 @@ class TypedLayer:
     layout: FrameworkLayout
     spec: LayerSpec
     type: str = ""
-    name: str = ""  # its path, as users know it
+    path: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 

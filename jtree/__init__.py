@@ -5,7 +5,7 @@ What is in it:   trainables, modules, children, count, isnumeric, trainable, wal
 Printed:         summary, Summary
 Precision:       f16, bf16, f32, f64
 Numbers across:  state, loadmodel, diff, Diff
-Files:           save, save_async, save_as, load, open, verify, Checkpoint, Saving
+Files:           save, save_async, load, open, verify, Checkpoint, Saving
 Shapes:          outputsize
 Second order:    curvature
 Modules:         layers, init, callbacks, migrate
@@ -45,7 +45,7 @@ from ._tree.ties import Slot
 from ._tree.walk import Walk, walk
 from ._vector.destructure import destructure
 from ._vector.restructure import Restructure
-from .checkpoint import Checkpoint, Saving, load, open, save, save_as, save_async, verify
+from .checkpoint import Checkpoint, Saving, load, open, save, save_async, verify
 
 if TYPE_CHECKING:
     from . import callbacks, curvature, init, layers, migrate, plot
@@ -95,7 +95,6 @@ __all__ = [
     "outputsize",
     "plot",
     "save",
-    "save_as",
     "save_async",
     "state",
     "summary",

@@ -83,7 +83,6 @@ PUBLIC = {
     "open",
     "outputsize",
     "save",
-    "save_as",
     "save_async",
     "state",
     "summary",

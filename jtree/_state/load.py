@@ -21,7 +21,7 @@ from .._tree.walk import Walk, walk
 from .._vector.dtypes import as_dtype
 from .compare import KEEP, ZERO, Comparison, Side, compare
 from .diff import Diff
-from .sources import open_tree, recorded_ties
+from .sources import open_tree, recorded_ties, resolve
 
 # A function of the path and the leaf of the destination. It returns the sharding to load onto, or
 # None for the default.
@@ -157,6 +157,7 @@ def _walk_both(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
     """Walk the trees that two objects stand for; one str on both sides is a leaf, not a path."""
     if isinstance(dst, str) and dst == src and not os.path.exists(dst):
         return walk(dst), walk(src)
+    dst, src = resolve(dst), resolve(src)
     recorded = recorded_ties(dst) if ties == "references" else ()
     return walk(open_tree(dst), ties=recorded or ties), walk(open_tree(src))
 

@@ -7,6 +7,12 @@ from typing import Any
 
 
 @singledispatch
+def resolve(x: Any, /) -> Any:
+    """Return the opened checkpoint that a path stands for, and any other object as it is."""
+    return x
+
+
+@singledispatch
 def open_tree(x: Any, /) -> Any:
     """Return the tree that an object stands for: itself, or the contents of a checkpoint."""
     return x

@@ -1,12 +1,14 @@
-"""Checkpoints: states on disk, written and read through Orbax."""
+"""Checkpoints: states on disk, through Orbax or in files of other libraries."""
 
 from .._public import publish
-from ._checkpoint import Checkpoint, open
+from ._background import Saving
+from ._checkpoint import Checkpoint
 from ._compare import Difference, differences
-from ._export import save_as
-from ._load import load, verify
-from ._save import Saving, save, save_async
+from ._load import load
+from ._open import open
+from ._save import save, save_async
 from ._stats import Stats, stats
+from ._verify import verify
 
 __all__ = [
     "Checkpoint",
@@ -17,7 +19,6 @@ __all__ = [
     "load",
     "open",
     "save",
-    "save_as",
     "save_async",
     "stats",
     "verify",

@@ -15,7 +15,8 @@ from .._tree.lazy import LazyArray, batches, read_all
 from .._tree.leaves import describe, isnumber
 from .._tree.walk import walk
 from .._vector.static import alike
-from ._checkpoint import Checkpoint, open_checkpoint
+from ._checkpoint import Checkpoint
+from ._open import open_checkpoint
 
 _CHUNK = 2**20  # numbers that are compared at a time
 

@@ -27,6 +27,7 @@ with atheris.instrument_imports(include=["jtree.checkpoint", "jtree.migrate", "p
     import safetensors.numpy
 
     import jtree
+    from jtree.checkpoint._orbax import decoding as _decoding
     from jtree.checkpoint._orbax import encoding as _encoding
 
     from . import test_damage as seeds
@@ -172,10 +173,10 @@ def structures() -> Iterator[bytes]:
 
 
 def read_structure(path: Path) -> None:
-    structure = {"format": _encoding.FORMAT, "structure": path.read_bytes().decode("latin1")}
-    structure["crc32"] = _encoding._text_crc32(structure)
+    structure = {"format": _decoding.FORMAT, "structure": path.read_bytes().decode("latin1")}
+    structure["crc32"] = _decoding.structure_crc32(structure)
     with contextlib.suppress(jtree.CheckpointError):
-        _encoding.decode(structure, lambda stored: stored)
+        _decoding.decode(structure, lambda stored: stored)
 
 
 def rules() -> Iterator[bytes]:

@@ -203,8 +203,8 @@ def test_where_the_library_of_hdf5_crashes_or_never_returns(
     monkeypatch.setattr(
         "jtree.checkpoint._formats.hdf5_probe.__file__", str(tmp_path / "script.py")
     )
-    monkeypatch.setattr("jtree.checkpoint._formats.keras._SECONDS", 2)
-    with pytest.raises(jtree.CheckpointError, match="it is damaged: the library of HDF5"):
+    monkeypatch.setattr("jtree.checkpoint._formats.keras._PROBE_SECONDS", 2)
+    with pytest.raises(jtree.CheckpointError, match="damaged: the HDF5 library"):
         jtree.open(tmp_path / "x")
 
 

@@ -131,9 +131,9 @@ def test_a_refusal_names_what_was_called(tmp_path: Path) -> None:
     with pytest.raises(jtree.CheckpointError) as error:
         jtree.open(tmp_path / "x")
     assert str(error.value) == (
-        f"{tmp_path / 'x'}: this PyTorch file cannot be read: its pickle names os.system, which "
-        "has no place in a file of tensors; nothing was run. If you trust it, load it in PyTorch "
-        "and save a state_dict only"
+        f"{tmp_path / 'x'}: cannot read this PyTorch file: its pickle names os.system, which "
+        "does not belong in a file of tensors; nothing was run. If you trust the file, load it in "
+        "PyTorch and save its state_dict only"
     )
 
 
@@ -480,16 +480,16 @@ def test_links_and_sizes_of_hdf5(tmp_path: Path, which: str) -> None:
 
 def test_what_is_no_file_of_arrays(tmp_path: Path) -> None:
     tests = {
-        b"": "this is no checkpoint but an empty file",
-        b"hello": "this is no checkpoint but a file of another kind",
-        pickle.dumps({"a": 1}): "this is no checkpoint but a pickle",
-        bytes(257) + b"ustar" + bytes(300): "this is no checkpoint but a tar archive",
-        b'{"weight_map": 3}': 'its index has no "weight_map"',
-        b"{}": "this is no checkpoint but a file of another kind",
+        b"": "not a checkpoint: an empty file",
+        b"hello": "not a checkpoint: a file in an unknown format",
+        pickle.dumps({"a": 1}): "not a checkpoint: a pickle",
+        bytes(257) + b"ustar" + bytes(300): "not a checkpoint: a tar archive",
+        b'{"weight_map": 3}': 'the index lacks a "weight_map"',
+        b"{}": "not a checkpoint: a file in an unknown format",
         b"PK": "the directory of the zip archive is missing",
     }
     for data, words in tests.items():
         (tmp_path / "x").write_bytes(data)
         refused(tmp_path / "x", words)
-    with pytest.raises(jtree.CheckpointError, match="there is nothing here"):
+    with pytest.raises(jtree.CheckpointError, match="no such file or directory"):
         jtree.open(tmp_path / "nothing")

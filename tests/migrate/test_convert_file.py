@@ -125,9 +125,12 @@ def test_invalid_conversions_are_refused(source: Path) -> None:
     there = f"jtree: {target} already exists; remove it, or use another path\n"
     assert refused(run(source, target)) == there
     assert (target / "x").exists()
-    odd = source.with_name("b.h5")
+    odd = source.with_name("b.npy")
     assert refused(run(source, odd)) == (
-        f"jtree: {odd}: expected a format of orbax, safetensors, npz, found 'h5'; pass format=\n"
+        f"jtree: {odd}: expected a format of orbax, safetensors, npz, found 'npy'; pass format=\n"
+    )
+    assert "HDF5 files can be read but not written" in refused(
+        run(source, source.with_name("b.h5"))
     )
     new = source.with_name("c.npz")
     assert refused(run(source, new)) == (
@@ -138,7 +141,7 @@ def test_invalid_conversions_are_refused(source: Path) -> None:
     assert "cannot read the rules" in refused(run(source, new, "--rules", "none"))
     assert "expected a dtype such as" in refused(run(source, new, "--cast", "f31"))
     assert "must be on this machine" in refused(run(source, "gs://bucket/b"))
-    assert "there is nothing here" in refused(run(source.with_name("none"), new))
+    assert "no such file or directory" in refused(run(source.with_name("none"), new))
     assert hidden_beside(target) == []
 
 
@@ -157,7 +160,7 @@ def test_names_that_a_format_cannot_hold_are_refused_before_reading(
 ) -> None:
     np.save(tmp_path / "a.npy", np.ones(2))
     for suffix, message in (
-        ("npz", "one array alone has no name in npz; rename it, or use "),
+        ("npz", "npz needs a name for each array; use "),
         (
             "safetensors",
             "safetensors needs another name; rename it, or put it in a dict",
@@ -231,7 +234,8 @@ class Failing(Source):
 
 
 def opened_as(monkeypatch: pytest.MonkeyPatch, path: Path, fails: str) -> Failing:
-    from jtree.checkpoint._checkpoint import Checkpoint, open_checkpoint
+    from jtree.checkpoint._checkpoint import Checkpoint
+    from jtree.checkpoint._open import open_checkpoint
 
     source = Failing(fails)
     tree = {str(n): LazyArray(source, str(n), (10, 10), np.dtype("f4")) for n in range(4)}
@@ -321,7 +325,7 @@ def transposed(tmp_path_factory: Any) -> Path:
 def large(tmp_path_factory: Any) -> Path:
     path: Path = tmp_path_factory.mktemp("large") / "a.safetensors"
     x = np.random.default_rng(0).normal(size=(LARGE // 4096, 1024)).astype(np.float32)
-    jtree.save_as(path, {f"layers/{n}/w": x + n for n in range(10)})
+    jtree.save(path, {f"layers/{n}/w": x + n for n in range(10)})
     return path
 
 
@@ -343,7 +347,7 @@ def test_a_killed_conversion_resumes(
 ) -> None:
     source = tmp_path / "a.npz"
     arrays = {f"{n}": np.arange(6.0).reshape(2, 3) + n for n in range(8)}
-    jtree.save_as(source, arrays)
+    jtree.save(source, arrays)
     changes = forks.run(convert_until, source, tmp_path / f"b{suffix}", transposed, -1).result
     resumed = set()
     for last in range(0, changes, max(1, changes // trials)):
@@ -386,7 +390,7 @@ def test_memory_is_bounded_for_many_small_arrays(
 ) -> None:
     size = 2**20
     source = tmp_path / "a.safetensors"
-    jtree.save_as(source, {str(n): np.full(size // 4, n, np.float32) for n in range(MANY)})
+    jtree.save(source, {str(n): np.full(size // 4, n, np.float32) for n in range(MANY)})
     bound = 1.3 * size + ROOM
     assert bound < MANY * size // 2
     grown = forks.run(measure_memory, "convert", source, tmp_path / "b", *cast).result

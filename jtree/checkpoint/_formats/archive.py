@@ -1,4 +1,8 @@
-"""Zip archives, read strictly: what two programs could understand differently is refused.
+"""Zip archives, read strictly: whatever two programs could understand differently is refused.
+
+`zipfile` of the standard library writes archives here and does not read them: it takes an archive
+that follows other bytes, two entries of one name or in one place, headers that contradict each
+other, and as many entries as fit, whatever number the archive states.
 
 Source: APPNOTE.TXT of PKWARE, version 6.3.
 """
@@ -8,15 +12,16 @@ from __future__ import annotations
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from .._storage.atomic import Path
-from .file import Budget, DamageError, File, check_growth, inflate
+from .file import CHUNK, DamageError, File, Path
+from .limits import Budget, check_growth
 
 STORED, DEFLATED = 0, 8
+_ENCRYPTED = 0x2041  # flags
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
@@ -25,18 +30,18 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 
 
 class Entry(NamedTuple):
-    """A file in an archive, and where its bytes are."""
+    """A file in an archive, and the offset of its header."""
 
     name: str
     method: int
     crc32: int
-    packed: int
+    compressed: int
     size: int
     header: int
 
 
 class Archive:
-    """A zip archive: its entries by name, none of them unpacked."""
+    """A zip archive: its entries by name, none of them read."""
 
     def __init__(self, path: Path, *, verify: bool = True) -> None:
         self.file = File(path)
@@ -45,169 +50,199 @@ class Archive:
         start, count, size = _directory(self.file)
         for entry in _entries(self.file.read(start, size), count):
             if entry.name in self.entries:
-                raise ValueError(f"two of its entries are {entry.name!r}")
+                raise ValueError(f"two entries are named {entry.name!r}")
             self.entries[entry.name] = entry
-        self.ends = _ends(self.entries, start)
+        self._ends = _ends(self.entries, start)
         check_growth(sum(x.size for x in self.entries.values()), self.file.size)
 
     def start(self, name: str) -> int:
-        """Return where the bytes of an entry begin; its two headers must agree."""
+        """Return the offset of the bytes of an entry, whose two headers must agree."""
         entry = self.entries[name]
-        head = _LOCAL.unpack(self.file.read(entry.header, _LOCAL.size))
-        if head[0] != b"PK\x03\x04" or head[3] != entry.method or head[2] & 0x2041:
-            raise ValueError(f"{name}: the two headers of this entry differ")
-        pairs = zip(head[6:9], (entry.crc32, entry.packed, entry.size), strict=True)
-        if not head[2] & 8 and any(x not in (y, 0xFFFFFFFF) for x, y in pairs):
-            raise ValueError(f"{name}: the two headers of this entry differ")
-        written = self.file.read(entry.header + _LOCAL.size, head[9])
-        if _text(written, head[2]) != name:
-            raise ValueError(f"{name}: this entry has another name in its own header")
-        start: int = entry.header + _LOCAL.size + head[9] + head[10]
-        if start + entry.packed > self.ends[name]:
+        header = _LOCAL.unpack(self.file.read(entry.header, _LOCAL.size))
+        sizes = zip(header[6:9], (entry.crc32, entry.compressed, entry.size), strict=True)
+        if (
+            header[0] != b"PK\x03\x04"
+            or header[3] != entry.method
+            or header[2] & _ENCRYPTED
+            or (not header[2] & 8 and any(x not in (y, 0xFFFFFFFF) for x, y in sizes))
+        ):
+            raise ValueError(f"{name}: its two headers differ")
+        local_name = self.file.read(entry.header + _LOCAL.size, header[9])
+        if _decode(local_name, header[2]) != name:
+            raise ValueError(f"{name}: its own header has another name")
+        start: int = entry.header + _LOCAL.size + header[9] + header[10]
+        if start + entry.compressed > self._ends[name]:
             raise ValueError(f"{name} overlaps another entry")
         return start
 
-    def read(self, name: str, most: int) -> bytes:
-        """Return the bytes of an entry that is not large."""
-        if self.entries[name].size > most:
-            raise ValueError(f"{name} has {self.entries[name].size:,} bytes, which is too many")
+    def read(self, name: str, limit: int) -> bytes:
+        """Return the bytes of an entry that may be as large as a limit."""
+        size = self.entries[name].size
+        if size > limit:
+            raise ValueError(f"{name}: expected at most {limit:,} bytes, found {size:,}")
         return self.array(name).tobytes()
 
     def array(self, name: str) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-        """Return the bytes of an entry as an array, checked."""
+        """Return the bytes of an entry as an array, compared with their checksum."""
         entry, start = self.entries[name], self.start(name)
-        self.file.read(start + entry.packed, 0)
+        self.file.read(start + entry.compressed, 0)
         if entry.method == STORED:
-            out = self.file.array(start, (entry.size,), np.uint8)
+            data = self.file.array(start, (entry.size,), np.uint8)
         else:
-            out = np.empty(entry.size, np.uint8)
-            inflate(self.file.chunks(start, entry.packed), out.data)
-        if self.verify and zlib.crc32(out.data) != entry.crc32:
-            raise DamageError(f"{name}: the bytes are not those that were written")
-        return out
+            data = np.empty(entry.size, np.uint8)
+            _inflate(self.file.chunks(start, entry.compressed), data.data)
+        if self.verify and zlib.crc32(data.data) != entry.crc32:
+            raise _damaged(name)
+        return data
 
-    def checked(self, name: str) -> Callable[[], None]:
-        """Return a function that checks the bytes of a stored entry, once."""
-        done = not self.verify
+    def checker(self, name: str) -> Callable[[], None]:
+        """Return a function that compares a stored entry with its checksum, the first time."""
+        checked = not self.verify
 
         def check() -> None:
-            nonlocal done
-            if not done:
-                crc = 0
+            nonlocal checked
+            if not checked:
+                crc32 = 0
                 for chunk in self.file.chunks(self.start(name), self.entries[name].size):
-                    crc = zlib.crc32(chunk, crc)
-                if crc != self.entries[name].crc32:
-                    raise DamageError(f"{name}: the bytes are not those that were written")
-                done = True
+                    crc32 = zlib.crc32(chunk, crc32)
+                if crc32 != self.entries[name].crc32:
+                    raise _damaged(name)
+                checked = True
 
         return check
 
 
+def check_name(name: str) -> None:
+    """Refuse the name of an entry that leads out of the archive, or means two things."""
+    parts = name.removesuffix("/").split("/")
+    if {"", ".", ".."} & set(parts) or set(name) & set("\\\0") or ":" in parts[0]:
+        raise ValueError(f"{name!r:.80} may lead out of the archive, so it cannot name an entry")
+
+
+def _damaged(name: str) -> DamageError:
+    return DamageError(f"checksum mismatch in {name}")
+
+
+_MALFORMED = "the directory of the zip archive is malformed"
+
+
 def _directory(file: File) -> tuple[int, int, int]:
-    """Return where the directory is: start, number of entries, and bytes."""
-    tail = min(file.size, _END.size + 2**16)
-    text = file.read(file.size - tail, tail)
-    at = text.rfind(b"PK\x05\x06")
-    if at < 0 or at + _END.size > len(text):
-        raise ValueError("the directory of the zip archive is missing: it ends too early")
-    _, disk, first, here, count, size, start, comment = _END.unpack_from(text, at)
-    if disk or first or here != count or at + _END.size + comment != len(text):
-        raise ValueError("the directory of the zip archive is malformed")
-    end = file.size - tail + at
-    if 0xFFFF in (count,) or 0xFFFFFFFF in (size, start):
+    """Return the offset of the directory, its number of entries, and its bytes."""
+    count = min(file.size, _END.size + 2**16)
+    tail = file.read(file.size - count, count)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + _END.size > len(tail):
+        raise ValueError("truncated: the directory of the zip archive is missing")
+    _, disk, first, here, count, size, start, comment = _END.unpack_from(tail, at)
+    if disk or first or here != count or at + _END.size + comment != len(tail):
+        raise ValueError(_MALFORMED)
+    end = file.size - len(tail) + at
+    if count == 0xFFFF or 0xFFFFFFFF in (size, start):
         end, count, size, start = _directory64(file, end)
-    if start + size != end and not _has64(file, end, start + size):
-        raise ValueError("there is something before or after the directory of the zip archive")
+    if start + size != end and not _has_end64(file, start + size, end):
+        raise ValueError("there are other bytes before or after the directory of the zip archive")
     if count > Budget(file.size).left or count * _CENTRAL.size > size:
-        raise ValueError(f"a directory of {count:,} entries is refused for a file of this size")
+        raise ValueError(f"{count:,} entries are too many for a zip archive of this size")
     return start, count, size
 
 
 def _directory64(file: File, end: int) -> tuple[int, int, int, int]:
-    """Return what the directory's end in 64 bits says, and where it is."""
+    """Return the offset of the directory's end record in 64 bits, and what it says."""
     magic, disk, at, disks = _LOCATOR.unpack(file.read(end - _LOCATOR.size, _LOCATOR.size))
     if magic != b"PK\x06\x07" or disk or disks > 1:
-        raise ValueError("the end of the zip archive is malformed")
-    found = _END64.unpack(file.read(at, _END64.size))
-    if found[0] != b"PK\x06\x06" or found[6] != found[7]:
-        raise ValueError("the directory of the zip archive is malformed")
-    return at, found[7], found[8], found[9]
+        raise ValueError(_MALFORMED)
+    record = _END64.unpack(file.read(at, _END64.size))
+    if record[0] != b"PK\x06\x06" or record[6] != record[7]:
+        raise ValueError(_MALFORMED)
+    return at, record[7], record[8], record[9]
 
 
-def _has64(file: File, end: int, at: int) -> bool:
-    """Tell whether between the directory and its end is the end in 64 bits, and nothing else."""
-    return end - at == _END64.size + _LOCATOR.size and file.read(at, 4) == b"PK\x06\x06"
+def _has_end64(file: File, start: int, end: int) -> bool:
+    """Tell whether an end record in 64 bits, and nothing else, is between two offsets."""
+    size = _END64.size + _LOCATOR.size
+    return end - start == size and file.read(start, 4) == b"PK\x06\x06"
 
 
-def _entries(text: bytes, count: int) -> Iterator[Entry]:
+def _entries(directory: bytes, count: int) -> Iterator[Entry]:
     at = 0
     for _ in range(count):
-        head = _CENTRAL.unpack_from(text, at)
-        flags, method, crc32 = head[3], head[4], head[7]
-        names, extras, comments = head[10:13]
+        header = _CENTRAL.unpack_from(directory, at)
+        flags, method, crc32 = header[3], header[4], header[7]
+        name_size, extra_size, comment_size = header[10:13]
         at += _CENTRAL.size
-        name = _text(text[at : at + names], flags)
-        extra = text[at + names : at + names + extras]
-        packed, size, header = _wide(extra, head[8], head[9], head[16])
-        at += names + extras + comments
-        if head[0] != b"PK\x01\x02" or at > len(text) or head[13]:
-            raise ValueError("the directory of the zip archive is malformed")
-        _check(name, flags, method, packed, size)
-        _check_kind(name, size, head[15])
-        yield Entry(name, method, crc32, packed, size, header)
-    if at != len(text):
-        raise ValueError("the directory of the zip archive is malformed")
+        name = _decode(directory[at : at + name_size], flags)
+        extra = directory[at + name_size : at + name_size + extra_size]
+        compressed, size, offset = _sizes64(extra, header[8], header[9], header[16])
+        at += name_size + extra_size + comment_size
+        if header[0] != b"PK\x01\x02" or at > len(directory) or header[13]:
+            raise ValueError(_MALFORMED)
+        _check_method(name, flags, method, compressed, size)
+        _check_kind(name, size, header[15])
+        yield Entry(name, method, crc32, compressed, size, offset)
+    if at != len(directory):
+        raise ValueError(_MALFORMED)
 
 
-def _wide(extra: bytes, packed: int, size: int, header: int) -> tuple[int, int, int]:
-    """Return sizes in 64 bits, where those in 32 do not suffice."""
-    at, found = 0, [size, packed, header]
+def _sizes64(extra: bytes, compressed: int, size: int, offset: int) -> tuple[int, int, int]:
+    """Return sizes and offset in 64 bits, where those in 32 do not suffice."""
+    at, values = 0, [size, compressed, offset]
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
-        wanted = [n for n, x in enumerate(found) if x == 0xFFFFFFFF]
-        if kind == 1 and wanted:
-            if length < 8 * len(wanted):
-                raise ValueError("the directory of the zip archive is malformed")
-            values = struct.unpack_from(f"<{len(wanted)}Q", extra, at + 4)
-            for n, x in zip(wanted, values, strict=True):
-                found[n] = x
+        large = [i for i, x in enumerate(values) if x == 0xFFFFFFFF]
+        if kind == 1 and large:
+            if length < 8 * len(large):
+                raise ValueError(_MALFORMED)
+            wide = struct.unpack_from(f"<{len(large)}Q", extra, at + 4)
+            for i, x in zip(large, wide, strict=True):
+                values[i] = x
         at += 4 + length
-    return found[1], found[0], found[2]
+    return values[1], values[0], values[2]
 
 
-def _check(name: str, flags: int, method: int, packed: int, size: int) -> None:
-    """Refuse names that lead elsewhere, and what is encrypted or packed in other ways."""
+def _check_method(name: str, flags: int, method: int, compressed: int, size: int) -> None:
+    """Refuse names that lead elsewhere, encryption, and other methods of compression."""
     check_name(name)
-    if flags & 0x2041:
-        raise ValueError(f"{name} is encrypted")
-    if method not in (STORED, DEFLATED) or (method == STORED and packed != size):
-        raise ValueError(f"{name} is packed in a way that is not read here")
+    if flags & _ENCRYPTED:
+        raise ValueError(f"{name} is encrypted; decrypt the archive first")
+    if method not in (STORED, DEFLATED) or (method == STORED and compressed != size):
+        raise ValueError(
+            f"{name}: compression method {method} is not supported; store or deflate it"
+        )
 
 
 def _check_kind(name: str, size: int, attributes: int) -> None:
-    """Refuse bytes of what is said to be a directory or a link: some programs do not read them."""
+    """Refuse bytes in a directory or a link: some programs do not read them."""
     mode = attributes >> 16  # as Unix has it; the lowest bits are those of DOS
     if size and (attributes & 0x10 or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
-        raise ValueError(f"{name} has {size:,} bytes, and is said to be a directory or a link")
-
-
-def check_name(name: str) -> None:
-    """Refuse the name of an entry that leads out of the archive, or means two things."""
-    steps = name.removesuffix("/").split("/")
-    if {"", ".", ".."} & set(steps) or set(name) & set("\\\0") or ":" in steps[0]:
-        raise ValueError(f"{name!r:.80} cannot be the name of an entry: it may lead elsewhere")
+        raise ValueError(f"{name} is marked as a directory or a link, and has {size:,} bytes")
 
 
 def _ends(entries: dict[str, Entry], end: int) -> dict[str, int]:
-    """Return where each entry must have ended; those that share bytes, as in a bomb, do not."""
-    found: dict[str, int] = {}
+    """Return the offset at which each entry must have ended, so that no two share bytes."""
+    ends: dict[str, int] = {}
     for entry in sorted(entries.values(), key=lambda x: x.header, reverse=True):
-        if entry.header + _LOCAL.size + entry.packed > end:
+        if entry.header + _LOCAL.size + entry.compressed > end:
             raise ValueError(f"{entry.name} overlaps another entry")
-        found[entry.name] = end
+        ends[entry.name] = end
         end = entry.header
-    return found
+    return ends
 
 
-def _text(name: bytes, flags: int) -> str:
+def _decode(name: bytes, flags: int) -> str:
     return name.decode("utf-8" if flags & 0x800 else "cp437")
+
+
+def _inflate(chunks: Iterable[bytes], out: memoryview) -> None:
+    """Decompress into a buffer that must be filled exactly."""
+    decompressor, end = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    for chunk in chunks:
+        while chunk:
+            data = decompressor.decompress(chunk, CHUNK)
+            if end + len(data) > len(out):
+                raise ValueError(f"decompresses to more than the {len(out):,} bytes it declares")
+            out[end : end + len(data)] = data
+            end += len(data)
+            chunk = decompressor.unconsumed_tail
+    rest = decompressor.flush()
+    if rest or end != len(out) or not decompressor.eof:
+        raise ValueError(f"decompresses to {end + len(rest):,} bytes, and declares {len(out):,}")

@@ -1,50 +1,50 @@
-"""What is at a path that is no checkpoint, so that an error can say it."""
+"""Descriptions of files and directories that are not checkpoints, for error messages."""
 
 from __future__ import annotations
 
-from .._storage.atomic import MARK, Path
+from .._storage.paths import MARK, UNFINISHED, Path
 
-# How a file begins: what it is.
+# How a file begins, and what it then is.
 _STARTS = {
     b"HDF5-based Julia": "a JLD2 file of Julia",
-    b"\x80": "a pickle, as old versions of PyTorch write; it is not opened, since it can run code; "
-    "if you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
+    b"\x80": "a pickle, as PyTorch before 1.6 writes; pickles can run code and are never opened. "
+    "If you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
 }
+_UNFINISHED = "unfinished checkpoint: it is still being written, or its writer was killed"
 
 
-def looks_like(path: Path) -> str:
-    """Return what a path that is no checkpoint looks like, and what to do."""
+def describe_path(path: Path) -> str:
+    """Return what is at a path that is not a checkpoint, and what to do."""
     if not path.exists():
-        return "there is nothing here"
-    return _directory(path) if path.is_dir() else f"this is no checkpoint but {_file(path)}"
+        return "no such file or directory"
+    return _describe_directory(path) if path.is_dir() else f"not a checkpoint: {_describe(path)}"
 
 
-def _directory(path: Path) -> str:
+def _describe_directory(path: Path) -> str:
     names = sorted(x.name for x in path.iterdir())
-    steps = sorted((x for x in names if (path / x / MARK).exists()), key=_number)
-    if ".orbax-checkpoint-tmp" in path.name:
-        return "this checkpoint is being written, or its writer was killed; it is not complete"
+    steps = sorted((x for x in names if (path / x / MARK).exists()), key=_step_number)
+    if UNFINISHED in path.name:
+        return _UNFINISHED
     if steps:
         shown = ", ".join(steps[:3]) + (", ..." if len(steps) > 3 else "")
-        return f"this directory holds checkpoints: {shown}; load one of them, {path / steps[-1]}"
+        return f"a directory of checkpoints: {shown}; load one of them, {path / steps[-1]}"
     if (path.parent / MARK).exists():
-        return f"this is a part of the checkpoint {path.parent}; load that"
-    unfinished = any(".orbax-checkpoint-tmp" in name for name in names)
-    if unfinished:
-        return "this checkpoint is being written, or its writer was killed; it is not complete"
+        return f"a part of the checkpoint {path.parent}; load that"
+    if any(UNFINISHED in name for name in names):
+        return _UNFINISHED
     if MARK in names:
-        return "this looks like a checkpoint, but parts of it are missing or damaged"
-    return f"this directory is no checkpoint: it has no {MARK}" + ("" if names else " and is empty")
+        return "damaged checkpoint: parts of it are missing or unreadable"
+    return f"not a checkpoint: {'it lacks ' + MARK if names else 'an empty directory'}"
 
 
-def _file(path: Path) -> str:
+def _describe(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4096)
-    for begin, what in _STARTS.items():
+    for begin, description in _STARTS.items():
         if start.startswith(begin):
-            return what
+            return description
     if start.startswith(b"PK"):
-        return "a zip archive that is neither of PyTorch, nor of NumPy, nor of Keras"
+        return "a zip archive that neither PyTorch, NumPy nor Keras has written"
     if start[257:262] == b"ustar":
         return (
             "a tar archive, as the first versions of PyTorch wrote; if you trust it, write it "
@@ -52,9 +52,9 @@ def _file(path: Path) -> str:
         )
     if int.from_bytes(start[:4], "little") == path.stat().length and b"tag\0" in start:
         return "a BSON file, as Flux.jl writes"
-    return "a file of another kind" if start else "an empty file"
+    return "a file in an unknown format" if start else "an empty file"
 
 
-def _number(name: str) -> tuple[int, str]:
+def _step_number(name: str) -> tuple[int, str]:
     digits = "".join(x for x in name if x.isdigit())
     return int(digits or -1), name

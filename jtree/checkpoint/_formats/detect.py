@@ -1,95 +1,101 @@
-"""Which format a file has, told by its content; its name decides nothing."""
+"""Detection of a file's format, by its content; its name decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from .._storage.atomic import MARK, Path
 from .archive import Archive
-from .describe import looks_like
-from .file import File, Opened, explained
+from .describe import describe_path
+from .equinox import is_equinox, open_equinox
+from .file import File, FileContents, Path, as_checkpoint_error
 from .keras import WEIGHTS, open_hdf5, open_keras
 from .msgpack import open_msgpack
-from .numpy import MAGIC, open_npy, open_npz
+from .npy_array import MAGIC
+from .numpy import open_npy, open_npz
 from .safetensors import open_safetensors
 from .shards import has_shards, open_shards
 from .torch import open_torch
 
-Reader = Callable[..., Opened]
 _START = 4096
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# What flax writes begins with a dict, or is one array.
+# What Flax writes begins with a dict, or is one array.
 _MSGPACK = {*range(0x80, 0x90), *range(0xC7, 0xCA), *range(0xD4, 0xD9), 0xDE, 0xDF}
 
 
-def open_file(path: Path, *, verify: bool) -> Opened | None:
-    """Return what is in a file, or a directory of shards; None where it is Orbax's to say."""
-    with explained(path, "it cannot be read"):
-        if not path.exists() or (path.is_dir() and not _is_of_shards(path)):
+class FileReader(NamedTuple):
+    """A kind of file: its name in messages, and the function that opens one."""
+
+    name: str
+    open: Callable[..., FileContents]
+
+
+def open_file(path: Path, *, verify: bool) -> FileContents | None:
+    """Return the contents of a file or a directory of shards, or None for other directories."""
+    with as_checkpoint_error(path, "cannot read this file"):
+        if path.is_dir() and not has_shards(path):
             return None
-        found = _reader(path)
-    if found is None:
+        reader = _detect(path)
+    if reader is None:
         return None
-    kind, reader = found
-    what = "these shards" if reader is _open_shards else f"this {kind} file"
-    with explained(path, f"{what} cannot be read"):
-        return reader(path, verify=verify)
+    with as_checkpoint_error(path, f"cannot read this {reader.name}"):
+        return reader.open(path, verify=verify)
 
 
-def _is_of_shards(path: Path) -> bool:
-    return not (path / MARK).exists() and has_shards(path)
-
-
-def _open_shards(path: Path, *, verify: bool) -> Opened:
-    """Return what is in shards, each of which may be of safetensors or of PyTorch."""
-
-    def open_one(shard: Path) -> Opened:
-        with explained(shard, "this shard cannot be read"):
-            kind, reader = _reader(shard) or ("", None)
-            if reader not in (open_safetensors, open_torch):
-                raise ValueError(looks_like(shard) if reader is None else f"it is of {kind}")
-            return reader(shard, verify=verify)
-
-    return open_shards(path, open_one)
-
-
-def _reader(path: Path) -> tuple[str, Reader] | None:
-    """Return the name of a format and what reads it; None where no reader knows it."""
+def _detect(path: Path) -> FileReader | None:
+    """Return the reader of a file, or None where its format is unknown."""
     if path.is_dir():
-        return "shards", _open_shards
+        return _SHARDS
     file = File(path)
-    size = file.size
-    start = file.read(0, min(_START, size))
+    start = file.read(0, min(_START, file.size))
     if start.startswith(MAGIC):
-        return "NumPy", open_npy
+        return FileReader("NumPy file", _open_npy)
     if start.startswith(b"PK"):
-        return _zipped(path)
+        return _detect_zipped(path)
     if start.startswith(_HDF5):
-        return "HDF5", open_hdf5
+        return FileReader("HDF5 file", open_hdf5)
     length = int.from_bytes(start[:8], "little")
-    if start[8:9] == b"{" and (8 + length <= size or length < 2**40):
-        return "safetensors", open_safetensors
-    if start.lstrip()[:1] == b"{" and b'"weight_map"' in _all(path, size):
-        return "shards", _open_shards
+    if start[8:9] == b"{" and (8 + length <= file.size or length < 2**40):
+        return _SAFETENSORS
+    if start.lstrip()[:1] == b"{" and b'"weight_map"' in file.read(0, min(file.size, 2**26)):
+        return _SHARDS
     pickled = start[:1] == b"\x80" and start[1:2] in {b"\2", b"\3", b"\4", b"\5"}
-    if start and start[0] in _MSGPACK and not (pickled and size > 1):
-        return "msgpack", open_msgpack
+    if start and start[0] in _MSGPACK and not (pickled and file.size > 1):
+        return FileReader("msgpack file", open_msgpack)
     return None
 
 
-def _all(path: Path, size: int) -> bytes:
-    with path.open("rb") as file:
-        found: bytes = file.read(min(size, 2**26))
-    return found
-
-
-def _zipped(path: Path) -> tuple[str, Reader]:
-    """Return what reads a zip archive: that of its entries' names."""
+def _detect_zipped(path: Path) -> FileReader:
+    """Return the reader of a zip archive, by the names of its entries."""
     names = Archive(path, verify=False).entries
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
-        return "PyTorch", open_torch
+        return _TORCH
     if WEIGHTS in names:
-        return "Keras", open_keras
+        return FileReader("Keras file", open_keras)
     if all(name.endswith(".npy") for name in names):
-        return "NumPy", open_npz
-    raise ValueError(looks_like(path))
+        return FileReader("NumPy file", open_npz)
+    raise ValueError(describe_path(path))
+
+
+def _open_npy(path: Path, **_: Any) -> FileContents:
+    return open_equinox(path) if is_equinox(path) else open_npy(path)
+
+
+def _open_shards(path: Path, *, verify: bool) -> FileContents:
+    """Return the contents of shards, each of which may be a file of safetensors or PyTorch."""
+
+    def open_shard(shard: Path) -> FileContents:
+        with as_checkpoint_error(shard, "cannot read this shard"):
+            reader = _detect(shard)
+            if reader is None:
+                raise ValueError(describe_path(shard))
+            if reader not in (_SAFETENSORS, _TORCH):
+                raise ValueError(f"expected safetensors or PyTorch, found a {reader.name}")
+            return reader.open(shard, verify=verify)
+
+    return open_shards(path, open_shard)
+
+
+_SAFETENSORS = FileReader("safetensors file", open_safetensors)
+_TORCH = FileReader("PyTorch file", open_torch)
+_SHARDS = FileReader("sharded checkpoint", _open_shards)

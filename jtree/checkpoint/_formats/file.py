@@ -1,31 +1,26 @@
-"""Files of other libraries: bytes that are read when they are asked for, and what they hold."""
+"""Files of other libraries: bytes that are read on demand, and what the files contain."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import stat
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..._errors import CheckpointError, ChecksumError
 from ..._tree.lazy import Computed, LazyArray
-from .._storage.atomic import Path, is_local
+from .limits import array_nbytes
 
-CHUNK = 2**20  # bytes that are looked at a time
-ROOM = 2**26  # bytes of memory that even a small file may ask for
-MOST_PACKED = 16  # times its size that a file may grow when it is unpacked
-DEEP = 100  # containers in one another
+Path: TypeAlias = Any  # etils.epath.Path: a local path, gs:// or s3://
+
+CHUNK = 2**20  # bytes that are read at a time
 
 
-class Opened(NamedTuple):
-    """What is in a file: its tree with lazy arrays, and what else is to be known of it."""
+class FileContents(NamedTuple):
+    """The tree of a file, with lazy arrays, and what else is known of the file."""
 
     format: str
     tree: Any
@@ -35,7 +30,7 @@ class Opened(NamedTuple):
 
 
 class File:
-    """A file that is read in parts. It is opened for each, and must stay what it was.
+    """A file that is read in parts. It is opened for each read, and must not change in between.
 
     Arrays are read straight into memory of their own: nothing is mapped, so nothing that happens
     to the file later can change or break an array.
@@ -43,65 +38,82 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size, self.changed = _stamp(path)
+        self.islocal = "://" not in str(path)
+        self.size, self.changed = self._stamp()
 
     def read(self, start: int, count: int) -> bytes:
-        """Return some bytes; there must be as many."""
+        """Return exactly `count` bytes."""
         self._check(start, count)
         with self._open() as file:
             file.seek(start)
-            found: bytes = file.read(count)
-        if len(found) != count:
-            raise ValueError("it ends too early")
-        return found
+            data: bytes = file.read(count)
+        if len(data) != count:
+            raise _truncated(start, count, len(data))
+        return data
 
     def array(self, start: int, shape: Iterable[int], dtype: Any) -> np.ndarray[Any, Any]:
-        """Return the numbers of an array that are stored one after another."""
+        """Return an array whose values are stored one after another."""
         shape = tuple(shape)
-        count = nbytes(shape, dtype)
+        count = array_nbytes(shape, dtype)
         self._check(start, count)
-        out = np.empty(count, np.uint8)
-        view = out.data
+        buffer = np.empty(count, np.uint8)
+        view, end = buffer.data, 0
         with self._open() as file:
             file.seek(start)
-            done = 0
-            while done < count:
-                more = file.readinto(view[done:])
+            while end < count:
+                more = file.readinto(view[end:])
                 if not more:
-                    raise ValueError("it ends too early")
-                done += more
-        found: np.ndarray[Any, Any] = out.view(dtype).reshape(shape)
-        return found
+                    raise _truncated(start, count, end)
+                end += more
+        array: np.ndarray[Any, Any] = buffer.view(dtype).reshape(shape)
+        return array
 
     def chunks(self, start: int, count: int) -> Iterator[bytes]:
-        """Yield some bytes, a mebibyte at a time."""
+        """Yield `count` bytes, a mebibyte at a time."""
         self._check(start, count)
         with self._open() as file:
             file.seek(start)
             for at in range(0, count, CHUNK):
                 yield file.read(min(CHUNK, count - at))
 
+    def check_unchanged(self) -> None:
+        """Refuse a file that has changed since it was opened."""
+        if self._stamp() != (self.size, self.changed):
+            raise ValueError("the file has changed since it was opened; open it again")
+
     def _open(self) -> Any:
-        """Open the file; Python's own way takes a fraction of the time, where there are many."""
-        if _stamp(self.path) != (self.size, self.changed):
-            raise ValueError("the file was changed after it was opened; open it again")
-        return open(self.path, "rb") if is_local(self.path) else self.path.open("rb")
+        """Open the file, where it is local with Python's own `open`, which takes a fraction."""
+        self.check_unchanged()
+        return open(self.path, "rb") if self.islocal else self.path.open("rb")
 
     def _check(self, start: int, count: int) -> None:
         if start < 0 or count < 0 or start + count > self.size:
+            raise _truncated(start, count, max(0, self.size - start))
+
+    def _stamp(self) -> tuple[int, Any]:
+        if not self.islocal:
+            remote = self.path.stat()
+            return int(remote.length), remote.mtime
+        status = os.stat(self.path)
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError(
-                f"it ends too early: bytes {start:,} to {start + count:,} are asked for, and it "
-                f"has {self.size:,}"
+                "expected a regular file, found a pipe or a device; copy its contents to a file"
             )
+        return status.st_size, status.st_mtime_ns
+
+
+def _truncated(start: int, expected: int, found: int) -> ValueError:
+    return ValueError(
+        f"truncated: expected {expected:,} bytes at offset {start:,}, found {found:,}"
+    )
 
 
 class Entries(Computed):
     """A source of arrays in a file. An error in reading one names the file and the array."""
 
-    def __init__(self, file: File, format: str, *, verified: bool = False) -> None:
+    def __init__(self, file: File, *, verified: bool = False) -> None:
         super().__init__()
         self.file = file
-        self.format = format
         self.verified = verified
         self.names: list[str] = []
 
@@ -113,119 +125,44 @@ class Entries(Computed):
         return self.add(shape, np.dtype(dtype), reader)
 
     def _read(self, name: Any, sharding: Any) -> Any:
-        with explained(self.file.path, self.format, f"{self.names[name]} cannot be read: "):
+        with as_checkpoint_error(self.file.path, f"cannot read {self.names[name]}"):
             return super()._read(name, sharding)
 
 
+class DamageError(Exception):
+    """Bytes that differ from those that were written."""
+
+
 @contextmanager
-def explained(path: Path, format: str, what: str = "") -> Iterator[None]:
-    """Turn whatever a malformed file brings about into an error that names the file."""
+def as_checkpoint_error(path: Path, failure: str) -> Iterator[None]:
+    """Turn whatever a malformed file causes into an error that names the file and the failure."""
     try:
         yield
     except CheckpointError:
         raise
     except DamageError as error:
         raise ChecksumError(
-            f"{path}: {what}{error}; use another copy of this file, or verify=False to see what is "
-            "left"
+            f"{path}: {failure}: {error}; use another copy of this file, or pass verify=False to "
+            "read it as it is"
         ) from error
     except RecursionError as error:
-        raise CheckpointError(f"{path}: {what}{format}: it is nested too deeply") from error
+        raise CheckpointError(f"{path}: {failure}: nested too deeply") from error
     except Exception as error:  # the parsers of Python and HDF5 raise nearly everything
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path}: {what}{format}: {_printable(lines[0][:300])}") from error
-
-
-class Budget:
-    """How many values a file may hold: each takes about a kilobyte, and what its path is long."""
-
-    def __init__(self, size: int) -> None:
-        self.most = self.left = 80_000 + size // 512
-
-    def spend(self, parts: Sequence[str] = ()) -> None:
-        """Count a value at a place; refuse it where it is one too many."""
-        self.left -= 1 + sum(map(len, parts)) // 256
-        if len(parts) > DEEP:
-            raise ValueError("it is nested too deeply")
-        if self.left < 0:
-            raise ValueError(
-                f"it has too many values for its size: more than {self.most:,}, those with very "
-                "long names counted several times; keep long lists in it as arrays"
-            )
-
-
-class DamageError(Exception):
-    """Bytes that are not those that were written."""
-
-
-def nbytes(shape: Iterable[int], dtype: Any) -> int:
-    """Return the bytes of an array, as a number that cannot overflow; refuse what is no shape."""
-    shape = tuple(shape)
-    wrong = [n for n in shape if type(n) is not int or not 0 <= n < 2**62]
-    if wrong or len(shape) > 32:
-        raise ValueError(f"no array has the shape {shape!s:.80}")
-    if math.prod(max(n, 1) for n in shape) * max(np.dtype(dtype).itemsize, 1) >= 2**62:
-        raise ValueError(f"an array of the shape {list(shape)} is too large for any memory")
-    return math.prod(shape) * int(np.dtype(dtype).itemsize)
-
-
-def parse_json(text: bytes, size: int) -> Any:
-    """Return what JSON says, unless the objects made of it would take too much memory."""
-    costs = {b"{": 100, b"[": 100, b",": 40, b":": 130}  # bytes of memory
-    cost = sum(text.count(x) * each for x, each in costs.items()) + 2 * len(text)
-    if cost > 2 * size + ROOM:
-        raise ValueError(f"its JSON of {len(text):,} bytes has too many parts")
-    return json.loads(text.decode(), object_pairs_hook=_unique)
-
-
-def check_growth(total: int, size: int) -> None:
-    """Refuse arrays that take much more memory than the file that they are in."""
-    if total > MOST_PACKED * size + ROOM:
-        raise ValueError(
-            f"its arrays would take {total:,} bytes, and the file has {size:,}: that is refused, "
-            "as for a bomb; unpack it with the library that wrote it"
-        )
-
-
-def inflate(chunks: Iterable[bytes], out: memoryview) -> None:
-    """Unpack deflated bytes into a buffer that they must fill exactly."""
-    unpack, done = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    for chunk in chunks:
-        while chunk:
-            found = unpack.decompress(chunk, CHUNK)
-            if done + len(found) > len(out):
-                raise ValueError("it unpacks to more than it says")
-            out[done : done + len(found)] = found
-            done += len(found)
-            chunk = unpack.unconsumed_tail
-    rest = unpack.flush()
-    if rest or done != len(out) or not unpack.eof:
-        raise ValueError(f"it unpacks to {done + len(rest):,} bytes, and says {len(out):,}")
-
-
-def native(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return numbers in this machine's order of bytes."""
-    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"its JSON has the key {twice!r:.80} twice")
-    return found
-
-
-def _stamp(path: Path) -> tuple[int, Any]:
-    if is_local(path):
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("expected a file, found a pipe or a device; copy it into a file")
-        return found.st_size, found.st_mtime_ns
-    stored = path.stat()
-    return int(stored.length), stored.mtime
+        raise CheckpointError(f"{path}: {failure}: {_printable(lines[0][:300])}") from error
 
 
 def _printable(text: str) -> str:
-    """Return text of a file without what would control a terminal."""
+    """Return text of a file without characters that would control a terminal."""
     return "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
+
+
+def little_endian(dtype: Any) -> np.dtype[Any]:
+    """Return a dtype with little-endian byte order."""
+    little: np.dtype[Any] = np.dtype(dtype).newbyteorder("<")
+    return little
+
+
+def to_native(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an array with the byte order of this machine."""
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))

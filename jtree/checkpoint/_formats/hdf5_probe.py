@@ -1,7 +1,7 @@
-"""A look through a file of HDF5, in a process of its own, before this one opens it.
+"""A script that reads an HDF5 file in a process of its own, before this process opens it.
 
-The library that reads HDF5 is written in C. On damaged files it can crash, or never return; then
-it is this process that ends. Run as a script, so it imports nothing of jtree.
+The HDF5 library is written in C. On damaged files it can crash or never return; then it is the
+probe that ends. As a script it imports nothing of jtree.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import io
 import sys
 from typing import Any
 
-DEEP = 50
-MANY = 100_000  # groups and datasets
+MAX_DEPTH = 50
+MAX_ITEMS = 100_000  # groups and datasets
+UNREADABLE = 3  # the exit code where the library raises an error
 
 
 class Window(io.RawIOBase):
-    """A part of a file, as a file of its own that can be read and sought."""
+    """A part of a file as a file of its own."""
 
-    def __init__(self, held: Any, start: int, count: int) -> None:
-        self._held = held
-        self._start, self._count, self._at = start, count, 0
+    def __init__(self, file: Any, start: int, size: int) -> None:
+        self._file = file
+        self._start, self._size, self._at = start, size, 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -30,52 +31,52 @@ class Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to a place, and return it."""
-        self._at = max(0, offset + (0, self._at, self._count)[whence])
+        """Move to an offset, and return it."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
         return self._at
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as there are bytes, and return their number."""
         view = memoryview(buffer).cast("B")
-        view = view[: max(0, min(len(view), self._count - self._at))]
-        self._held.seek(self._start + self._at)
-        done: int = self._held.readinto(view)
-        self._at += done
-        return done
+        view = view[: max(0, min(len(view), self._size - self._at))]
+        self._file.seek(self._start + self._at)
+        count: int = self._file.readinto(view)
+        self._at += count
+        return count
 
     def close(self) -> None:
         """Close the file."""
-        self._held.close()
+        self._file.close()
         super().close()
 
 
-def look(h5py: Any, path: str, start: int, size: int) -> None:
-    """Do with a file all that will be done with it later."""
+def probe(h5py: Any, path: str, start: int, size: int) -> None:
+    """Do everything with a file that is done with it later."""
     with h5py.File(Window(open(path, "rb"), start, size), "r") as root:
         for name in root.attrs:
             root.attrs[name]
-        todo, left = [(root, 0)], MANY
-        while todo and left:
-            group, depth = todo.pop()
-            for name in group if depth < DEEP else ():
+        stack, left = [(root, 0)], MAX_ITEMS
+        while stack and left:
+            group, depth = stack.pop()
+            for name in group if depth < MAX_DEPTH else ():
                 left -= 1
                 if isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    found = group[name]
-                    if isinstance(found, h5py.Group):
-                        todo.append((found, depth + 1))
-                    elif isinstance(found, h5py.Dataset):
-                        _look_at(found)
+                    item = group[name]
+                    if isinstance(item, h5py.Group):
+                        stack.append((item, depth + 1))
+                    elif isinstance(item, h5py.Dataset):
+                        _probe_dataset(item)
 
 
-def _look_at(dataset: Any) -> None:
+def _probe_dataset(dataset: Any) -> None:
     dataset.attrs.get("dtype")
     if not dataset.external and not dataset.is_virtual and dataset.chunks:
-        for part in dataset.iter_chunks():
-            dataset[part]
+        for chunk in dataset.iter_chunks():
+            dataset[chunk]
 
 
 def limit(size: int) -> None:
-    """Let the system end this process when it takes too long or too much memory."""
+    """Make the system end this process when it takes too long or too much memory."""
     try:
         import resource
     except ImportError:  # Windows
@@ -84,11 +85,11 @@ def limit(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     try:
         with open("/proc/self/statm") as file:
-            now = int(file.read().split()[0]) * resource.getpagesize()
+            used = int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return
-    most = now + 2 * size + 10**8
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    memory = used + 2 * size + 10**8
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
 if __name__ == "__main__":
@@ -96,7 +97,7 @@ if __name__ == "__main__":
 
     limit(int(sys.argv[3]))
     try:
-        look(h5py, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+        probe(h5py, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     except Exception as error:
         print((str(error).strip().splitlines() or [type(error).__name__])[0])
-        sys.exit(3)
+        sys.exit(UNREADABLE)

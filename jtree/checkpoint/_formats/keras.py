@@ -14,50 +14,51 @@ import numpy as np
 
 from ..._errors import CheckpointError
 from ..._tree import paths
-from .._storage.atomic import Path, is_local
 from . import hdf5_probe
 from .archive import STORED, Archive
-from .file import Entries, File, Opened, check_growth, native, nbytes, parse_json
+from .file import Entries, File, FileContents, Path, to_native
+from .limits import array_nbytes, check_growth, parse_json
 
-FORMAT = "Keras"
 WEIGHTS = "model.weights.h5"
 _BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-_SECONDS, _SPEED = 60, 10**7  # that looking through a file may take, and bytes a second
-_TEXT = 2**24  # bytes of a configuration at the most
+_PROBE_SECONDS, _PROBE_SPEED = 60, 10**7  # the longest that a probe may take, and bytes a second
+_MAX_TEXT = 2**24  # bytes of a configuration
 
 
-def open_hdf5(path: Path, **_: Any) -> Opened:
-    """Return what is in a file of HDF5."""
+def open_hdf5(path: Path, **_: Any) -> FileContents:
+    """Return the arrays of a file of HDF5."""
     file = File(path)
     return _open(file, 0, file.size, None)
 
 
-def open_keras(path: Path, *, verify: bool = True, **_: Any) -> Opened:
+def open_keras(path: Path, *, verify: bool = True, **_: Any) -> FileContents:
     """Return the weights of a `.keras` archive, with its configuration as metadata."""
     archive = Archive(path, verify=verify)
     entry = archive.entries[WEIGHTS]
     if entry.method != STORED:
-        raise ValueError(f"{WEIGHTS} is packed, which Keras never does; unpack it, and open that")
-    archive.checked(WEIGHTS)()
+        raise ValueError(f"{WEIGHTS} is compressed, which Keras never does; extract and open it")
+    archive.checker(WEIGHTS)()
     texts = [name for name in ("config.json", "metadata.json") if name in archive.entries]
-    parsed = {name: parse_json(archive.read(name, _TEXT), archive.file.size) for name in texts}
-    metadata = {name.removesuffix(".json"): x for name, x in parsed.items()}
+    metadata = {
+        name.removesuffix(".json"): parse_json(archive.read(name, _MAX_TEXT), archive.file.size)
+        for name in texts
+    }
     return _open(archive.file, archive.start(WEIGHTS), entry.size, metadata)
 
 
-def _open(file: File, start: int, size: int, metadata: Any) -> Opened:
-    source = Entries(file, FORMAT)
+def _open(file: File, start: int, size: int, metadata: Any) -> FileContents:
+    source = Entries(file)
     _h5py(file.path)
-    _look_through(file, start, size)
-    reader = _Reader(file, start, size, source)
+    _probe(file, start, size)
+    reader = _Hdf5Reader(file, start, size, source)
     with reader.open() as root:
         tree = reader.group(root, ())
         if metadata is None:
             metadata = dict(_attributes(root, file.size))
-    return Opened(FORMAT, tree, metadata, source)
+    return FileContents("Keras", tree, metadata, source)
 
 
-class _Reader:
+class _Hdf5Reader:
     """The groups and datasets of a file."""
 
     def __init__(self, file: File, start: int, size: int, source: Entries) -> None:
@@ -65,45 +66,47 @@ class _Reader:
         self.start = start
         self.size = size
         self.source = source
-        self.left = hdf5_probe.MANY
+        self.left = hdf5_probe.MAX_ITEMS
         self.total = 0
 
     @contextmanager
     def open(self) -> Iterator[Any]:
-        """Open the file for a while."""
+        """Open the file for the time of a block."""
         h5py = _h5py(self.file.path)
         window = hdf5_probe.Window(self.file.path.open("rb"), self.start, self.size)
-        with window, h5py.File(window, "r") as found:
-            yield found
+        with window, h5py.File(window, "r") as root:
+            yield root
 
     def group(self, group: Any, parts: tuple[str, ...]) -> dict[str, Any]:
-        """Return what is in a group, by name."""
+        """Return the members of a group by name."""
         return {name: self._member(group, name, (*parts, name)) for name in group}
 
     def _member(self, group: Any, name: str, parts: tuple[str, ...]) -> Any:
         h5py = _h5py(self.file.path)
         path = paths.join(parts)
         self.left -= 1
-        if self.left < 0 or len(parts) > hdf5_probe.DEEP:
-            raise ValueError("its groups are nested too deeply, or too many")
+        if self.left < 0 or len(parts) > hdf5_probe.MAX_DEPTH:
+            raise ValueError(
+                f"expected at most {hdf5_probe.MAX_ITEMS:,} groups and datasets, nested at most "
+                f"{hdf5_probe.MAX_DEPTH} levels deep"
+            )
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{path} is a link to another place or file, which is not followed")
-        found = group[name]
-        if isinstance(found, h5py.Group):
-            return self.group(found, parts)
-        if not isinstance(found, h5py.Dataset):
-            return ()
-        return self._dataset(found, path)
+            raise ValueError(f"{path} is a link to another path or file; links are not followed")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            return self.group(item, parts)
+        return self._dataset(item, path) if isinstance(item, h5py.Dataset) else ()
 
     def _dataset(self, x: Any, path: str) -> Any:
         if x.external or x.is_virtual:
-            raise ValueError(f"{path} has its numbers in other files, which are not read")
+            raise ValueError(f"{path} has its values in other files, which are not read")
         if x.shape is None or x.dtype.kind not in "biufcV" or x.dtype.names or x.dtype.subdtype:
-            return ()  # text, as the names of optimisers
+            return ()  # text, such as the names of optimizers
         dtype = _dtype(x)
         shape = tuple(map(int, x.shape))
-        self.total += nbytes(shape, dtype)
-        if x.id.get_storage_size() < nbytes(shape, dtype):
+        nbytes = array_nbytes(shape, dtype)
+        self.total += nbytes
+        if x.id.get_storage_size() < nbytes:
             check_growth(self.total, self.file.size)
         stored, offset = x.dtype, _offset(x)
         if offset is None:
@@ -112,66 +115,65 @@ class _Reader:
             path,
             shape,
             dtype,
-            lambda: native(self.file.array(self.start + offset, shape, stored)).view(dtype),
+            lambda: to_native(self.file.array(self.start + offset, shape, stored)).view(dtype),
         )
 
     def _read(self, path: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
-        self.file.array(0, (0,), np.uint8)  # the file must be what it was
+        self.file.check_unchanged()
         with self.open() as root:
             dataset = root[path]
             out = np.empty(shape, dataset.dtype)
             if out.size:
                 dataset.read_direct(out)
-        found: np.ndarray[Any, Any] = native(out).view(dtype)
-        return found
+        array: np.ndarray[Any, Any] = to_native(out).view(dtype)
+        return array
 
 
-def _look_through(file: File, start: int, size: int) -> None:
-    """Let another process do all that this one will do, so that a crash is not ours."""
-    if not is_local(file.path) or not sys.executable:
+def _probe(file: File, start: int, size: int) -> None:
+    """Let another process read the file first, so that a crash is not ours."""
+    if not file.islocal or not sys.executable:
         return
     command = [sys.executable, "-P", hdf5_probe.__file__, str(file.path), str(start), str(size)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    seconds = _SECONDS + size / _SPEED
+    seconds = _PROBE_SECONDS + size / _PROBE_SPEED
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=env)
+        probe = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=env)
     except subprocess.TimeoutExpired:
-        raise ValueError("it is damaged: the library of HDF5 never returns from it") from None
-    if done.returncode == 3:
-        raise ValueError(done.stdout.strip())
-    if done.returncode < 0:
-        raise ValueError("it is damaged: the library of HDF5 crashes on it, or never returns")
+        raise ValueError("damaged: the HDF5 library never returns from it") from None
+    if probe.returncode == hdf5_probe.UNREADABLE:
+        raise ValueError(probe.stdout.strip())
+    if probe.returncode < 0:
+        raise ValueError("damaged: the HDF5 library crashes on it or never returns from it")
 
 
 def _offset(x: Any) -> int | None:
-    """Return where the numbers of a dataset are, if they are as NumPy has them, in one piece."""
+    """Return the offset of a dataset's values, if they are in one piece and as NumPy has them."""
     from h5py import h5t
 
     plain = x.chunks is None and x.dtype.kind in "iufV" and not x.file.userblock_size
     if not plain or h5t.py_create(x.dtype) != x.id.get_type():
         return None
-    found: int | None = x.id.get_offset()
-    return found
+    offset: int | None = x.id.get_offset()
+    return offset
 
 
 def _dtype(x: Any) -> np.dtype[Any]:
-    """Return the dtype of a dataset; Keras says bfloat16 in words."""
+    """Return the dtype of a dataset; Keras writes bfloat16 as an attribute."""
     name = x.attrs.get("dtype")
     if x.dtype.itemsize == 2 and x.dtype.kind == "V" and name in ("bfloat16", b"bfloat16"):
         return _BFLOAT16
-    found: np.dtype[Any] = x.dtype.newbyteorder("=")
-    return found
+    dtype: np.dtype[Any] = x.dtype.newbyteorder("=")
+    return dtype
 
 
 def _attributes(root: Any, size: int) -> Iterator[tuple[str, Any]]:
-    """Yield what the file says of itself: text, which is JSON where it looks like it."""
+    """Yield the attributes of a file that are text, parsed where they are JSON."""
     for name in root.attrs:
-        space = root.attrs.get_id(name)
-        if space.get_storage_size() > _TEXT:
+        if root.attrs.get_id(name).get_storage_size() > _MAX_TEXT:
             continue
         x = root.attrs[name]
         x = x.decode(errors="replace") if isinstance(x, bytes) else x
-        if isinstance(x, str) and len(x) <= _TEXT:
+        if isinstance(x, str) and len(x) <= _MAX_TEXT:
             yield name, parse_json(x.encode(), size) if x.startswith("{") else x
 
 
@@ -180,6 +182,6 @@ def _h5py(path: Path) -> Any:
         import h5py
     except ImportError as error:
         raise CheckpointError(
-            f'{path}: this is an HDF5 file, which h5py reads; run: pip install "jtree[keras]"'
+            f'{path}: HDF5 files are read with h5py; run: pip install "jtree[keras]"'
         ) from error
     return h5py

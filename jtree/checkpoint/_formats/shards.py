@@ -1,4 +1,4 @@
-"""Several files that are one checkpoint, and the index that says which array is in which.
+"""Shards: several files that are one checkpoint, and the index that names the file of each array.
 
 Source: https://huggingface.co/docs/transformers, "Sharded checkpoints": `weight_map` in
 `model.safetensors.index.json` and `pytorch_model.bin.index.json`.
@@ -13,141 +13,141 @@ from typing import Any
 from ..._errors import CheckpointError
 from ..._tree.lazy import LazyArray
 from ..._tree.leaves import describe
-from .._storage.atomic import Path
-from .file import File, Opened, parse_json
+from .file import File, FileContents, Path
+from .limits import parse_json
 
 INDEX = ".index.json"
-ENDINGS = (".safetensors", ".bin")  # the first of them that is in a directory is read
-_WHOLE = "pytorch_model.bin"  # other files of this ending are not of the model
+SUFFIXES = (".safetensors", ".bin")  # the first that a directory has is read
+_WHOLE = "pytorch_model.bin"  # other .bin files may belong to something else
 _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(\.\w+)")
 
 
-def has_shards(path: Path) -> bool:
+def has_shards(directory: Path) -> bool:
     """Tell whether there are shards in a directory, or an index of them."""
-    names = [x.name for x in path.iterdir()]
-    return any(_indexes(names, end) or _shards(names, end) for end in ENDINGS)
+    names = [x.name for x in directory.iterdir()]
+    return any(_indexes(names, suffix) or _shards(names, suffix) for suffix in SUFFIXES)
 
 
-def open_shards(path: Path, open_one: Callable[[Path], Opened]) -> Opened:
-    """Return what is in a directory of shards, or in those that an index names."""
+def open_shards(path: Path, open_shard: Callable[[Path], FileContents]) -> FileContents:
+    """Return the contents of the shards in a directory, or of those that an index names."""
     directory = path if path.is_dir() else path.parent
-    there = [x.name for x in directory.iterdir()]
-    index = _index(path, there)
+    siblings = [x.name for x in directory.iterdir()]
+    index = _index(path, siblings)
     if index is None:
         weights, metadata = None, dict[str, Any]()
-        names = next(found for end in ENDINGS if (found := _shards(there, end)))
+        names = next(names for suffix in SUFFIXES if (names := _shards(siblings, suffix)))
     else:
-        weights, metadata = _weights(File(index))
+        weights, metadata = _read_index(File(index))
         names = sorted(set(weights.values()))
-        _check_known(names, there)
+        _check_indexed(names, siblings)
     _check_complete(set(names))
-    opened = {name: _open(directory / name, open_one) for name in names}
-    _check_names(opened, weights)
-    formats = sorted({x.format for x in opened.values()})
+    shards = {name: _open_one(directory / name, open_shard) for name in names}
+    _check_names(shards, weights)
+    formats = sorted({x.format for x in shards.values()}) or ["safetensors"]
     if len(formats) > 1:
-        raise ValueError(f"its shards are of several formats: {', '.join(formats)}")
-    tree = {name: x for shard in opened.values() for name, x in shard.tree.items()}
-    for shard in opened.values():
+        raise ValueError(f"expected shards of one format, found {' and '.join(formats)}")
+    tree = {name: x for shard in shards.values() for name, x in shard.tree.items()}
+    for shard in shards.values():
         metadata = metadata | shard.metadata
-    ties = tuple(group for shard in opened.values() for group in shard.ties)
-    source = next((shard.source for shard in opened.values()), None)
-    return Opened(formats[0] if formats else "safetensors", tree, metadata, source, ties)
+    ties = tuple(group for shard in shards.values() for group in shard.ties)
+    source = next((shard.source for shard in shards.values()), None)
+    return FileContents(formats[0], tree, metadata, source, ties)
 
 
-def _indexes(names: Iterable[str], end: str) -> list[str]:
-    return sorted(x for x in names if x.endswith(f"{end}{INDEX}"))
+def _indexes(names: Iterable[str], suffix: str) -> list[str]:
+    return sorted(x for x in names if x.endswith(f"{suffix}{INDEX}"))
 
 
-def _shards(names: Iterable[str], end: str) -> list[str]:
-    found = sorted(x for x in names if x.endswith(end))
-    return [x for x in found if end != ".bin" or x == _WHOLE or _NUMBERED.fullmatch(x)]
+def _shards(names: Iterable[str], suffix: str) -> list[str]:
+    files = sorted(x for x in names if x.endswith(suffix))
+    return [x for x in files if suffix != ".bin" or x == _WHOLE or _NUMBERED.fullmatch(x)]
 
 
-def _index(path: Path, there: list[str]) -> Path | None:
+def _index(path: Path, siblings: list[str]) -> Path | None:
     """Return the index of shards: the file itself, or the one in a directory."""
     if not path.is_dir():
         return path
-    for end in ENDINGS:
-        found = _indexes(there, end)
-        if len(found) > 1:
-            raise ValueError(f"there are several: open one of {', '.join(found)}")
-        if found:
-            return path / found[0]
-        if _shards(there, end):
+    for suffix in SUFFIXES:
+        indexes = _indexes(siblings, suffix)
+        if len(indexes) > 1:
+            raise ValueError(f"expected one index, found several; open one: {', '.join(indexes)}")
+        if indexes:
+            return path / indexes[0]
+        if _shards(siblings, suffix):
             break
     return None
 
 
-def _weights(index: File) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the file that each array is in, and the metadata."""
-    found = parse_json(index.read(0, index.size), index.size)
-    weights = found.get("weight_map") if isinstance(found, dict) else None
+def _read_index(index: File) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the name of the file that each array is in, and the metadata."""
+    content = parse_json(index.read(0, index.size), index.size)
+    weights = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weights, dict):
-        raise ValueError('its index has no "weight_map"')
+        raise ValueError('the index lacks a "weight_map"')
     for name, file in weights.items():
         plain = isinstance(file, str) and file and not set(file) & set("/\\:\0")
         if not plain or file.startswith("."):
-            raise ValueError(f"{name:.80}: {file!r:.80} is no name of a file beside the index")
-    metadata = found.get("metadata", {})
+            raise ValueError(
+                f"{name:.80}: expected the name of a file beside the index, found {file!r:.80}"
+            )
+    metadata = content.get("metadata", {})
     return weights, metadata if isinstance(metadata, dict) else {}
 
 
-def _check_known(names: list[str], there: list[str]) -> None:
-    """Refuse a shard of the same name and number that the index does not name."""
+def _check_indexed(names: list[str], siblings: list[str]) -> None:
+    """Refuse a shard of the same name that the index does not list."""
     stems = {(x[1], x[4]) for name in names if (x := _NUMBERED.fullmatch(name))}
-    for name in sorted(set(there) - set(names)):
-        found = _NUMBERED.fullmatch(name)
-        if found and (found[1], found[4]) in stems:
+    for name in sorted(set(siblings) - set(names)):
+        match = _NUMBERED.fullmatch(name)
+        if match and (match[1], match[4]) in stems:
             raise ValueError(
-                f"{name} is beside the shards, and not in their index; move it away, or use the "
-                "index that it belongs to"
+                f"{name} is beside the shards but not in their index; move it away, or open the "
+                "index that lists it"
             )
 
 
 def _check_complete(names: Collection[str]) -> None:
-    """Refuse numbered shards that are not all there."""
+    """Refuse numbered shards of which some are missing."""
     for name in sorted(names):
-        found = _NUMBERED.fullmatch(name)
-        if found is None or int(found[3]) > 10**5:
+        match = _NUMBERED.fullmatch(name)
+        if match is None or int(match[3]) > 10**5:
             continue
-        first, digits, count, end = found.groups()
-        numbers = (f"{number:0{len(digits)}}" for number in range(1, int(count) + 1))
-        missing = [x for n in numbers if (x := f"{first}-{n}-of-{count}{end}") not in names]
+        stem, digits, count, suffix = match.groups()
+        numbers = (f"{n:0{len(digits)}}" for n in range(1, int(count) + 1))
+        missing = [x for n in numbers if (x := f"{stem}-{n}-of-{count}{suffix}") not in names]
         if missing:
             raise ValueError(f"{name} is one of {int(count)} shards, and {missing[0]} is missing")
 
 
-def _check_names(opened: dict[str, Opened], weights: dict[str, str] | None) -> None:
-    """Refuse arrays that are in two shards, or elsewhere than the index says."""
-    homes: dict[str, str] = {}
-    for file, shard in opened.items():
+def _check_names(shards: dict[str, FileContents], weights: dict[str, str] | None) -> None:
+    """Refuse arrays that are in two shards, or not where the index has them."""
+    files: dict[str, str] = {}
+    for file, shard in shards.items():
         for name in shard.tree:
-            if name in homes:
-                raise ValueError(f"{name!r} is in {file} and in another shard, {homes[name]}")
-            homes[name] = file
+            if name in files:
+                raise ValueError(f"{name!r} is in two shards, {files[name]} and {file}")
+            files[name] = file
     if weights is None:
         return
-    for name in sorted(homes | weights):
-        said, held = weights.get(name), homes.get(name)
-        if said != held:
-            where = f"in {held}" if held else "in none of them"
-            should = f"in {said}" if said else "not in it"
+    for name in sorted(files | weights):
+        expected, found = weights.get(name, "no shard"), files.get(name, "none")
+        if expected != found:
             raise ValueError(
-                f"the index and the shards do not agree: {name!r} is {where}, and the index has it "
-                f"{should}; copy them again from where they come from"
+                f"the index and the shards disagree on {name!r}: expected it in {expected}, found "
+                f"it in {found}; copy the index and the shards again"
             )
 
 
-def _open(path: Path, open_one: Callable[[Path], Opened]) -> Opened:
-    """Return what is in a shard: arrays by name."""
+def _open_one(path: Path, open_shard: Callable[[Path], FileContents]) -> FileContents:
+    """Return the contents of a shard, which must be arrays by name."""
     if not path.exists():
         raise CheckpointError(f"{path}: this shard is missing; copy it beside the others")
-    found = open_one(path)
-    tree = found.tree if isinstance(found.tree, dict) else {"(root)": found.tree}
-    for name, x in tree.items():
-        if not (isinstance(x, LazyArray) and isinstance(found.tree, dict)):
+    contents = open_shard(path)
+    isdict = isinstance(contents.tree, dict)
+    for name, x in (contents.tree if isdict else {"(root)": contents.tree}).items():
+        if not (isdict and isinstance(x, LazyArray)):
             raise CheckpointError(
-                f"{path}: expected a dict of arrays by name, as shards are, found at {name!r:.80} "
-                f"{describe(x):.80}; open this file by itself"
+                f"{path}: expected a dict from names to arrays, as shards have, found "
+                f"{describe(x):.80} at {name!r:.80}; open this file by itself"
             )
-    return found
+    return contents

@@ -1,7 +1,7 @@
-"""The names that a pickle of PyTorch may hold, and what each of them becomes. Nothing is imported.
+"""The names that a pickle of PyTorch may use, and what each becomes. Nothing is imported.
 
-Three kinds: names that build tensors and containers; classes of which an inert object is kept, so
-that the tensors beside it can be read; and all others, which are refused.
+There are three kinds of names: those that build tensors and containers; classes of which an inert
+object is kept, so that the tensors beside it can be read; and all others, which are refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from .torch_pickle import Global, Inert, fill
+from .limits import MAX_RANK
+from .torch_pickle import GlobalName, InertObject, fill
 
 _NUMPY = {
     **{name: name for name in ("uint8", "uint16", "uint32", "uint64", "bool")},
@@ -79,29 +80,28 @@ _INERT_CALLS = {
     ),
 }
 _EMPTY_DICTS = {"collections.defaultdict", "collections.Counter"}
-_RANK = 32  # axes of a tensor
 _PYTHON_2 = {"__builtin__", "commands", "copy_reg", "cPickle", "exceptions", "popen2", "UserDict"}
 _OTHER_TENSORS = {
     "_rebuild_sparse_tensor": "a sparse tensor; save its .to_dense()",
     "_rebuild_qtensor": "a quantised tensor; save its .dequantize()",
     "_rebuild_nested_tensor": "a nested tensor; save its .to_padded_tensor(0)",
-    "_rebuild_meta_tensor_no_storage": "a tensor on the device meta, which has no numbers",
-    "_rebuild_wrapper_subclass": "a tensor of another class, which has no numbers of its own",
+    "_rebuild_meta_tensor_no_storage": "a tensor on the meta device, which has no values",
+    "_rebuild_wrapper_subclass": "a tensor subclass without values of its own",
 }
 
 
-class Storage(NamedTuple):
-    """Where the numbers of tensors are: an entry of the archive."""
+class TensorStorage(NamedTuple):
+    """The values of tensors: an entry of the archive."""
 
     key: str
     dtype: Any
-    numbers: int
+    size: int  # elements
 
 
 class Tensor(NamedTuple):
-    """What is known of a tensor without its numbers."""
+    """A tensor without its values."""
 
-    storage: Storage
+    storage: TensorStorage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -110,21 +110,21 @@ class Tensor(NamedTuple):
     neg: bool = False
 
 
-class Names:
-    """What is made of names: the policy of a pickle's machine."""
+class TorchNames:
+    """The names of PyTorch: the policy of a pickle machine."""
 
     def __init__(self) -> None:
-        self.storages: dict[str, Storage] = {}
+        self.storages: dict[str, TensorStorage] = {}
 
-    def name(self, name: str) -> Global:
+    def name(self, name: str) -> GlobalName:
         """Return a name as a value; refuse those of Python itself that are not known to be safe."""
         module = name.partition(".")[0]
         if (module in sys.stdlib_module_names or module in _PYTHON_2) and name not in _HARMLESS:
             raise ValueError(_refusal("names", name))
-        return Global(name)
+        return GlobalName(name)
 
     def call(self, name: str, args: tuple[Any, ...]) -> Any:
-        """Return what calling a name gives: tensors, dicts, or an object that does nothing."""
+        """Return the result of calling a name: a tensor, a dict or an inert object."""
         if name in _BUILDERS:
             return _BUILDERS[name](*args)
         if name in _EMPTY_DICTS:
@@ -135,31 +135,31 @@ class Names:
                 raise ValueError(_refusal("calls", function.name))
             return self.call(function.name, inner)
         if name.endswith("._reconstructor"):
-            return Inert(args[0].name)
+            return InertObject(args[0].name)
         last = name.rpartition(".")[2]
         if name.startswith("torch._utils.") and last in _OTHER_TENSORS:
             raise ValueError(f"it holds {_OTHER_TENSORS[last]}")
         if name in _HARMLESS | _INERT_CALLS or last.lstrip("_")[:1].isupper():
-            return Inert(name)
+            return InertObject(name)
         raise ValueError(_refusal("calls", name))
 
-    def load(self, identity: Any) -> Storage:
-        """Return the storage that a persistent identity stands for."""
+    def load(self, identity: Any) -> TensorStorage:
+        """Return the storage that a persistent id stands for."""
         kind, cls, key, _, count, *_ = identity
-        if kind != "storage" or not isinstance(cls, Global) or cls.name not in STORAGES:
-            raise ValueError(f"its pickle has a storage of {_shown(cls)}")
+        if kind != "storage" or not isinstance(cls, GlobalName) or cls.name not in STORAGES:
+            raise ValueError(f"unknown storage type {_show(cls)}")
         if not isinstance(key, str) or type(count) is not int or count < 0:
-            raise ValueError("its pickle has a storage without a name or a size")
-        found = Storage(key, STORAGES[cls.name], count)
-        if self.storages.setdefault(key, found) != found:
-            raise ValueError(f"its pickle has two storages {key!r:.80}, of other dtypes or sizes")
-        return found
+            raise ValueError("invalid storage: expected a name and a size")
+        storage = TensorStorage(key, STORAGES[cls.name], count)
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError(f"two storages {key!r:.80} differ in dtype or size")
+        return storage
 
 
 def _refusal(verb: str, name: str) -> str:
     return (
-        f"its pickle {verb} {name:.80}, which has no place in a file of tensors; nothing was run. "
-        "If you trust it, load it in PyTorch and save a state_dict only"
+        f"its pickle {verb} {name:.80}, which does not belong in a file of tensors; nothing was "
+        "run. If you trust the file, load it in PyTorch and save its state_dict only"
     )
 
 
@@ -167,31 +167,31 @@ def _tensor(
     storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any = 0, _hooks: Any = 0,
     metadata: Any = None, dtype: Any = None,
 ) -> Tensor:  # fmt: skip
-    if not isinstance(storage, Storage):
-        raise ValueError("its pickle has a tensor without a storage")
-    shape, strides = _numbers(shape), _numbers(strides)
-    _numbers((offset,))
+    if not isinstance(storage, TensorStorage):
+        raise ValueError("invalid tensor: it lacks a storage")
+    shape, strides = _sizes(shape), _sizes(strides)
+    _sizes((offset,))
     if len(shape) != len(strides):
-        raise ValueError(f"a tensor of shape {_shown(shape)} has the strides {_shown(strides)}")
+        raise ValueError(f"invalid tensor: shape {_show(shape)} with strides {_show(strides)}")
     steps = zip(shape, strides, strict=True)
     strides = tuple(x if n > 1 and 0 not in shape else 0 for n, x in steps)
     flags = metadata if isinstance(metadata, dict) else {}
-    found = DTYPES.get(dtype.name) if isinstance(dtype, Global) else storage.dtype
-    if found is None:
-        raise ValueError(f"tensors of {dtype.name:.80} are not read; convert them in PyTorch")
+    known = DTYPES.get(dtype.name) if isinstance(dtype, GlobalName) else storage.dtype
+    if known is None:
+        raise ValueError(f"tensors of {dtype.name:.80} are not supported; convert them in PyTorch")
     conj, neg = bool(flags.get("conj")), bool(flags.get("neg"))
-    return Tensor(storage, offset, shape, strides, found, conj, neg)
+    return Tensor(storage, offset, shape, strides, known, conj, neg)
 
 
-def _numbers(x: Any) -> tuple[int, ...]:
-    """Return a shape, or strides."""
-    few = isinstance(x, tuple | list) and len(x) <= _RANK
-    if not few or any(type(n) is not int or not 0 <= n < 2**62 for n in x):
-        raise ValueError(f"no tensor has the offset, shape or strides {_shown(x)}")
+def _sizes(x: Any) -> tuple[int, ...]:
+    """Return an offset, a shape or strides, checked."""
+    isshort = isinstance(x, tuple | list) and len(x) <= MAX_RANK
+    if not isshort or any(type(n) is not int or not 0 <= n < 2**62 for n in x):
+        raise ValueError(f"invalid tensor: offset, shape or strides {_show(x)}")
     return tuple(x)
 
 
-def _shown(x: Any) -> str:
+def _show(x: Any) -> str:
     """Return a value as text, cut off: the whole of it may never end."""
     return f"{reprlib.repr(getattr(x, 'name', x)):.80}"
 
@@ -204,26 +204,26 @@ def _tensor_v3(
 
 
 def _parameter(data: Any, *_: Any) -> Any:
-    if not isinstance(data, Tensor | Inert):
-        raise ValueError("its pickle has a parameter without a tensor")
+    if not isinstance(data, Tensor | InertObject):
+        raise ValueError("invalid parameter: it lacks a tensor")
     return data
 
 
 def _ordered(pairs: Any = (), *_: Any) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
-    fill(found, pairs)
-    return found
+    items: dict[Any, Any] = {}
+    fill(items, pairs)
+    return items
 
 
 def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
     if not (type(real) in (int, float) and type(imaginary) in (int, float)):
-        raise ValueError("its pickle has a complex number that is not of two numbers")
+        raise ValueError("invalid complex number: expected two real numbers")
     return complex(real, imaginary)
 
 
 _BUILDERS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
-    "torch.Size": lambda x=(): _numbers(x),
+    "torch.Size": lambda x=(): _sizes(x),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,

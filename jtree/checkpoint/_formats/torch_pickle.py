@@ -1,8 +1,8 @@
-"""Pickles of tensors, understood without running anything.
+"""Pickles of tensors, read without running anything.
 
 A pickle is a program for a small machine. This machine builds dicts, lists, tuples and basic
 values; the names of classes and functions stay names. Nothing is imported, called or set on an
-object: what a name stands for when it is called is decided by a table of the caller's.
+object: a policy decides what calling a name gives.
 
 Source: `pickletools` of Python's standard library, which documents every instruction.
 """
@@ -13,10 +13,10 @@ import io
 import pickletools
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 
-class Global:
+class GlobalName:
     """The name of a class or a function, which is all that is kept of it."""
 
     __slots__ = ("name",)
@@ -25,8 +25,8 @@ class Global:
         self.name = name
 
 
-class Inert:
-    """What an object of a class that is not known here is: its class's name, and its state."""
+class InertObject:
+    """An object of an unknown class: the name of its class, and its state."""
 
     __slots__ = ("name", "state")
 
@@ -35,22 +35,22 @@ class Inert:
         self.state: Any = None
 
 
-class Policy(Protocol):
-    """What is made of names; each refuses those that have no place in a file of tensors."""
+class PicklePolicy(Protocol):
+    """The meaning of names; each method refuses those that do not belong in a file of tensors."""
 
     def name(self, name: str, /) -> Any:
-        """Return what a name is as a value."""
+        """Return a name as a value."""
 
     def call(self, name: str, args: tuple[Any, ...], /) -> Any:
-        """Return what calling a name gives."""
+        """Return the result of calling a name."""
 
     def load(self, identity: Any, /) -> Any:
-        """Return what a persistent identity stands for."""
+        """Return the object that a persistent id stands for."""
 
 
 MARK: Final = object()
-_BITS = 4096  # of an integer
-_LONGEST = 1000  # letters of a name of a class or a function
+_MAX_BITS = 4096  # of an integer
+_MAX_NAME = 1000  # characters of the name of a class or a function
 _KEYS = (str, int, float, bool, bytes, type(None))
 _VALUES = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -59,256 +59,240 @@ _VALUES = (
 )
 
 
-class Machine:
-    """The stack, the memo, and what instructions do to them.
+class PickleMachine:
+    """The stack and the memo of a pickle, and what its instructions do to them.
 
     Args:
-      policy: what is made of names.
-      most: the most instructions.
+      policy: the meaning of names.
+      limit: the largest number of instructions.
     """
 
-    def __init__(self, policy: Policy, most: int) -> None:
+    def __init__(self, policy: PicklePolicy, limit: int) -> None:
         self.policy = policy
-        self.most = most
+        self.limit = limit
         self.steps = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self, program: bytes) -> Any:
-        """Return what a pickle builds."""
+        """Return the value that a pickle builds."""
         arg: Any
         for code, arg, _ in pickletools.genops(io.BytesIO(program)):
             self.spend(1)
             if code.name == "FRAME" and arg > len(program):
-                raise ValueError("its pickle has a frame that is longer than itself")
+                raise ValueError("invalid pickle: a frame is longer than the pickle")
             if code.name in _VALUES:
-                if isinstance(arg, int) and arg.bit_length() > _BITS:
-                    raise ValueError("its pickle has an integer that is too long to be printed")
-                self.stack.append(bytes(arg) if isinstance(arg, bytearray) else arg)
+                self.push_value(arg)
+            elif code.name in _INSTRUCTIONS:
+                _INSTRUCTIONS[code.name](self, arg)
             else:
-                step = _STEPS.get(code.name)
-                if step is None:
-                    raise ValueError(f"its pickle has the instruction {code.name}")
-                step(self, arg)
-        found = self.pop()
+                raise ValueError(f"its pickle has the instruction {code.name}, which is refused")
+        value = self.pop()
         if self.stack:
-            raise ValueError("its pickle builds more than one value")
-        return found
+            raise ValueError("invalid pickle: it builds more than one value")
+        return value
 
     def spend(self, steps: int) -> None:
         """Count steps: instructions, and the values that a call goes through."""
         self.steps += steps
-        if self.steps > self.most:
-            raise ValueError("its pickle has more instructions than a file of this size should")
+        if self.steps > self.limit:
+            raise ValueError(f"its pickle takes more than {self.limit:,} steps for a small file")
+
+    def push_value(self, value: Any) -> None:
+        """Push a basic value."""
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise ValueError("invalid pickle: an integer is too long to be printed")
+        self.stack.append(bytes(value) if isinstance(value, bytearray) else value)
 
     def pop(self) -> Any:
-        """Return the top of the stack, removed."""
-        found = self.stack.pop()
-        if found is MARK:
-            raise ValueError("its pickle takes a mark for a value")
-        return found
+        """Remove the top of the stack, and return it."""
+        value = self.stack.pop()
+        if value is MARK:
+            raise ValueError("invalid pickle: expected a value, found a mark")
+        return value
 
     def pop_mark(self) -> list[Any]:
-        """Return what is above the last mark, removed."""
+        """Remove what is above the last mark, and return it."""
         for at in range(len(self.stack) - 1, -1, -1):
             if self.stack[at] is MARK:
-                found = self.stack[at + 1 :]
+                values = self.stack[at + 1 :]
                 del self.stack[at:]
-                return found
-        raise ValueError("its pickle misses a mark")
+                return values
+        raise ValueError("invalid pickle: a mark is missing")
 
-    def top(self, cls: type) -> Any:
+    def top(self, cls: type = object) -> Any:
         """Return the top of the stack, which must be of this type."""
-        found = self.stack[-1]
-        if not isinstance(found, cls):
-            raise ValueError(f"its pickle takes a {type(found).__name__} for a {cls.__name__}")
-        return found
+        value = self.stack[-1]
+        if not isinstance(value, cls):
+            raise ValueError(
+                f"invalid pickle: expected a {cls.__name__}, found a {type(value).__name__}"
+            )
+        return value
+
+    def push_name(self, module: str, name: str) -> None:
+        """Push the name of a class or a function."""
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise ValueError("invalid pickle: a name is not text")
+        if len(module) + len(name) > _MAX_NAME:
+            raise ValueError(f"invalid pickle: a name is too long: {module:.40}.{name:.40}")
+        self.stack.append(self.policy.name(f"{module}.{name}"))
+
+    def push_object(self, cls: Any) -> None:
+        """Push an object of a class, made without calling it."""
+        if not isinstance(cls, GlobalName):
+            raise ValueError(f"invalid pickle: an object of a {type(cls).__name__}, not of a class")
+        self.stack.append(InertObject(cls.name))
 
 
-def _set(machine: Machine, pairs: list[Any]) -> None:
-    target = machine.top(object)
-    if len(pairs) % 2:
-        raise ValueError("its pickle has a key without a value")
-    if isinstance(target, Inert):  # what a class that derives from dict holds
-        return
-    if not isinstance(target, dict):
-        raise ValueError(f"its pickle takes a {type(target).__name__} for a dict")
-    fill(target, zip(pairs[::2], pairs[1::2], strict=True))
+Instruction: TypeAlias = Callable[[PickleMachine, Any], None]
 
 
 def fill(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
     """Put values into a dict, each under a key of its own.
 
-    Keys other than text become text, but for integers of a machine word: of all others, an
+    Keys other than text become text, except for integers of a machine word: of all others, an
     attacker can find many with one hash.
     """
     for key, x in pairs:
-        if not _iskey(key):
-            name = key.name if isinstance(key, Global | Inert) else type(key).__name__
-            raise ValueError(
-                f"its pickle has a key of a dict that is a {name:.80}; expected text or a number"
-            )
+        if not _is_key(key):
+            named = isinstance(key, GlobalName | InertObject)
+            name = key.name if named else type(key).__name__
+            raise ValueError(f"keys of dicts must be text or numbers, found a {name:.80}")
         plain = type(key) is str or (type(key) is int and abs(key) < sys.hash_info.modulus)
         known = key if plain else str(key)
         if known in target:
-            raise ValueError(f"its pickle has the key {known!r:.80} of a dict twice")
+            raise ValueError(f"duplicate key {known!r:.80} in a dict of its pickle")
         target[known] = x
 
 
-def _iskey(key: Any) -> bool:
+def _is_key(key: Any) -> bool:
     if type(key) is tuple:
         return len(key) < 10 and all(type(x) in _KEYS for x in key)
     return type(key) in _KEYS
 
 
-def _extend(machine: Machine, values: list[Any]) -> None:
-    target = machine.top(object)
-    if not isinstance(target, Inert):
+def _set_items(machine: PickleMachine, pairs: list[Any]) -> None:
+    if len(pairs) % 2:
+        raise ValueError("invalid pickle: a key lacks its value")
+    if not isinstance(machine.top(), InertObject):  # a class that derives from dict
+        fill(machine.top(dict), zip(pairs[::2], pairs[1::2], strict=True))
+
+
+def _set_item(machine: PickleMachine, _: Any) -> None:
+    value, key = machine.pop(), machine.pop()
+    _set_items(machine, [key, value])
+
+
+def _dict(machine: PickleMachine, _: Any) -> None:
+    pairs = machine.pop_mark()
+    machine.stack.append({})
+    _set_items(machine, pairs)
+
+
+def _extend(machine: PickleMachine, values: list[Any]) -> None:
+    if not isinstance(machine.top(), InertObject):
         machine.top(list).extend(values)
 
 
-def _append(machine: Machine, _: Any) -> None:
-    value = machine.pop()
-    _extend(machine, [value])
-
-
-def _set_item(machine: Machine, _: Any) -> None:
-    value, key = machine.pop(), machine.pop()
-    _set(machine, [key, value])
-
-
-def _tuple(count: int) -> Callable[[Machine, Any], None]:
-    def step(machine: Machine, _: Any) -> None:
+def _tuple(count: int) -> Instruction:
+    def step(machine: PickleMachine, _: Any) -> None:
         values = [machine.pop() for _ in range(count)]
         machine.stack.append(tuple(reversed(values)))
 
     return step
 
 
-def _dict(machine: Machine, _: Any) -> None:
-    pairs = machine.pop_mark()
-    machine.stack.append({})
-    _set(machine, pairs)
-
-
-def _global(machine: Machine, arg: str) -> None:
-    module, _, name = arg.partition(" ")
-    machine.stack.append(_named(machine, module, name))
-
-
-def _stack_global(machine: Machine, _: Any) -> None:
+def _stack_global(machine: PickleMachine, _: Any) -> None:
     name, module = machine.pop(), machine.pop()
-    if not (isinstance(name, str) and isinstance(module, str)):
-        raise ValueError("its pickle has a name that is no text")
-    machine.stack.append(_named(machine, module, name))
+    machine.push_name(module, name)
 
 
-def _named(machine: Machine, module: str, name: str) -> Any:
-    if len(module) + len(name) > _LONGEST:
-        raise ValueError(f"its pickle has a name that is too long: {module:.40}.{name:.40}")
-    return machine.policy.name(f"{module}.{name}")
-
-
-def _reduce(machine: Machine, _: Any) -> None:
+def _reduce(machine: PickleMachine, _: Any) -> None:
     args, function = machine.pop(), machine.pop()
-    if not isinstance(function, Global) or not isinstance(args, tuple):
-        raise ValueError(f"its pickle calls a {type(function).__name__}")
+    if not isinstance(function, GlobalName) or not isinstance(args, tuple):
+        raise ValueError(f"invalid pickle: a call of a {type(function).__name__}")
     machine.spend(sum(len(x) for x in (args, *args) if isinstance(x, list | tuple | dict)))
     machine.stack.append(machine.policy.call(function.name, args))
 
 
-def _new(machine: Machine, _: Any) -> None:
-    machine.pop()
-    machine.stack.append(_instance(machine.pop()))
+def _new(count: int) -> Instruction:
+    """Return the instruction that makes an object, whose arguments are not used."""
+
+    def step(machine: PickleMachine, _: Any) -> None:
+        for _ in range(count):
+            machine.pop()
+        machine.push_object(machine.pop())
+
+    return step
 
 
-def _new_ex(machine: Machine, _: Any) -> None:
-    machine.pop()
-    _new(machine, _)
-
-
-def _obj(machine: Machine, _: Any) -> None:
-    machine.stack.append(_instance(machine.pop_mark()[0]))
-
-
-def _inst(machine: Machine, arg: str) -> None:
+def _inst(machine: PickleMachine, arg: str) -> None:
     machine.pop_mark()
-    module, _, name = arg.partition(" ")
-    machine.stack.append(_instance(_named(machine, module, name)))
+    machine.push_name(*arg.split(" ", 1))
+    machine.push_object(machine.pop())
 
 
-def _instance(cls: Any) -> Inert:
-    """Return an object of a class, made without calling it."""
-    if not isinstance(cls, Global):
-        raise ValueError(f"its pickle makes an object of a {type(cls).__name__}")
-    return Inert(cls.name)
+def _frozenset(machine: PickleMachine, _: Any) -> None:
+    machine.pop_mark()
+    machine.stack.append(InertObject("builtins.frozenset"))
 
 
-def _build(machine: Machine, _: Any) -> None:
+def _build(machine: PickleMachine, _: Any) -> None:
     """Keep a state without setting it: `__setstate__` is never called."""
-    state, target = machine.pop(), machine.top(object)
-    if isinstance(target, Inert):
+    state, target = machine.pop(), machine.top()
+    if isinstance(target, InertObject):
         target.state = state
 
 
-def _put(machine: Machine, arg: int) -> None:
+def _put(machine: PickleMachine, arg: int) -> None:
     if arg >= 2**32:  # of larger numbers, many have one hash
-        raise ValueError(f"its pickle has a memo of {arg:,} entries")
-    machine.memo[arg] = machine.top(object)
+        raise ValueError(f"invalid pickle: a memo of {arg:,} entries")
+    machine.memo[arg] = machine.top()
 
 
-def _memoize(machine: Machine, _: Any) -> None:
-    machine.memo[len(machine.memo)] = machine.top(object)
-
-
-def _get(machine: Machine, arg: int) -> None:
-    machine.stack.append(machine.memo[arg])
-
-
-def _pop(machine: Machine, _: Any) -> None:
+def _pop(machine: PickleMachine, _: Any) -> None:
     machine.stack.pop()
 
 
-def _pop_mark(machine: Machine, _: Any) -> None:
+def _pop_mark(machine: PickleMachine, _: Any) -> None:
     machine.pop_mark()
 
 
-def _push(value: Any) -> Callable[[Machine, Any], None]:
-    return lambda machine, _: machine.stack.append(value)
+def _push(make: Callable[[], Any]) -> Instruction:
+    return lambda machine, _: machine.stack.append(make())
 
 
-_STEPS: dict[str, Callable[[Machine, Any], None]] = {
+_INSTRUCTIONS: dict[str, Instruction] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda *_: None),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, arg: m.stack.append(m.memo[arg])),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
-    "MEMOIZE": _memoize,
-    "MARK": _push(MARK),
+    "MEMOIZE": lambda machine, _: _put(machine, len(machine.memo)),
+    "MARK": _push(lambda: MARK),
     "POP": _pop,
-    "POP_MARK": _pop_mark,
-    "DUP": lambda machine, _: machine.stack.append(machine.top(object)),
-    "NONE": _push(None),
-    "NEWTRUE": _push(True),
-    "NEWFALSE": _push(False),
-    "EMPTY_TUPLE": _push(()),
-    "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
-    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
-    "EMPTY_SET": lambda machine, _: machine.stack.append(Inert("builtins.set")),
-    "ADDITEMS": _pop_mark,
-    "FROZENSET": lambda m, _: m.stack.append((m.pop_mark(), Inert("builtins.frozenset"))[1]),
+    **dict.fromkeys(("POP_MARK", "ADDITEMS"), _pop_mark),
+    "DUP": lambda machine, _: machine.stack.append(machine.top()),
+    "NONE": _push(lambda: None),
+    "NEWTRUE": _push(lambda: True),
+    "NEWFALSE": _push(lambda: False),
+    "EMPTY_TUPLE": _push(tuple),
+    "EMPTY_LIST": _push(list),
+    "EMPTY_DICT": _push(dict),
+    "EMPTY_SET": _push(lambda: InertObject("builtins.set")),
+    "FROZENSET": _frozenset,
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_mark())),
     **{f"TUPLE{n}": _tuple(n) for n in (1, 2, 3)},
     "LIST": lambda machine, _: machine.stack.append(machine.pop_mark()),
     "DICT": _dict,
-    "APPEND": _append,
+    "APPEND": lambda machine, _: _extend(machine, [machine.pop()]),
     "APPENDS": lambda machine, _: _extend(machine, machine.pop_mark()),
     "SETITEM": _set_item,
-    "SETITEMS": lambda machine, _: _set(machine, machine.pop_mark()),
-    "GLOBAL": _global,
+    "SETITEMS": lambda machine, _: _set_items(machine, machine.pop_mark()),
+    "GLOBAL": lambda machine, arg: machine.push_name(*arg.split(" ", 1)),
     "STACK_GLOBAL": _stack_global,
     "REDUCE": _reduce,
-    "NEWOBJ": _new,
-    "NEWOBJ_EX": _new_ex,
-    "OBJ": _obj,
+    "NEWOBJ": _new(1),
+    "NEWOBJ_EX": _new(2),
+    "OBJ": lambda machine, _: machine.push_object(machine.pop_mark()[0]),
     "INST": _inst,
     "BUILD": _build,
     "BINPERSID": lambda machine, _: machine.stack.append(machine.policy.load(machine.pop())),

@@ -1,4 +1,4 @@
-"""All that is asked of Orbax: write a tree of arrays, say what is there, read some of it."""
+"""The calls to Orbax: write a tree of arrays, list the arrays of a checkpoint, read some."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 
 from ..._errors import CheckpointError
-from .._formats.describe import looks_like
-from .._storage.atomic import MARK, Path
+from .._formats.describe import describe_path
+from .._storage.paths import MARK, Path
 
-Parts = tuple[str, ...]
+Parts: TypeAlias = tuple[str, ...]
+T = TypeVar("T")
 
-# Orbax 0.12.8 counts what is done in a process, and mixes up what two threads begin at once.
-_ONE = threading.RLock()
+# Orbax 0.12.8 counts the operations of a process, and confuses those that two threads begin at
+# once.
+_LOCK = threading.RLock()
+_CHUNK = 2**24  # bytes of an array that are encoded or decoded at a time
+_SMALL = 2**26  # bytes of a checkpoint that a few files hold
 
 
-class OrbaxCheckpoint(NamedTuple):
-    """What Orbax says of a checkpoint: its trees by the names they were saved under."""
+class ForeignCheckpoint(NamedTuple):
+    """A checkpoint of Orbax alone: its trees by the names that they were saved under."""
 
     version: str
     items: dict[str | None, Any]  # leaves with `shape` and `dtype` are arrays
@@ -36,45 +40,40 @@ class OrbaxCheckpoint(NamedTuple):
 
 
 def write(path: Path, arrays: Mapping[str, Any], metadata: Any, *, mapped: bool = False) -> Any:
-    """Begin to write nested dicts of arrays; `result()` of what is returned waits for the end.
+    """Begin to write nested dicts of arrays; `result()` of the response waits for the end.
 
-    Where arrays are in memory that a file is mapped to, hardly any other memory is taken.
+    Arrays in mapped memory take hardly any other memory.
     """
     ocp = _ocp()
     context = ocp.Context()
     context.asynchronous.create_directories_asynchronously = False
     context.array_options.saving.storage_options.chunk_byte_size = _CHUNK
     if mapped:
-        _bound(context, [x.nbytes for x in jax.tree.leaves(arrays)])
-    with _ONE, context:
+        _bound_memory(context, [x.nbytes for x in jax.tree.leaves(arrays)])
+    with _LOCK, context:
         return ocp.save_async(path, arrays, custom_metadata=metadata)
 
 
-def _bound(context: Any, sizes: list[int]) -> None:
-    """Have Orbax 0.12.8 copy nothing, and work on as many bytes at a time as one array has."""
-    most = max(_CHUNK, *sizes) + 1  # it refuses an array that has more
+def _bound_memory(context: Any, sizes: list[int]) -> None:
+    """Make Orbax 0.12.8 copy nothing, and work on as many bytes at a time as one array has."""
+    limit = max(_CHUNK, *sizes) + 1  # it refuses an array that has more
     context.memory.deepcopy_host_arrays = False
-    context.memory.write_concurrent_bytes = most
-    context.memory.transfer_concurrent_bytes = most
+    context.memory.write_concurrent_bytes = limit
+    context.memory.transfer_concurrent_bytes = limit
     if sum(sizes) > _SMALL:
-        context.array_options.saving.use_ocdbt = (
-            False  # it keeps much of what is written, compressed, until the end
-        )
-        logging.getLogger("absl").addFilter(_isneeded)
+        # OCDBT keeps much of what is written, compressed, in memory until the end.
+        context.array_options.saving.use_ocdbt = False
+        logging.getLogger("absl").addFilter(_is_relevant)
 
 
-_CHUNK = 2**24  # bytes of an array that are encoded, and when it is read decoded, at a time
-_SMALL = 2**26  # bytes of a checkpoint that a few files hold
+def _is_relevant(record: logging.LogRecord) -> bool:
+    return "Skipping merge of OCDBT" not in record.getMessage()  # without OCDBT nothing to merge
 
 
-def _isneeded(record: logging.LogRecord) -> bool:
-    return "Skipping merge of OCDBT" not in record.getMessage()  # there is nothing to merge
-
-
-def mark(path: Path) -> str:
-    """Return the text by which a checkpoint is known, and told from another at its path."""
+def read_mark(path: Path) -> str:
+    """Return the text that identifies a checkpoint, and tells it from another at its path."""
     if not (path / MARK).exists():
-        raise CheckpointError(f"{path}: {looks_like(path)}")
+        raise CheckpointError(f"{path}: {describe_path(path)}")
     try:
         return str((path / MARK).read_text())
     except (OSError, ValueError) as error:
@@ -82,32 +81,29 @@ def mark(path: Path) -> str:
 
 
 def custom_metadata(path: Path) -> Any:
-    """Return what is kept with a checkpoint besides its arrays, without asking for these."""
+    """Return the metadata that a checkpoint has besides its arrays, without reading these."""
     try:
-        return json.loads(mark(path))["custom_metadata"]
+        return json.loads(read_mark(path))["custom_metadata"]
     except (ValueError, KeyError, TypeError) as error:
         raise unreadable(path, error) from error
 
 
-def read_dicts(path: Path, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
-    """Return arrays by their place in nested dicts; others are not read."""
+def read_arrays(path: Path, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
+    """Return arrays by their path in nested dicts; others are not read."""
     ocp = _ocp()
     nested: dict[str, Any] = {}
-    for parts, target in targets.items():
-        _insert(nested, parts, target)
+    for parts, x in targets.items():
+        _insert(nested, parts, x)
     context = ocp.Context()
     context.pytree.loading.partial_load = True
-    try:
-        with _ONE, context, quiet():
-            found = ocp.load(path, nested)
-        return {parts: _at(found, parts) for parts in targets}
-    except Exception as error:
-        raise unreadable(path, error) from error
+    with _LOCK, context, quiet():
+        arrays = _checked(path, lambda: ocp.load(path, nested))
+        return _checked(path, lambda: {parts: _at(arrays, parts) for parts in targets})
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Orbax from printing tracebacks of its own: the error that it raises is enough.
+    """Keep Orbax from printing tracebacks: the error that it raises is enough.
 
     When a read fails, Orbax 0.12.8 leaves the others running on an event loop that it closes.
     """
@@ -116,9 +112,9 @@ def quiet() -> Iterator[None]:
         return
     token, before = _QUIET.set(True), sys.unraisablehook
     loggers = logging.getLogger("asyncio"), logging.getLogger("absl")
-    sys.unraisablehook = lambda found: None if _isknown(found.exc_value) else before(found)
+    sys.unraisablehook = lambda args: None if _is_known(args.exc_value) else before(args)
     for logger in loggers:
-        logger.addFilter(_isnew)
+        logger.addFilter(_is_new)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -129,7 +125,7 @@ def quiet() -> Iterator[None]:
             gc.collect()  # tasks complain when they are deleted
         sys.unraisablehook = before
         for logger in loggers:
-            logger.removeFilter(_isnew)
+            logger.removeFilter(_is_new)
         _QUIET.reset(token)
 
 
@@ -137,36 +133,36 @@ _QUIET = contextvars.ContextVar("quiet", default=False)
 _FAILED: list[Exception] = []
 
 
-def _isknown(error: object) -> bool:
+def _is_known(error: object) -> bool:
     return str(error) == "Event loop is closed"
 
 
-def _isnew(record: logging.LogRecord) -> bool:
+def _is_new(record: logging.LogRecord) -> bool:
     orbax = record.name == "absl" and "orbax" in record.pathname
     return not orbax and "was never retrieved" not in record.getMessage()
 
 
-def find(path: Path) -> OrbaxCheckpoint:
-    """Return what is in a checkpoint that Orbax wrote by itself."""
+def open_foreign(path: Path) -> ForeignCheckpoint:
+    """Return the trees of a checkpoint that Orbax wrote alone."""
     ocp = _ocp()
     if (path / "_METADATA").exists():  # a tree of version 0, which has no name
         try:
             tree = ocp.metadata(path, checkpointable_name=None).metadata
-        except Exception:  # of booleans it does not know the shape
+        except Exception:  # it does not know the shape of booleans
             tree = None
-        return OrbaxCheckpoint("v0", {None: tree}, custom_metadata(path) or {})
-    found = _named(path, lambda: ocp.checkpointables_metadata(path))
+        return ForeignCheckpoint("v0", {None: tree}, custom_metadata(path) or {})
+    metadata = _checked(path, lambda: ocp.checkpointables_metadata(path))
     version = "v1" if (path / "orbax.checkpoint").exists() else "v0"
-    return OrbaxCheckpoint(version, dict(found.metadata), found.custom_metadata or {})
+    return ForeignCheckpoint(version, dict(metadata.metadata), metadata.custom_metadata or {})
 
 
 def read_item(path: Path, name: str | None, target: Any) -> Any:
     """Return one tree of a checkpoint; `skip()` in the target leaves out an array."""
     ocp = _ocp()
-    with _ONE, quiet():
+    with _LOCK, quiet():
         if name is None:
-            return _named(path, lambda: ocp.load(path, target, checkpointable_name=None))
-        return _named(path, lambda: ocp.load_checkpointables(path, {name: target})[name])
+            return _checked(path, lambda: ocp.load(path, target, checkpointable_name=None))
+        return _checked(path, lambda: ocp.load_checkpointables(path, {name: target})[name])
 
 
 def skip() -> Any:
@@ -174,24 +170,24 @@ def skip() -> Any:
     return _ocp().PLACEHOLDER
 
 
-def target(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> Any:
-    """Return what tells Orbax to read an array: onto devices, or as a NumPy array.
+def read_target(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> Any:
+    """Return what tells Orbax to read an array: onto devices, or as NumPy's.
 
-    Orbax reads in threads of its own, where `jax.enable_x64` of this one means nothing.
+    Orbax reads in threads of its own, where `jax.enable_x64` of this one has no effect.
     """
-    if sharding is not None and not _iswide(dtype):
+    if sharding is not None and not _is_wide(dtype):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
-def _iswide(dtype: Any) -> bool:
+def _is_wide(dtype: Any) -> bool:
     return np.dtype(dtype).name in ("int64", "uint64", "float64", "complex128")
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """Return the error for a checkpoint that is there and cannot be read."""
+    """Return the error for a checkpoint that exists and cannot be read."""
     _FAILED.append(error)
-    return CheckpointError(f"{path}: {looks_like(path)}: {reason(error)}")
+    return CheckpointError(f"{path}: {describe_path(path)}: {reason(error)}")
 
 
 def reason(error: BaseException | None) -> str:
@@ -200,7 +196,7 @@ def reason(error: BaseException | None) -> str:
     return lines[0].partition(" [tensorstore_spec")[0][:300]
 
 
-def _named(path: Path, read: Any) -> Any:
+def _checked(path: Path, read: Callable[[], T]) -> T:
     try:
         return read()
     except Exception as error:

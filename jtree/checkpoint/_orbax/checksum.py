@@ -1,4 +1,4 @@
-"""A checksum for every array: CRC-32 of its bytes, of each part where it is on several devices."""
+"""Checksums of arrays: CRC-32 of the bytes, of each shard where an array is on several devices."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import numpy as np
 
-# Of a whole array a number; of one on several devices [starts, stops, number] for each part.
+# An int for a whole array; [starts, stops, int] for each shard of one on several devices.
 Checksum: TypeAlias = int | list[list[Any]]
 Index: TypeAlias = tuple[slice, ...]
 T = TypeVar("T")
 
 
 def checksum(x: Any) -> Checksum:
-    """Return the checksum of an array's numbers, in C order, each part read where it lies."""
-    parts = list(_parts(x))
-    if len(parts) == 1:
-        return _crc32(parts[0][1])
+    """Return the checksum of an array's values in C order, each shard read where it is."""
+    shards = list(_shards(x))
+    if len(shards) == 1:
+        return _crc32(shards[0][1])
     return [
-        [[s.start for s in index], [s.stop for s in index], _crc32(part)] for index, part in parts
+        [[s.start for s in index], [s.stop for s in index], _crc32(shard)]
+        for index, shard in shards
     ]
 
 
 def is_damaged(x: Any, expected: Checksum) -> bool:
-    """Tell whether an array, on whatever devices, has other numbers than those expected."""
+    """Tell whether an array, on whatever devices, has other values than those expected."""
     if isinstance(expected, int):
         expected = [[[0] * x.ndim, list(x.shape), expected]]
-    held = list(_parts(x))
-    for starts, stops, crc in expected:
+    shards = list(_shards(x))
+    for starts, stops, crc32 in expected:
         index = tuple(map(slice, starts, stops))
-        if _crc32(_assemble(held, index, x.dtype)) != crc:
+        if _crc32(_assemble(shards, index, x.dtype)) != crc32:
             return True
     return False
 
 
-def in_threads(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
-    """Return what a function gives for each item; checksums are computed outside of the lock."""
-    given = list(items)
-    number = min(8, os.cpu_count() or 1)
-    found: list[T] = [None] * len(given)  # type: ignore[list-item]
+def map_in_threads(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
+    """Return the results of a function; checksums are computed outside of Python's lock."""
+    inputs = list(items)
+    count = min(8, os.cpu_count() or 1)
+    results: list[T] = [None] * len(inputs)  # type: ignore[list-item]
 
     def work(start: int) -> None:
-        found[start::number] = map(function, given[start::number])
+        results[start::count] = map(function, inputs[start::count])
 
-    with ThreadPoolExecutor(number) as pool:
-        list(pool.map(work, range(number)))
-    return found
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(work, range(count)))
+    return results
 
 
-def _parts(x: Any) -> Iterator[tuple[Index, np.ndarray[Any, Any]]]:
-    """Yield the parts of an array with where they are in it, each once."""
+def _shards(x: Any) -> Iterator[tuple[Index, np.ndarray[Any, Any]]]:
+    """Yield the shards of an array with their indices, each once."""
     if not isinstance(x, jax.Array):
         yield tuple(slice(0, n) for n in x.shape), np.asarray(x)
         return
@@ -67,23 +68,23 @@ def _parts(x: Any) -> Iterator[tuple[Index, np.ndarray[Any, Any]]]:
 
 
 def _assemble(
-    parts: Sequence[tuple[Index, np.ndarray[Any, Any]]], index: Index, dtype: Any
+    shards: Sequence[tuple[Index, np.ndarray[Any, Any]]], index: Index, dtype: Any
 ) -> np.ndarray[Any, Any]:
-    """Return what is at an index of an array that is held in parts."""
-    if len(parts) == 1:
-        return parts[0][1][index]
-    out = np.zeros([s.stop - s.start for s in index], dtype)
-    for place, part in parts:
-        both = [
-            (max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(place, index, strict=True)
+    """Return the part of a sharded array that an index selects."""
+    if len(shards) == 1:
+        return shards[0][1][index]
+    part = np.zeros([s.stop - s.start for s in index], dtype)
+    for origin, shard in shards:
+        bounds = [
+            (max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(origin, index, strict=True)
         ]
-        if all(low < high for low, high in both):
-            out[_from(index, both)] = part[_from(place, both)]
-    return out
+        if all(low < high for low, high in bounds):
+            part[_relative(index, bounds)] = shard[_relative(origin, bounds)]
+    return part
 
 
-def _from(origin: Index, bounds: Sequence[tuple[int, int]]) -> Index:
-    """Return bounds as an index that counts from where another index starts."""
+def _relative(origin: Index, bounds: Sequence[tuple[int, int]]) -> Index:
+    """Return bounds as an index that counts from the start of another."""
     pairs = zip(origin, bounds, strict=True)
     return tuple(slice(low - s.start, high - s.start) for s, (low, high) in pairs)
 

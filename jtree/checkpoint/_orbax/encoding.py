@@ -1,8 +1,8 @@
-"""A state as JSON and a tree of arrays that Orbax can store, and back.
+"""A state as JSON and a tree of arrays that Orbax can store.
 
 Orbax keeps arrays, but not the containers around them, nor every dtype. So the containers and the
-basic leaves go into the checkpoint's metadata as JSON, and what Orbax cannot store goes into it as
-bytes. The arrays are where plain Orbax finds them: in nested dicts, by the names of the fields.
+basic leaves go into the checkpoint's metadata as JSON, and arrays that Orbax cannot store are
+stored as bytes. Plain Orbax finds the arrays in nested dicts, by the names of the fields.
 """
 
 from __future__ import annotations
@@ -11,59 +11,27 @@ import base64
 import json
 import math
 import re
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
-from ..._errors import CheckpointError, ChecksumError, ModelError
+from ..._errors import ModelError
 from ..._tree import paths
 from ..._tree.leaves import check_alive, describe, isabstract, isconcrete, isnumber, istracer
 from ..._tree.walk import Walk, walk
-from .checksum import Checksum, checksum, in_threads
+from .checksum import checksum, map_in_threads
+from .decoding import FORMAT, PACK, Json, Ties, aligned, structure_crc32
 
-Json: TypeAlias = Any
-Ties: TypeAlias = tuple[tuple[str, ...], ...]
-
-FORMAT = 2
-ROOT = "%"  # the name of an array that is the whole state, or of none: Orbax wants one
-PACK = "%packed"  # the name of the array that holds the bytes of all small ones
-SMALL = 2**20  # bytes of an array that is packed at the most
-_ALIGN = 64  # bytes: what JAX needs to take an array as it is
+PACKED_BYTES = 2**20  # the largest array that is packed
+_ROOT = "%"  # the name of an array that is the whole state, or of none: Orbax needs one
 _NATIVE = {np.dtype(code).name for code in "?bhiqBHIQefdFD"} | {"bfloat16"}
 _ESCAPES = str.maketrans({"%": "%25", ".": "%2E", "/": "%2F"})
 _SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8
-
-
-class Stored(NamedTuple):
-    """An array in a checkpoint: what it is, and how it is stored."""
-
-    parts: tuple[str, ...]  # where it is in the nested dicts
-    dtype: Any
-    shape: tuple[int, ...]
-    crc32: Checksum
-    bytes: bool = False  # as bytes, from `at` on
-    at: int = 0
-    key: str | None = None  # the kind of PRNG keys that these are the data of
-
-    def decode(self, x: Any) -> Any:
-        """Return the numbers that were encoded, from the array that stands for them."""
-        if not self.bytes:
-            return x
-        data = np.asarray(x)[self.at : self.at + self.nbytes]
-        # Bytes whose file is gone come as one value at all places, which has no view.
-        return np.ascontiguousarray(data).view(self.dtype).reshape(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes that it takes in memory."""
-        return math.prod(self.shape) * int(self.dtype.itemsize)
 
 
 def encode(
@@ -77,66 +45,40 @@ def encode(
 ) -> tuple[Json, dict[str, Any]]:
     """Return the structure of a state as JSON, and its arrays as nested dicts.
 
-    What is large in it is text, which Orbax need not parse each time it looks at the metadata.
+    The large part of the JSON is text, so that Orbax need not parse it with the metadata.
 
     Args:
       state: nested dicts, lists and tuples.
-      ties: paths of places that hold one array, which is stored once.
+      ties: the paths of each array that is at several; it is stored once.
       packed: True stores all arrays of up to a mebibyte as one.
-      metadata: JSON of the user's.
-      checksums: those that are known already, by path.
+      metadata: JSON of the user.
+      checksums: checksums that are known already, by path.
 
     >>> structure, arrays = encode({"w": np.ones(2), "rates": (0.1, None)})
     >>> arrays
     {'w': array([1., 1.])}
+    >>> from jtree.checkpoint._orbax.decoding import decode
     >>> tree, ties = decode(structure, lambda stored: f"at {stored.parts}")
     >>> tree
     {'rates': (0.1, None), 'w': "at ('w',)"}
     """
     walked = walk(state, ties=())
     _check_keys(walked)
-    arrays: dict[str, Any] = {}
-    leaves = iter(_encode_leaves(walked, arrays, ties, packed, checksums))
+    entries, arrays = _encode_leaves(walked, ties, packed, checksums)
+    leaves = iter(entries)
     tree = walked.fold(lambda _: next(leaves), _encode_node)
     text = json.dumps({"tree": tree, "ties": ties}, separators=(",", ":"))
     structure = {"format": FORMAT, "structure": text, "metadata": metadata or {}}
-    structure["crc32"] = _text_crc32(structure)
-    return structure, arrays or {ROOT: np.zeros(1, np.uint8)}
+    structure["crc32"] = structure_crc32(structure)
+    return structure, arrays or {_ROOT: np.zeros(1, np.uint8)}
 
 
-def decode(structure: Json, make: Callable[[Stored], Any], /) -> tuple[Any, Ties]:
-    """Return the state that `encode` was given, with `make(stored)` for arrays, and its ties.
+class _NamedArray(NamedTuple):
+    """An array that is to be stored, and its path in the nested dicts."""
 
-    Raises:
-      CheckpointError: another version of jtree wrote this, or it cannot be understood.
-      ChecksumError: the structure is not what was written.
-    """
-    written = structure.get("format") if isinstance(structure, dict) else structure
-    if written != FORMAT:
-        raise CheckpointError(
-            f"expected jtree's checkpoint format {FORMAT}, found {written!r}; "
-            "use the version of jtree that wrote it"
-        )
-    if structure.get("crc32") != _text_crc32(structure):
-        raise ChecksumError("the structure that was read is not the one that was written")
-    made: dict[Any, Any] = {}
-
-    def once(stored: Stored) -> Any:
-        place = stored.parts, stored.at
-        if place not in made:
-            made[place] = make(stored)
-        return made[place]
-
-    try:
-        found = json.loads(structure["structure"])
-        return _decode(found["tree"], once), tuple(map(tuple, found["ties"]))
-    except Exception as error:  # parsers of JSON and of dtypes raise nearly everything
-        raise CheckpointError(f"the structure cannot be understood: {error!r}") from error
-
-
-def aligned(nbytes: int) -> int:
-    """Return the bytes that a packed array takes, up to where the next one begins."""
-    return -(-max(nbytes, 1) // _ALIGN) * _ALIGN
+    parts: list[str]
+    array: Any
+    packed: bool
 
 
 def _check_keys(walked: Walk) -> None:
@@ -148,101 +90,92 @@ def _check_keys(walked: Walk) -> None:
 
 
 def _encode_leaves(
-    walked: Walk, arrays: dict[str, Any], ties: Ties, packed: bool, checksums: Mapping[str, int]
-) -> Iterable[Json]:
-    """Return what JSON says of every leaf, and put the arrays where they are stored."""
+    walked: Walk, ties: Ties, packed: bool, checksums: Mapping[str, int]
+) -> tuple[list[Json], dict[str, Any]]:
+    """Return the JSON of every leaf, and the arrays as nested dicts."""
     first = {path: group[0] for group in ties for path in group}
     entries: dict[str, Json] = {}
-    held: dict[str, tuple[list[str], Any]] = {}
+    named: dict[str, _NamedArray] = {}
     for slot, keys in zip(walked.slots, walked.keys, strict=True):
         if not isconcrete(slot.value):
             entries[slot.path] = _encode_basic(slot.path, slot.value)
         elif first.get(slot.path, slot.path) == slot.path:
-            parts = [_part(paths.segment(key)) for key in keys] or [ROOT]
+            parts = [_escape(paths.segment(key)) for key in keys] or [_ROOT]
             entries[slot.path], x = _encode_array(slot.path, slot.value)
-            held[slot.path] = parts, np.asarray(x) if packed and _size(x) <= SMALL else x
-    unknown = [path for path in held if path not in checksums]
-    sums = in_threads(checksum, [held[path][1] for path in unknown])
-    known = {**checksums, **dict(zip(unknown, sums, strict=True))}
-    for path, (parts, _) in held.items():
-        entries[path] |= {"crc32": known[path], "array": parts}
-    _store(entries, held, arrays, packed)
-    return [entries[first.get(slot.path, slot.path)] for slot in walked.slots]
+            is_packed = packed and _nbytes(x) <= PACKED_BYTES
+            named[slot.path] = _NamedArray(parts, np.asarray(x) if is_packed else x, is_packed)
+    unknown = [path for path in named if path not in checksums]
+    computed = map_in_threads(checksum, [named[path].array for path in unknown])
+    known = {**checksums, **dict(zip(unknown, computed, strict=True))}
+    for path, x in named.items():
+        entries[path] |= {"crc32": known[path], "array": x.parts}
+    arrays = _nest(entries, named)
+    return [entries[first.get(slot.path, slot.path)] for slot in walked.slots], arrays
 
 
-def _part(name: str) -> str:
-    """Return the name of an array, or of what it is in, as Orbax takes it."""
-    return _SURROGATE.sub(lambda x: f"%u{ord(x[0]):X}", name.translate(_ESCAPES)) or ROOT
+def _escape(name: str) -> str:
+    """Return a name as Orbax takes it."""
+    return _SURROGATE.sub(lambda x: f"%u{ord(x[0]):X}", name.translate(_ESCAPES)) or _ROOT
 
 
-def _store(
-    entries: dict[str, Json],
-    held: dict[str, tuple[list[str], Any]],
-    arrays: dict[str, Any],
-    packed: bool,
-) -> None:
-    """Put arrays into nested dicts, those that Orbax does not take and packed ones as bytes."""
+def _nest(entries: dict[str, Json], named: dict[str, _NamedArray]) -> dict[str, Any]:
+    """Return arrays as nested dicts; packed ones and those that Orbax cannot store, as bytes."""
+    arrays: dict[str, Any] = {}
     pack, end = [], 0
-    for path, (parts, x) in held.items():
-        if packed and _size(x) <= SMALL:
+    for path, (parts, x, packed) in named.items():
+        if packed:
             entries[path] |= {"array": [PACK], "bytes": True, "at": end}
             pack.append((end, x))
-            end += aligned(_size(x))
-        elif _size(x) and _name(x.dtype) in _NATIVE:
+            end += aligned(_nbytes(x))
+        elif _nbytes(x) and _dtype_name(x.dtype) in _NATIVE:
             _insert(arrays, parts, x)
         else:
             entries[path]["bytes"] = True
-            _insert(arrays, parts, _bytes(np.asarray(x)) if _size(x) else np.zeros(1, np.uint8))
+            data = _to_bytes(np.asarray(x)) if _nbytes(x) else np.zeros(1, np.uint8)
+            _insert(arrays, parts, data)
     if pack:
         arrays[PACK] = np.zeros(max(end, 1), np.uint8)
         for at, host in pack:
-            arrays[PACK][at : at + host.nbytes] = _bytes(host)
+            arrays[PACK][at : at + host.nbytes] = _to_bytes(host)
+    return arrays
+
+
+def _insert(arrays: dict[str, Any], parts: list[str], x: Any) -> None:
+    *above, last = parts
+    for part in above:
+        arrays = arrays.setdefault(part, {})
+    arrays[last] = x
 
 
 def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
-    """Return what JSON says of an array, and the array of numbers that it is."""
+    """Return the JSON of an array, and the array that stands for it, which holds numbers."""
     check_alive(path, x)
     entry: dict[str, Json] = {}
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         entry["key"] = str(jax.random.key_impl(x))
         x = jax.random.key_data(x)
     if not isnumber(x.dtype):
-        raise ModelError(f"{paths.show(path)}: cannot save {describe(x)}; save numbers")
+        raise ModelError(
+            f"{paths.show(path)}: cannot save {describe(x)}; save an array of a numeric dtype"
+        )
     if isinstance(x, np.ndarray) and not x.dtype.isnative:
         x = x.astype(x.dtype.newbyteorder("="))
-    return {**entry, "dtype": _name(x.dtype), "shape": list(x.shape)}, x
+    return {**entry, "dtype": _dtype_name(x.dtype), "shape": list(x.shape)}, x
 
 
-def _size(x: Any) -> int:
+def _nbytes(x: Any) -> int:
     """Return the bytes of an array; `x.nbytes` takes JAX longer."""
-    size: int = math.prod(x.shape) * x.dtype.itemsize
-    return size
+    nbytes: int = math.prod(x.shape) * x.dtype.itemsize
+    return nbytes
 
 
-def _bytes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _to_bytes(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(x).reshape(-1).view(np.uint8)
 
 
-def _stored(entry: Json) -> Stored:
-    return Stored(
-        parts=tuple(entry["array"]),
-        dtype=_dtype(entry["dtype"]),
-        shape=tuple(entry["shape"]),
-        crc32=entry["crc32"],
-        bytes=entry.get("bytes", False),
-        at=entry.get("at", 0),
-        key=entry.get("key"),
-    )
-
-
 @cache
-def _name(dtype: np.dtype[Any]) -> str:
+def _dtype_name(dtype: np.dtype[Any]) -> str:
     return dtype.name
-
-
-@cache
-def _dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(getattr(ml_dtypes, name, name))
 
 
 def _encode_node(node: Any, names: list[Any], children: list[Json]) -> Json:
@@ -252,21 +185,8 @@ def _encode_node(node: Any, names: list[Any], children: list[Json]) -> Json:
     return {type(node).__name__: children}
 
 
-def _decode(entry: Json, make: Callable[[Stored], Any]) -> Any:
-    if not isinstance(entry, dict):
-        return entry
-    if "array" in entry:
-        return make(_stored(entry))
-    if "dict" in entry:
-        return {_decode(key, make): _decode(x, make) for key, x in entry["dict"]}
-    for cls in (list, tuple):
-        if cls.__name__ in entry:
-            return cls(_decode(x, make) for x in entry[cls.__name__])
-    return _decode_basic(entry)
-
-
 def _encode_basic(path: str, x: Any) -> Json:
-    """Return a basic leaf as JSON: as it is, or as {type: text} where JSON has no such thing."""
+    """Return a basic leaf as JSON: as it is, or as {type: text} where JSON lacks the type."""
     if isinstance(x, str) and _SURROGATE.search(x):  # JSON would join two of them
         return {"str": base64.b64encode(x.encode("utf-8", "surrogatepass")).decode()}
     if x is None or type(x) in (bool, str):
@@ -281,33 +201,9 @@ def _encode_basic(path: str, x: Any) -> Json:
     for cls in (str, int, float, complex):
         if isinstance(x, cls) and not isinstance(x, np.generic):
             return {cls.__name__: cls.__repr__(x)} if cls is not str else cls.__str__(x)
-    what = "save arrays and basic values"
-    if isabstract(x) or istracer(x):
-        what = "it has no numbers" + (" yet; save outside of jit" if istracer(x) else "")
-    raise ModelError(f"{paths.show(path)}: cannot save {describe(x)}; {what}")
-
-
-def _decode_basic(entry: Json) -> Any:
-    ((kind, text),) = entry.items()
-    if kind == "bytes":
-        return base64.b64decode(text)
-    if kind == "scalar":
-        dtype, data = text
-        return np.frombuffer(base64.b64decode(data), _dtype(dtype))[0]
-    if kind == "str":
-        return base64.b64decode(text).decode("utf-8", "surrogatepass")
-    if kind == "int":
-        return int(text, 0)
-    return {"float": float, "complex": complex}[kind](text)
-
-
-def _insert(arrays: dict[str, Any], parts: list[str], x: Any) -> None:
-    *above, last = parts
-    for part in above:
-        arrays = arrays.setdefault(part, {})
-    arrays[last] = x
-
-
-def _text_crc32(structure: Json) -> int:
-    text = str(structure.get("structure")) + json.dumps(structure.get("metadata"), sort_keys=True)
-    return zlib.crc32(text.encode(errors="surrogatepass"))
+    remedy = "save arrays and basic values"
+    if istracer(x):
+        remedy = "it is traced; save outside of jit"
+    elif isabstract(x):
+        remedy = "it is abstract; save a model with values"
+    raise ModelError(f"{paths.show(path)}: cannot save {describe(x)}; {remedy}")

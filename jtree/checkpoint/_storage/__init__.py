@@ -1,1 +1,1 @@
-"""Files on disk: staging, atomic replacement, memory."""
+"""Files on disk: paths, atomic replacement, staged arrays, memory."""

@@ -1,4 +1,4 @@
-"""Directories that appear complete or not at all, and what is at a path that is no checkpoint."""
+"""Files and directories that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,129 +12,106 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
-from ..._errors import ArgumentError, ArgumentTypeError, CheckpointError
-from ..._tree.leaves import describe
+from ..._errors import CheckpointError
+from .paths import MARK, UNFINISHED, Path, is_local
 
-Path: TypeAlias = Any  # etils.epath.Path: a local path, gs:// or s3://
-
-MARK = "_CHECKPOINT_METADATA"  # the file that every checkpoint of Orbax has
-UNFINISHED = ".orbax-checkpoint-tmp"  # is in the names of what Orbax has not completed
-_WORK = ".jtree"  # ends the name of a directory that a checkpoint is written in
-
-
-def as_path(path: object) -> Path:
-    """Return a path, absolute where it is local."""
-    from etils import epath
-
-    if not isinstance(path, str | os.PathLike):
-        raise ArgumentTypeError(
-            f"expected a path first, found {describe(path)}; write save(path, tree), load(path)"
-        )
-    name = os.fsdecode(path)
-    if "\0" in name:
-        raise ArgumentError(f"{name!r} is no path: it has a NUL in it")
-    if is_local(name):
-        return epath.Path(os.path.realpath(name))
-    try:
-        found = epath.Path(name)
-        found.exists()
-    except Exception as error:  # what reaches the store is a package of its own
-        raise CheckpointError(f"{name} cannot be reached: {error}") from error
-    return found
-
-
-def is_local(path: Path) -> bool:
-    """Tell whether a path is in this machine's file system."""
-    return "://" not in str(path)
+_SUFFIX = ".jtree"  # ends the names of staging directories
 
 
 def check_free(target: Path, overwrite: bool) -> None:
-    """Refuse a target that is there, unless it is a checkpoint that may be replaced."""
+    """Refuse a target that exists, unless it is a checkpoint that may be replaced."""
     if UNFINISHED in target.name:
-        raise CheckpointError(f"{target}: such names are for what is unfinished; use another")
+        raise CheckpointError(
+            f"{target}: names with {UNFINISHED} are for unfinished checkpoints; use another name"
+        )
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not overwrite:
-        raise _exists(target)
+        raise already_exists(target)
     _check_checkpoint(target)
+
+
+def already_exists(target: Path) -> CheckpointError:
+    """Return the error for a target that exists and is not to be replaced."""
+    return CheckpointError(f"{target} already exists; pass overwrite=True to replace it")
 
 
 def _check_checkpoint(target: Path) -> None:
     if not (target / MARK).exists():
         raise CheckpointError(
-            f"{target} is there and is no checkpoint, so it is not replaced; use another path"
+            f"{target} exists and is not a jtree checkpoint; refusing to overwrite it"
         )
 
 
 @contextlib.contextmanager
-def workplace(target: Path) -> Iterator[Path]:
+def staging_directory(target: Path) -> Iterator[Path]:
     """Make a directory beside the target to write in, removed at the end, whatever happens.
 
     It is locked as long as this process lives, so that `sweep` knows those that nobody needs.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        work = _claim(target, stack)
+        directory = _claim(target, stack)
         try:
-            yield work
+            yield directory
         finally:
-            _remove(work)
+            _remove(directory)
 
 
 @contextlib.contextmanager
-def scratch(target: Path) -> Iterator[pathlib.Path]:
-    """Make a local directory for what is needed in between: beside a local target."""
+def local_staging_directory(target: Path) -> Iterator[pathlib.Path]:
+    """Make a directory on this machine: beside the target where that is local."""
     if is_local(target):
-        with workplace(target) as work:
-            yield pathlib.Path(work)
-    else:
-        with tempfile.TemporaryDirectory() as directory:
+        with staging_directory(target) as directory:
             yield pathlib.Path(directory)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            yield pathlib.Path(name)
 
 
 def _claim(target: Path, stack: contextlib.ExitStack) -> Path:
     """Make and lock a directory; again, where another process swept it away in between."""
     while True:
-        work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_WORK}"
-        work.mkdir()
+        directory = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}"
+        directory.mkdir()
         with contextlib.suppress(FileNotFoundError):
-            stack.enter_context(_lock(work, wait=True))
-        if work.exists():
-            return work
+            stack.enter_context(lock(directory, wait=True))
+        if directory.exists():
+            return directory
 
 
 @contextlib.contextmanager
 def without_brackets(path: Path) -> Iterator[Path]:
-    """Give a path that means the same, and has no brackets: Orbax 0.12.8 takes them for globs."""
+    """Give an equivalent path without brackets, which Orbax 0.12.8 takes for globs."""
     if not is_local(path) or "[" not in str(path):
         yield path
         return
-    with tempfile.TemporaryDirectory() as directory:
-        link = type(path)(directory) / "link"
+    with tempfile.TemporaryDirectory() as name:
+        link = type(path)(name) / "link"
         os.symlink(path.parent, link)
         yield link / path.name
 
 
 def sweep(target: Path) -> None:
-    """Remove what processes that were killed have left beside a target."""
+    """Remove the staging directories that killed processes have left beside a target."""
     if not is_local(target) or not target.parent.exists():
         return
-    for work in _workplaces(target):
-        with contextlib.suppress(OSError), _lock(work, wait=False):
-            _recover(target, work)
-            _remove(work)
+    for directory in _staging_directories(target):
+        with contextlib.suppress(OSError), lock(directory, wait=False):
+            _recover(target, directory)
+            _remove(directory)
 
 
 def install(new: Path, target: Path, *, overwrite: bool) -> None:
-    """Put a complete directory in the target's place, in one step where the system has one."""
+    """Move a complete directory to the target, in one step where the system has one."""
     if not overwrite or not target.exists() or not any(target.iterdir()):
         try:
             os.rename(new, target) if is_local(target) else new.rename(target)
         except OSError as error:
             if target.exists() and any(target.iterdir()):
-                raise _exists(target) from error
+                raise already_exists(target) from error
             raise
         return
     _check_checkpoint(target)
@@ -148,23 +125,60 @@ def install(new: Path, target: Path, *, overwrite: bool) -> None:
             raise
 
 
-def _recover(target: Path, work: Path) -> None:
+@contextlib.contextmanager
+def new_file(target: Path, overwrite: bool) -> Iterator[Any]:
+    """Open a file beside the target, and move it there when all is written."""
+    if not is_local(target):
+        with target.open("wb") as file:
+            yield file
+        return
+    sweep(target)
+    with staging_directory(target) as directory:
+        with open(directory / "new", "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _install_file(directory / "new", target, overwrite)
+
+
+def check_free_file(target: Path, overwrite: bool) -> None:
+    """Refuse a target that is a directory, or a file that is not to be replaced."""
+    if target.is_dir():
+        raise CheckpointError(f"{target} is a directory; refusing to replace it with a file")
+    if target.exists() and not overwrite:
+        raise already_exists(target)
+
+
+def _install_file(new: Path, target: Path, overwrite: bool) -> None:
+    """Move a complete file to the target, in one step."""
+    if overwrite:
+        os.replace(new, target)
+        return
+    try:
+        os.link(new, target)  # fails where a file exists, which a rename does not
+    except FileExistsError as error:
+        raise already_exists(target) from error
+    except OSError:  # a file system without links
+        os.replace(new, target)
+
+
+def _recover(target: Path, directory: Path) -> None:
     """Put an old checkpoint back, where its replacement was killed between two renames."""
-    if (work / "old").exists() and not target.exists():
-        (work / "old").rename(target)
+    if (directory / "old").exists() and not target.exists():
+        (directory / "old").rename(target)
 
 
 def locate(target: Path) -> Path:
-    """Return where a checkpoint can be read: at its path, or where a killed overwrite left it."""
+    """Return the path to read: the target, or where a killed overwrite left the old checkpoint."""
     if not target.exists() and target.parent.exists():
-        for work in _workplaces(target):
-            if (work / "old").exists():
-                return work / "old"
+        for directory in _staging_directories(target):
+            if (directory / "old").exists():
+                return directory / "old"
     return target
 
 
-def _workplaces(target: Path) -> list[Path]:
-    name = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(_WORK))
+def _staging_directories(target: Path) -> list[Path]:
+    name = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(_SUFFIX))
     return [x for x in target.parent.iterdir() if name.fullmatch(x.name)]
 
 
@@ -175,24 +189,20 @@ def _remove(path: Path) -> None:
         path.rmtree()
 
 
-def _exists(target: Path) -> CheckpointError:
-    return CheckpointError(f"{target} exists already; use overwrite=True to replace it")
-
-
 @contextlib.contextmanager
-def _lock(directory: Path, *, wait: bool) -> Iterator[None]:
-    """Lock a local directory; where another process has it, wait, or raise OSError."""
+def lock(directory: Path, *, wait: bool) -> Iterator[None]:
+    """Lock a local directory; where another process has the lock, wait or raise BlockingIOError."""
     if not is_local(directory) or sys.platform == "win32":
         yield
         return
     import fcntl
 
-    handle = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
 def _exchange(a: Path, b: Path) -> bool:
@@ -201,7 +211,7 @@ def _exchange(a: Path, b: Path) -> bool:
         return False
     names = os.fsencode(a), os.fsencode(b)
     libc = ctypes.CDLL(None, use_errno=True)
-    here, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
+    at_fdcwd, swap = -100, 2  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
     if hasattr(libc, "renameat2"):
-        return bool(libc.renameat2(here, names[0], here, names[1], swap) == 0)
+        return bool(libc.renameat2(at_fdcwd, names[0], at_fdcwd, names[1], swap) == 0)
     return hasattr(libc, "renamex_np") and bool(libc.renamex_np(*names, swap) == 0)

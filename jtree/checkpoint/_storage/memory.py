@@ -1,4 +1,4 @@
-"""Memory that is given back to the system: pages of mapped files, and what was freed."""
+"""Memory that is returned to the system: pages of mapped files, and freed blocks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 
 def return_freed_memory() -> None:
-    """Let the allocator of this process return what is large as soon as it is freed.
+    """Make the allocator of this process return large blocks as soon as they are freed.
 
-    glibc keeps freed blocks of up to 32 MiB for later, in every thread; what Orbax has read of a
-    checkpoint adds up there. This concerns the whole process, so only the command does it.
+    glibc keeps freed blocks of up to 32 MiB for later, in every thread, and what Orbax has read of
+    a checkpoint adds up there. This concerns the whole process, so only the command does it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -21,19 +21,19 @@ def return_freed_memory() -> None:
 
 
 @contextlib.contextmanager
-def unmapped(memory: mmap.mmap) -> Iterator[None]:
-    """Give the pages of a mapped file back as they are read, all the time."""
+def release_pages(memory: mmap.mmap) -> Iterator[None]:
+    """Return the pages of a mapped file to the system as they are read, until the block ends."""
     advise: Callable[[int], None] | None = getattr(memory, "madvise", None)
     if advise is None or not hasattr(mmap, "MADV_DONTNEED"):
         yield
         return
     ended = threading.Event()
 
-    def work() -> None:
+    def release() -> None:
         while not ended.wait(0.005):
             advise(mmap.MADV_DONTNEED)
 
-    thread = threading.Thread(target=work, name="pages", daemon=True)
+    thread = threading.Thread(target=release, name="pages", daemon=True)
     thread.start()
     try:
         yield

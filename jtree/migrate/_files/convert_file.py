@@ -16,11 +16,11 @@ from ..._tree import paths
 from ..._tree.leaves import describe
 from ..._tree.paths import Where
 from ..._tree.walk import walk
-from ...checkpoint._checkpoint import Checkpoint, open_checkpoint
-from ...checkpoint._export import save_as
-from ...checkpoint._formats import write as _write
-from ...checkpoint._formats.shards import ENDINGS, INDEX
-from ...checkpoint._save import save
+from ...checkpoint._checkpoint import Checkpoint
+from ...checkpoint._formats.registry import FILE_FORMATS
+from ...checkpoint._formats.shards import INDEX, SUFFIXES
+from ...checkpoint._open import open_checkpoint
+from ...checkpoint._save import save, select_format
 from ...checkpoint._storage.staging import PIECE
 from .._rules.apply import Migrated, apply
 from .._rules.base import Rule
@@ -171,7 +171,7 @@ def _local_path(target: str | os.PathLike[str]) -> Path:
 
 
 def _select_format(path: Path, format: str | None) -> Any:
-    selected = format or path.suffix.removeprefix(".") or "orbax"
+    selected = select_format(path, format)
     if selected not in FORMATS:
         raise ArgumentError(
             f"{path}: expected a format of {', '.join(FORMATS)}, found {selected!r}; pass format="
@@ -184,7 +184,7 @@ def _check_arrays(arrays: Migrated, format: str) -> None:
     if format == "orbax":
         check_nesting(arrays)
     else:
-        _write.check(format, arrays)
+        FILE_FORMATS[format].check(arrays)
 
 
 def _stage(journal: Journal, shown: bool) -> None:
@@ -210,12 +210,11 @@ def _write_staged(
     staged = dict(zip(journal.arrays, journal.lazy(), strict=True))
     values = {path: staged.get(x, x) for path, x in arrays.items()}  # PRNG keys are not staged
     metadata = convert_metadata(checkpoint.metadata, format)
-    if format != "orbax":
-        save_as(new, values, format=format, metadata=metadata)
-        return
-    tree = _tree(checkpoint, values)
-    staged_checkpoint = Checkpoint(str(new), "staged", tree, metadata, arrays.ties, journal)
-    save(new, staged_checkpoint, metadata=metadata, progress=shown)
+    content: Any = values
+    if format == "orbax":
+        tree = _tree(checkpoint, values)
+        content = Checkpoint(str(new), "staged", tree, metadata, arrays.ties, journal)
+    save(new, content, format=format, metadata=metadata, progress=shown)
 
 
 def _tree(checkpoint: Checkpoint, values: Mapping[str, Any]) -> Any:
@@ -252,7 +251,7 @@ def _fingerprint(checkpoint: Checkpoint, arrays: Migrated) -> str:
 def _files(path: Path) -> list[tuple[str, int, int]]:
     """Return the files of a checkpoint, with their sizes and times of modification."""
     others = list(path.rglob("*")) if path.is_dir() else []
-    for suffix in ENDINGS if path.name.endswith(INDEX) else ():
+    for suffix in SUFFIXES if path.name.endswith(INDEX) else ():
         others += path.parent.glob(f"*{suffix}")
     files = {x: x.stat() for x in (path, *sorted(others)) if x.is_file()}
     return [(str(x), stat.st_size, stat.st_mtime_ns) for x, stat in files.items()]

@@ -1,0 +1,71 @@
+"""Limits on what a file may ask for, since a file may come from anybody."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+MEMORY = 2**26  # bytes of memory that even a small file may ask for
+GROWTH = 16  # times its size that a compressed file may grow
+DEPTH = 100  # containers in one another
+MAX_RANK = 32  # axes of an array
+
+
+class Budget:
+    """The number of values that a file may hold: each takes about a kilobyte, and its path more."""
+
+    def __init__(self, size: int) -> None:
+        self.total = self.left = 80_000 + size // 512
+
+    def spend(self, parts: Sequence[str] = ()) -> None:
+        """Count a value at the path of these parts; refuse it where the budget is spent."""
+        self.left -= 1 + sum(map(len, parts)) // 256
+        if len(parts) > DEPTH:
+            raise ValueError(f"nested more than {DEPTH} levels deep")
+        if self.left < 0:
+            raise ValueError(
+                f"too many values for its size: more than {self.total:,}, where values at very "
+                "long paths count several times; store long lists as arrays"
+            )
+
+
+def array_nbytes(shape: Iterable[int], dtype: Any) -> int:
+    """Return the bytes of an array as an int that cannot overflow; refuse an invalid shape."""
+    shape = tuple(shape)
+    wrong = [n for n in shape if type(n) is not int or not 0 <= n < 2**62]
+    if wrong or len(shape) > MAX_RANK:
+        raise ValueError(f"invalid array shape {shape!s:.80}")
+    if math.prod(max(n, 1) for n in shape) * max(np.dtype(dtype).itemsize, 1) >= 2**62:
+        raise ValueError(f"an array of shape {list(shape)} is too large for any memory")
+    return math.prod(shape) * int(np.dtype(dtype).itemsize)
+
+
+def parse_json(text: bytes, size: int) -> Any:
+    """Return parsed JSON, unless its objects would take too much memory for a file of this size."""
+    costs = {b"{": 100, b"[": 100, b",": 40, b":": 130}  # bytes of memory
+    cost = sum(text.count(x) * each for x, each in costs.items()) + 2 * len(text)
+    if cost > 2 * size + MEMORY:
+        raise ValueError(f"its JSON of {len(text):,} bytes has too many elements")
+    return json.loads(text.decode(), object_pairs_hook=_unique)
+
+
+def check_growth(total: int, size: int) -> None:
+    """Refuse arrays that take much more memory than the file that they are in."""
+    if total > GROWTH * size + MEMORY:
+        raise ValueError(
+            f"its arrays would take {total:,} bytes, and the file has {size:,}: refused as a "
+            "decompression bomb; unpack it with the library that wrote it"
+        )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    parsed = dict(pairs)
+    if len(parsed) != len(pairs):
+        ((key, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key {key!r:.80} in its JSON")
+    return parsed

@@ -1,0 +1,109 @@
+"""Opening: what a checkpoint or a file of another library holds, without reading its arrays."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .._errors import CheckpointError, ModelError
+from .._state.sources import open_tree, resolve
+from .._tree import paths
+from ._checkpoint import Checkpoint
+from ._formats.detect import open_file
+from ._formats.file import FileContents
+from ._orbax import api
+from ._orbax.arrays import OrbaxArrays
+from ._orbax.decoding import KEY, decode
+from ._orbax.foreign import ForeignArrays
+from ._storage import atomic
+from ._storage.paths import MARK, Path, as_path
+
+_MAX_PARTS = 200  # of a path: printing a tree visits all that is above each of its leaves
+
+
+def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
+    """Open a checkpoint or a file of another library, without reading its arrays.
+
+    The format is detected by content, not by name: Orbax, version 1 or a step directory of version
+    0, with or without jtree's part; safetensors and PyTorch, one file or shards; msgpack of Flax;
+    npz and npy; Keras and HDF5; Equinox, which has no names. No code in a file is ever run.
+
+    Args:
+      path: a file or a directory.
+      verify: False skips checksums when arrays are read, where the format has them.
+
+    Returns:
+      A `Checkpoint`: a mapping from paths to arrays, each of which is read on demand, into memory
+      of its own. It prints as a tree, and stands for the checkpoint wherever a path does.
+
+    Raises:
+      CheckpointError: there is no checkpoint at the path, or it cannot be read; the message says
+        what is there.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     np.savez(f"{directory}/weights", kernel=np.ones((2, 3)))
+      ...     checkpoint = jtree.open(f"{directory}/weights.npz")
+      ...     print(checkpoint.format, dict(checkpoint), checkpoint["kernel"].read().sum())
+      npz {'kernel': LazyArray(float64[2, 3])} 6.0
+    """
+    return open_checkpoint(path, verify=verify)
+
+
+def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) -> Checkpoint:
+    """Return an opened checkpoint; `shown` allows a progress bar when its arrays are read."""
+    located = atomic.locate(as_path(path))
+    if not (located / MARK).exists() and located.exists():
+        contents = open_file(located, verify=verify)
+        if contents is not None:
+            return _open_contents(located, contents)
+    metadata = api.custom_metadata(located)
+    if isinstance(metadata, dict) and KEY in metadata:
+        return _open_jtree(located, metadata[KEY], verify, shown)
+    with api.quiet():
+        foreign = api.open_foreign(located)
+        source = ForeignArrays(located, foreign.items)
+        tree = source.tree()
+    name = f"Orbax {foreign.version}"
+    return Checkpoint(str(located), name, tree, foreign.metadata, (), source)
+
+
+def _open_contents(path: Path, contents: FileContents) -> Checkpoint:
+    """Return the contents of a file of another library as a checkpoint."""
+    name, tree, metadata, source, ties = contents
+    try:
+        checkpoint = Checkpoint(str(path), name, tree, metadata, ties, source)
+        for entry in checkpoint:
+            entry.encode()  # text that can be printed
+            if entry.count(paths.SEPARATOR) > _MAX_PARTS:
+                raise CheckpointError(
+                    f"{path}: {entry:.80} has more than {_MAX_PARTS} parts, which a path cannot"
+                )
+    except (ModelError, UnicodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot use the names in it: {error}") from error
+    return checkpoint
+
+
+def _open_jtree(path: Path, structure: Any, verify: bool, shown: bool) -> Checkpoint:
+    source = OrbaxArrays(path, verify=verify, shown=shown)
+    try:
+        tree, ties = decode(structure, source.add)
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from error
+    checkpoint = Checkpoint(str(path), "jtree", tree, structure["metadata"], ties, source)
+    for name, x in reversed(list(checkpoint.items())):
+        source.paths[x.name] = name
+    return checkpoint
+
+
+@resolve.register(str)
+@resolve.register(os.PathLike)
+def _(path: Any) -> Any:
+    return open_checkpoint(path)
+
+
+@open_tree.register(str)
+@open_tree.register(os.PathLike)
+def _(path: Any) -> Any:
+    return open_checkpoint(path).tree

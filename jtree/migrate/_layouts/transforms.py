@@ -14,9 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 Array: TypeAlias = np.ndarray[Any, Any]
-LayerOptions: TypeAlias = Mapping[
-    str, Any
-]  # what the type of a layer says, such as groups and dims
+LayerOptions: TypeAlias = Mapping[str, Any]  # read from a layer, such as its groups
 Shape: TypeAlias = tuple[int, ...]
 
 

@@ -36,16 +36,16 @@ FORMATS: Final = ("orbax", "safetensors", "npz")
 
 
 class FileReport(NamedTuple):
-    """What `convert_file` did.
+    """The report of `convert_file`.
 
     Attributes:
-      plan: the sources of each array.
-      path: the path that was written.
-      format: its format.
-      resumed: how many arrays an earlier process had completed.
+      plan: the plan, which shows the sources of each array.
+      path: the path of the target.
+      format: the format of the target.
+      resumed: the number of arrays that an earlier run had completed.
       left_out: the paths of leaves that the format cannot hold.
-      problems: how the result differs from what was to be written, by path. Where there is a
-        problem, nothing is at `path`.
+      problems: where the result differs from what was computed, by path. If there are any, the
+        target does not exist.
     """
 
     plan: Plan
@@ -99,11 +99,11 @@ def convert_file(
       where: a glob over the resulting paths, or several: only these arrays are written.
       cast: a dtype for all floating arrays, as in the rule `cast`.
       format: `"orbax"`, `"safetensors"` or `"npz"`; by default the suffix of the target decides.
-      progress: whether a bar may appear. It does on a terminal, for more than 1 GB or after 2
-        seconds.
+      progress: whether to show a progress bar. It appears on a terminal only, for more than 1 GB
+        or after 2 seconds.
 
     Returns:
-      A `FileReport` with the plan and the problems of the result, which has none as a rule.
+      A `FileReport`: the plan, and the problems of the result, if there are any.
 
     Raises:
       RuleError: as in `apply`, before anything is read.

@@ -26,7 +26,7 @@ _INSTALLED = "installed"
 class Journal(Staged):
     """Staged arrays, and a list of those that are complete, which outlives the process.
 
-    Nothing is forced to disk: values that a machine loses when it goes down have another checksum.
+    Nothing is flushed to disk: values that are lost when the machine goes down fail their checksum.
     """
 
     def __init__(self, staging: Path, arrays: Iterable[LazyArray]) -> None:

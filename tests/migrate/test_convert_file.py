@@ -127,7 +127,8 @@ def test_invalid_conversions_are_refused(source: Path) -> None:
     assert (target / "x").exists()
     odd = source.with_name("b.npy")
     assert refused(run(source, odd)) == (
-        f"jtree: {odd}: expected a format of orbax, safetensors, npz, found 'npy'; pass format=\n"
+        f"jtree: {odd}: a conversion writes orbax, safetensors or npz, not npy; pass one of them "
+        "as format=\n"
     )
     assert "HDF5 files can be read but not written" in refused(
         run(source, source.with_name("b.h5"))

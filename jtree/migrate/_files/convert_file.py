@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple
 
 from ..._errors import ArgumentError, CheckpointError
 from ..._progress import progress_bar
@@ -31,7 +31,6 @@ from .._rules.values import cast as cast_rule
 from .journal import Journal, is_installed, locked_staging, mark_installed, remove, staging_path
 from .output import check_nesting, convert_metadata, find_problems, is_key, nest
 
-Format: TypeAlias = Literal["orbax", "safetensors", "npz"]
 FORMATS: Final = ("orbax", "safetensors", "npz")
 
 
@@ -83,7 +82,7 @@ def convert_file(
     rules: Iterable[Rule] = (),
     where: Where = None,
     cast: Any = None,
-    format: Format | None = None,
+    format: Literal["orbax", "safetensors", "npz"] | None = None,
     progress: bool = True,
 ) -> FileReport:
     """Convert a checkpoint to another path, format or dtype, with rules, and verify the result.
@@ -174,7 +173,8 @@ def _select_format(path: Path, format: str | None) -> Any:
     selected = select_format(path, format)
     if selected not in FORMATS:
         raise ArgumentError(
-            f"{path}: expected a format of {', '.join(FORMATS)}, found {selected!r}; pass format="
+            f"{path}: a conversion writes orbax, safetensors or npz, not {selected}; pass one of "
+            "them as format="
         )
     return selected
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..._errors import CheckpointError
 from ..._tree.lazy import LazyArray
+from ...checkpoint._storage.atomic import lock
 from ...checkpoint._storage.staging import PIECE, Array, Staged
 
 _INSTALLED = "installed"
@@ -101,31 +101,18 @@ def locked_staging(staging: Path, target: Path) -> Iterator[None]:
     Where the block raises an exception, the directory stays for the next process.
     """
     staging.mkdir(parents=True, exist_ok=True)
-    with _locked(staging, target):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(staging, wait=False))
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"{target}: another process is converting to this path; wait until it ends"
+            ) from error
         yield
         for path in staging.iterdir():
             if path.name != _INSTALLED:  # a process that is killed here is not to begin again
                 remove(path)
         shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(staging: Path, target: Path) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    handle = os.open(staging, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise CheckpointError(
-            f"{target}: another process is converting to this path; wait until it ends"
-        ) from error
-    finally:
-        os.close(handle)
 
 
 def _read_lines(file: Path) -> Iterator[Any]:

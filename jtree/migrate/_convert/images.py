@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._errors import ArgumentError
 from .._layouts.canonical import CanonicalArrays
-from .._layouts.convolution import per_axis
+from .._layouts.convolution import transposed_conv_padding
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,7 +144,4 @@ def transposed_padding(
 
     Source: `torch.nn.ConvTranspose2d`, https://docs.pytorch.org/docs/stable/nn.html.
     """
-    axes = len(window)
-    pads, extras, spread = (per_axis(x, axes) for x in (padding, output_padding, dilation))
-    sizes = zip(window, pads, extras, spread, strict=True)
-    return tuple((d * (n - 1) - p, d * (n - 1) - p + extra) for n, p, extra, d in sizes)
+    return transposed_conv_padding(window, padding, output_padding, dilation)

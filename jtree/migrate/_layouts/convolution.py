@@ -31,9 +31,9 @@ def conv_settings(
 def conv_transpose_settings(
     window: Sequence[int], padding: Any, *, stride: Any = 1, dilation: Any = 1
 ) -> dict[str, Any]:
-    """Return the settings of a transposed convolution, whose padding is that of the input.
+    """Return the settings of a transposed convolution, given the padding of its input.
 
-    The padding is what is added around the input after it is dilated by the strides, as in
+    The padding is added around the input after it is dilated by the strides, as in
     `jax.lax.conv_transpose`.
     """
     strides, dilations = per_axis(stride, len(window)), per_axis(dilation, len(window))
@@ -48,20 +48,16 @@ def conv_transpose_settings(
 
 def transposed_conv_padding(
     window: Sequence[int], padding: Any, output_padding: Any, dilation: Any
-) -> Any:
+) -> tuple[tuple[int, int], ...]:
     """Return the padding of the input of a transposed convolution, as JAX has it.
 
-    PyTorch and Equinox have the padding of the convolution whose transpose the layer is. Padding
-    that is a name, and thus depends on the input, stays as it is.
+    PyTorch and Equinox have the padding of the convolution whose transpose the layer is.
     """
-    if isinstance(padding, str):
-        return padding
-    dims = len(window)
     each = zip(
         window,
-        _pairs(padding, dims),
-        per_axis(output_padding, dims),
-        per_axis(dilation, dims),
+        _pairs(padding, len(window)),
+        per_axis(output_padding, len(window)),
+        per_axis(dilation, len(window)),
         strict=True,
     )
     return tuple((d * (n - 1) - a, d * (n - 1) - b + extra) for n, (a, b), extra, d in each)
@@ -91,7 +87,7 @@ def _explicit_padding(
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
-def _pairs(padding: Any, dims: int) -> tuple[tuple[int, ...], ...]:
+def _pairs(padding: Any, dims: int) -> tuple[tuple[int, int], ...]:
     """Return (before, after) for each axis."""
     each = (padding,) * dims if isinstance(padding, int) else padding
-    return tuple((x, x) if isinstance(x, int) else tuple(x) for x in each)
+    return tuple((x, x) if isinstance(x, int) else (x[0], x[1]) for x in each)

@@ -83,8 +83,9 @@ def _conv(node: Any) -> dict[str, Any]:
 
 
 def _conv_transpose(node: Any) -> dict[str, Any]:
-    window, dilation = node.kernel_size, node.dilation
-    padding = transposed_conv_padding(window, node.padding, node.output_padding, dilation)
+    window, padding, dilation = node.kernel_size, node.padding, node.dilation
+    if not isinstance(padding, str):
+        padding = transposed_conv_padding(window, padding, node.output_padding, dilation)
     return conv_transpose_settings(window, padding, stride=node.stride, dilation=dilation)
 
 

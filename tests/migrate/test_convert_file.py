@@ -77,15 +77,17 @@ def test_rules_of_a_toml_file_apply_in_every_format(source: Path, suffix: str) -
     file.write_text(RULES)
     result = run(source, target, "--rules", file, "--cast", "f32")
     assert result.exit_code == 0, result.output
-    found = jtree.open(target)
+    written = jtree.open(target)
     expected = m.apply([*m.rules_from_toml(file), m.cast("**", "f32")], STATE)
-    assert set(found) == {"layers/w", "layers/n", "wide", "empty"}
+    assert set(written) == {"layers/w", "layers/n", "wide", "empty"}
     for path, x in expected.items():
-        assert (found[path].shape, found[path].dtype) == (x.shape, x.dtype)
-        np.testing.assert_array_equal(found[path].read(), x.read())
-    assert "dropped: half" in result.stdout
-    assert "left out, not arrays: rate/0" in result.stdout
-    assert "untouched by any rule" not in result.stdout
+        assert (written[path].shape, written[path].dtype) == (x.shape, x.dtype)
+        np.testing.assert_array_equal(written[path].read(), x.read())
+    assert result.stdout == (
+        f"{target}: 4 arrays, 536 bytes, {suffix.removeprefix('.') or 'orbax'}, verified\n"
+        "dropped: half\n"
+        "left out, not arrays: rate/0\n"
+    )
 
 
 def test_where_selects_the_paths_that_are_written(source: Path) -> None:
@@ -108,9 +110,20 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(source: Path) -> None:
 
 def test_the_report_is_printed_as_json(source: Path) -> None:
     target = source.with_name("b.safetensors")
-    found = json.loads(run(source, target, "--json").stdout)
-    assert (found["problems"], found["left_out"], found["resumed"]) == ({}, ["rate/0"], 0)
-    assert len(found["plan"]["arrays"]) == 25
+    report = json.loads(run(source, target, "--json").stdout)
+    assert (report["problems"], report["left_out"], report["resumed"]) == ({}, ["rate/0"], 0)
+    assert len(report["plan"]["arrays"]) == 25
+
+
+def test_the_report_lists_what_rules_do_not_touch(source: Path) -> None:
+    rules = [m.drop("layers/**"), m.rename("half", "h")]
+    report = m.convert_file(source, source.with_name("b"), rules=rules)
+    assert str(report) == (
+        f"{source.with_name('b')}: 3 arrays, 20 bytes, orbax, verified\n"
+        "untouched by any rule: empty, wide\n"
+        "dropped: layers/0/n, layers/0/w, layers/1/n, layers/1/w, ... (22 in all)\n"
+        "left out, not arrays: rate/0"
+    )
 
 
 def refused(result: Any) -> str:
@@ -122,12 +135,12 @@ def test_invalid_conversions_are_refused(source: Path) -> None:
     target = source.with_name("b")
     target.mkdir()
     (target / "x").touch()
-    there = f"jtree: {target} already exists; remove it, or use another path\n"
-    assert refused(run(source, target)) == there
+    exists = f"jtree: {target} already exists; remove it, or use another path\n"
+    assert refused(run(source, target)) == exists
     assert (target / "x").exists()
-    odd = source.with_name("b.npy")
-    assert refused(run(source, odd)) == (
-        f"jtree: {odd}: a conversion writes orbax, safetensors or npz, not npy; pass one of them "
+    npy = source.with_name("b.npy")
+    assert refused(run(source, npy)) == (
+        f"jtree: {npy}: a conversion writes orbax, safetensors or npz, not npy; pass one of them "
         "as format=\n"
     )
     assert "HDF5 files can be read but not written" in refused(
@@ -141,7 +154,10 @@ def test_invalid_conversions_are_refused(source: Path) -> None:
     assert "matches no parameter" in refused(run(source, new, "--where", "x"))
     assert "cannot read the rules" in refused(run(source, new, "--rules", "none"))
     assert "expected a dtype such as" in refused(run(source, new, "--cast", "f31"))
-    assert "must be on this machine" in refused(run(source, "gs://bucket/b"))
+    assert refused(run(source, "gs://bucket/b")) == (
+        "jtree: gs://bucket/b: arrays are staged beside the target, which must be on this machine; "
+        "convert to a local path, and copy the result\n"
+    )
     assert "no such file or directory" in refused(run(source.with_name("none"), new))
     assert hidden_beside(target) == []
 
@@ -212,8 +228,9 @@ def test_a_damaged_result_is_not_installed(source: Path, monkeypatch: pytest.Mon
     target = source.with_name("b.safetensors")
     result = run(source, target)
     assert result.exit_code == 1
-    assert "not written" in result.stdout
-    assert "expected the values that were computed, found others" in result.stdout
+    head, *problems = result.stdout.splitlines()
+    assert head == f"{target}: 25 arrays, 812 bytes, not written"
+    assert problems[-1].endswith(": expected the values that were computed, found others")
     assert not target.exists()
     assert hidden_beside(target) == []
 
@@ -259,7 +276,7 @@ def test_a_failed_conversion_resumes_unless_rules_change(
 
     data = tmp_path / ".b.npz.convert" / "data"
     damaged = bytearray(data.read_bytes())
-    damaged[0] ^= 1  # of the first array, which is thus made again
+    damaged[0] ^= 1  # of the first array, which is thus computed again
     data.write_bytes(damaged)
     source = opened_as(monkeypatch, path, fails="none")
     result = m.convert_file(path, target)

@@ -33,8 +33,9 @@ from ._errors import (
     VectorTypeError,
 )
 from ._public import publish
-from ._state.diff import Diff
-from ._state.load import diff, loadmodel
+from ._state.diff import diff
+from ._state.load import loadmodel
+from ._state.mismatch import Diff
 from ._state.state import state
 from ._summary.summary import Summary, summary
 from ._tree.cast import bf16, f16, f32, f64

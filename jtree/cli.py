@@ -87,20 +87,21 @@ def show(
 def diff(
     expected: Annotated[str, typer.Argument(metavar="A", help="A checkpoint.", show_default=False)],
     found: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
-    values: Annotated[bool, typer.Option("--values", help="Compare numbers too.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Compare values, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say where two checkpoints differ; exit code 1 if they do."""
-    from .checkpoint import differences
+    """Print how two checkpoints differ; exit code 1 if they do."""
+    from ._state.diff import diff as compare
 
-    report = differences(expected, found, values=values)
+    different = compare(Path(expected), Path(found), values=values).differences
+    rows = [(x.path, x.kind, str(x.expected), str(x.found)) for x in different]
     if as_json:
-        _print([x._asdict() for x in report])
-    elif report:
-        _print_table(("path", "kind", expected, found), report)
+        _print([dict(zip(("path", "kind", "expected", "found"), row, strict=True)) for row in rows])
+    elif rows:
+        _print_table(("path", "kind", expected, found), rows)
     else:
-        typer.echo("no difference" + ("" if values else "; numbers were not compared"))
-    raise typer.Exit(bool(report))
+        typer.echo("no differences" + ("" if values else "; values were not compared"))
+    raise typer.Exit(bool(rows))
 
 
 @_command

@@ -15,8 +15,8 @@ from .._tree.nodes import static_fields
 from .._tree.paths import Where
 from .._tree.ties import Slot
 from .._vector.static import alike
-from .diff import Diff, Mismatch, mismatch
 from .dtypes import conversion_problem, dtype_kind, isreadable
+from .mismatch import Diff, Mismatch, mismatch
 
 
 class _Marker(NamedTuple):
@@ -51,10 +51,12 @@ class Comparison(NamedTuple):
       diff: the mismatches.
       sources: an array, `ZERO` or `KEEP` for every slot of the destination that gets a value, by
         index. Of tied slots only the first is among them.
+      pairs: the arrays that fit, expected and found, by path.
     """
 
     diff: Diff
     sources: dict[int, Any]
+    pairs: dict[str, tuple[Any, Any]]
 
 
 def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -> Comparison:
@@ -81,7 +83,8 @@ def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -
     }
     conflicts, sources = _resolve_ties(dst, sources)
     mismatches = sorted([*mismatches, *conflicts], key=_order)
-    return Comparison(Diff(tuple(mismatches), _compare_config(dst, src)), sources)
+    pairs = {path: (leaves.expected[path], x) for path, x in outcomes.items() if isarray(x)}
+    return Comparison(Diff(tuple(mismatches), _compare_config(dst, src)), sources, pairs)
 
 
 def _select(where: Where, dst: Side, src: Side) -> Iterator[Side]:

@@ -1,126 +1,83 @@
-"""The difference between two models: `Diff`."""
+"""Compare two models, states or checkpoints: `diff`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
-from .._text import plural, render, table
 from .._tree import paths
 from .._tree.leaves import describe
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-
-class Mismatch(NamedTuple):
-    """A leaf that does not fit.
-
-    Attributes:
-      path: the path of the leaf.
-      kind: `"missing"`, `"unexpected"`, `"shape"`, `"dtype"`, `"kind"` or `"ties"`.
-      expected: what the destination expects: a shape, a dtype or text.
-      found: what the source has.
-      text: the mismatch as a sentence.
-    """
-
-    path: str
-    kind: str
-    expected: Any
-    found: Any
-    text: str
+from .._tree.ties import Ties
+from .load import compare_walks, resolve_both, walk_both
+from .mismatch import Diff, Mismatch
+from .sources import recorded_ties
+from .values import Pairs, compare_values
 
 
-def mismatch(path: str, kind: str, expected: Any, found: Any, hint: str = "") -> Mismatch:
-    """Return a mismatch with the sentence that says where, expected and found."""
-    text = f"{paths.show(path)}: expected {expected}, found {found}{hint}"
-    return Mismatch(path, kind, expected, found, text)
+def diff(
+    dst: Any,
+    src: Any,
+    /,
+    *,
+    values: bool = False,
+    filter: Callable[[Any], Any] | None = None,
+    none: Literal["error", "zero", "keep"] = "error",
+    ties: Ties = "references",
+    progress: bool = True,
+) -> Diff:
+    """Compare two models, states or checkpoints; nothing is loaded.
 
+    The mismatches are those that would make `loadmodel(dst, src)` fail and, with `values=True`, the
+    values that differ.
 
-@dataclass(frozen=True, repr=False)
-class Diff:
-    """The mismatches between two models: the result of `jtree.diff`.
+    Args:
+      dst: any pytree, an opened checkpoint, or the path of one.
+      src: the same.
+      values: True compares values too, some arrays at a time; NaN equals NaN.
+      filter: a function of a child; children for which it is false are dropped on both sides.
+      none: the meaning of `None` in `src`, as in `loadmodel`.
+      ties: which leaves of `dst` are one parameter, as in `loadmodel`.
+      progress: False shows no progress bar.
 
-    A diff is true if loading the source into the destination would fail, and prints as a table.
+    Returns:
+      A `Diff`, which is true if there is a mismatch, and prints as a table. Without `values`,
+      arrays are read only if shapes and dtypes do not decide, and either model may be abstract.
 
-    Attributes:
-      mismatches: every `Mismatch`, sorted by path.
-      config: fields without arrays that differ, from path to `(destination's, source's)`. They
-        are never an error.
+    Raises:
+      CheckpointError: a checkpoint cannot be read.
+      ModelError: `values=True` and an array is abstract.
 
     Example:
-      >>> import jax.numpy as jnp
-      >>> from jtree import diff
-      >>> print(diff({"weight": jnp.ones(2)}, {"weights": jnp.ones(2)}).message())
-      2 mismatches
-        weight: expected float32[2], found nothing; did you mean weights?
-        weights: expected nothing, found float32[2]; did you mean weight?
+      >>> report = diff({"w": jnp.ones(2), "b": jnp.ones(1)}, {"w": jnp.ones(3)})
+      >>> bool(report), report.missing, report.shape
+      (True, ('b',), {'w': ((2,), (3,))})
+      >>> diff({"w": jnp.ones(2)}, {"w": jnp.array([1.0, 1.5])}, values=True).values
+      {'w': ValueDifference(absolute=0.5, relative=0.3333333333333333)}
     """
+    dst, src = resolve_both(dst, src)
+    compared = compare_walks(*walk_both(dst, src, ties), keep=filter, none=none)
+    different = compare_values(compared.pairs, shown=progress) if values else ()
+    mismatches = sorted((*compared.diff.mismatches, *different), key=lambda x: (x.path, x.kind))
+    remarks = (*_conversions(compared.pairs), *_ties(dst, src))
+    return Diff(tuple(mismatches), compared.diff.config, remarks)
 
-    mismatches: tuple[Mismatch, ...] = ()
-    config: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The paths of arrays that the source lacks."""
-        return tuple(x.path for x in self.mismatches if x.kind == "missing")
+def _conversions(pairs: Pairs) -> Iterator[Mismatch]:
+    """Yield the dtypes that loading would convert."""
+    for path, (expected, found) in pairs.items():
+        if expected.dtype != found.dtype:
+            texts = describe(expected), describe(found)
+            text = f"{paths.show(path)}: expected {texts[0]}, found {texts[1]}, which is converted"
+            yield Mismatch(path, "conversion", *texts, text)
 
-    @property
-    def unexpected(self) -> tuple[str, ...]:
-        """The paths of arrays that the destination lacks."""
-        return tuple(x.path for x in self.mismatches if x.kind == "unexpected")
 
-    @property
-    def shape(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
-        """The shapes that differ, from path to `(expected, found)`."""
-        return self._by_path("shape")
-
-    @property
-    def dtype(self) -> dict[str, tuple[Any, Any]]:
-        """The dtypes that cannot be converted, from path to `(expected, found)`."""
-        return self._by_path("dtype")
-
-    @property
-    def kind(self) -> dict[str, tuple[str, str]]:
-        """Arrays against other objects, from path to `(expected, found)` as text."""
-        return self._by_path("kind")
-
-    @property
-    def ties(self) -> dict[str, tuple[str, str]]:
-        """Tied leaves whose sources differ, from the first path to `(expected, found)` as text."""
-        return self._by_path("ties")
-
-    def _by_path(self, kind: str) -> dict[str, tuple[Any, Any]]:
-        return {x.path: (x.expected, x.found) for x in self.mismatches if x.kind == kind}
-
-    def message(self, most: int = 10) -> str:
-        """Return the number of mismatches, and the first `most` of them, one per line."""
-        total = len(self.mismatches)
-        if not total:
-            return "no mismatch"
-        lines = [f"  {x.text}" for x in self.mismatches[:most]]
-        more = [f"  ... and {total - most} more, all in `.diff`"] if total > most else []
-        return "\n".join([plural(total, "mismatch", "mismatches"), *lines, *more])
-
-    def __repr__(self) -> str:
-        return f"Diff({self._title()})"
-
-    def __bool__(self) -> bool:
-        return bool(self.mismatches)
-
-    def __rich__(self) -> Table:
-        wrong, config = self.mismatches, self.config.items()
-        rows = [(paths.show(x.path), x.kind, str(x.expected), str(x.found)) for x in wrong]
-        fields = [(paths.show(path), "config", *map(describe, pair)) for path, pair in config]
-        titles = ("path", "kind", "expected", "found")
-        drawn = table(titles, rows, fields, dim={1}, title=self._title())
-        if fields:
-            drawn.caption = "config: fields without arrays that differ; not an error"
-        return drawn
-
-    def __str__(self) -> str:
-        return render(self) if self or self.config else self._title()
-
-    def _title(self) -> str:
-        return self.message(0).splitlines()[0]
+def _ties(dst: Any, src: Any) -> Iterator[Mismatch]:
+    """Yield the arrays that are tied in one of two checkpoints only."""
+    expected, found = recorded_ties(dst), recorded_ties(src)
+    if expected is None or found is None:
+        return
+    for group in sorted({*expected} ^ {*found}):
+        tied = f"tied to {' and '.join(map(paths.show, group[1:]))}"
+        texts = (tied, "not tied") if group in expected else ("not tied", tied)
+        text = f"{paths.show(group[0])}: expected {texts[0]}, found {texts[1]}"
+        yield Mismatch(group[0], "ties", *texts, text)

@@ -1,4 +1,4 @@
-"""Load the values of one model into another: `loadmodel`, and `diff` for what would not fit."""
+"""Load the values of one model into another: `loadmodel`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from .._tree.ties import Ties
 from .._tree.walk import Walk, walk
 from .._vector.dtypes import as_dtype
 from .compare import KEEP, ZERO, Comparison, Side, compare
-from .diff import Diff
 from .sources import open_tree, recorded_ties, resolve
 
 # A function of the path and the leaf of the destination. It returns the sharding to load onto, or
@@ -28,36 +27,6 @@ from .sources import open_tree, recorded_ties, resolve
 ShardingFunction: TypeAlias = Callable[[str, Any], Any]
 
 logger = logging.getLogger("jtree")
-
-
-def diff(
-    dst: Any,
-    src: Any,
-    /,
-    *,
-    filter: Callable[[Any], Any] | None = None,
-    none: Literal["error", "zero", "keep"] = "error",
-    ties: Ties = "references",
-) -> Diff:
-    """Return the mismatches that would make `loadmodel(dst, src)` fail, without loading.
-
-    Args:
-      dst: any pytree; see `loadmodel` for this and the other arguments.
-      src: a model or a state.
-      filter: a function of a child; children for which it is false are dropped on both sides.
-      none: the meaning of `None` in `src`.
-      ties: which leaves of `dst` are one parameter.
-
-    Returns:
-      A `Diff`, which is true if loading would fail, and prints as a table. Values are read only if
-      shapes and dtypes do not decide. Either model may be abstract.
-
-    Example:
-      >>> report = diff({"w": jnp.ones(2), "b": jnp.ones(1)}, {"w": jnp.ones(3)})
-      >>> bool(report), report.missing, report.shape
-      (True, ('b',), {'w': ((2,), (3,))})
-    """
-    return compare_walks(*_walk_both(dst, src, ties), keep=filter, none=none).diff
 
 
 def loadmodel(
@@ -122,7 +91,7 @@ def load_into(
     sharding: ShardingFunction | None = None,
 ) -> Any:
     """Return `loadmodel(dst, src)`, for the leaves that `where` selects, on other devices."""
-    walked, source = _walk_both(dst, src, ties)
+    walked, source = walk_both(*resolve_both(dst, src), ties)
     compared = compare_walks(walked.check(), source.check(), keep=filter, none=none, where=where)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
@@ -153,13 +122,18 @@ def load_compared(
     return walked.rebuild(_load_values(walked, compared.sources, sharding))
 
 
-def _walk_both(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
-    """Walk the trees that two objects stand for; one str on both sides is a leaf, not a path."""
+def resolve_both(dst: Any, src: Any) -> tuple[Any, Any]:
+    """Return checkpoints for paths; a str on both sides is a leaf, unless the path exists."""
     if isinstance(dst, str) and dst == src and not os.path.exists(dst):
-        return walk(dst), walk(src)
-    dst, src = resolve(dst), resolve(src)
-    recorded = recorded_ties(dst) if ties == "references" else ()
-    return walk(open_tree(dst), ties=recorded or ties), walk(open_tree(src))
+        return dst, src
+    return resolve(dst), resolve(src)
+
+
+def walk_both(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
+    """Walk the trees of two objects that are resolved."""
+    recorded = recorded_ties(dst) if ties == "references" else None
+    dst, src = (x if isinstance(x, str) else open_tree(x) for x in (dst, src))
+    return walk(dst, ties=recorded or ties), walk(src)
 
 
 def _load_values(

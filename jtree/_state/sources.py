@@ -19,7 +19,7 @@ def open_tree(x: Any, /) -> Any:
 
 
 @singledispatch
-def recorded_ties(x: Any, /) -> tuple[tuple[str, ...], ...]:
-    """Return the ties that a checkpoint records, as groups of paths; other objects have none."""
+def recorded_ties(x: Any, /) -> tuple[tuple[str, ...], ...] | None:
+    """Return the ties that a checkpoint records, as groups of paths; None for other objects."""
     del x
-    return ()
+    return None

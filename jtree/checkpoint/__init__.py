@@ -3,7 +3,6 @@
 from .._public import publish
 from ._background import Saving
 from ._checkpoint import Checkpoint
-from ._compare import Difference, differences
 from ._load import load
 from ._open import open
 from ._save import save, save_async
@@ -12,10 +11,8 @@ from ._verify import verify
 
 __all__ = [
     "Checkpoint",
-    "Difference",
     "Saving",
     "Stats",
-    "differences",
     "load",
     "open",
     "save",

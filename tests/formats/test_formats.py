@@ -23,7 +23,6 @@ import safetensors.numpy
 from flax import nnx
 
 import jtree
-from jtree.checkpoint import differences
 from jtree.checkpoint._formats.safetensors import DTYPES
 
 from ..same import same
@@ -343,7 +342,7 @@ def test_from_any_format_to_any_other(tmp_path: Path, source: Any, into: Any) ->
     jtree.save(tmp_path / "c", jtree.open(tmp_path / "a"), format=into)
     for name in "bc":
         assert same(jtree.load(tmp_path / name), arrays)
-        assert not differences(tmp_path / "a", tmp_path / name, values=True)
+        assert not jtree.diff(tmp_path / "a", tmp_path / name, values=True)
         assert jtree.verify(tmp_path / name) == {}
 
 
@@ -509,10 +508,10 @@ def test_what_is_tied_in_a_file_is_tied_in_orbax(tmp_path: Path) -> None:
     jtree.save(tmp_path / "a", shared, metadata={"step": 1})
     for source in (tmp_path / "a", jtree.open(tmp_path / "a")):
         jtree.save(tmp_path / "b", source, format="orbax", overwrite=True)
-        assert differences(tmp_path / "a", tmp_path / "b", values=True) == []
+        assert jtree.diff(tmp_path / "a", tmp_path / "b", values=True).differences == ()
         assert jtree.open(tmp_path / "b").ties == jtree.open(tmp_path / "a").ties != ()
     jtree.save(tmp_path / "b", tmp_path / "b", overwrite=True)  # onto itself
-    assert differences(tmp_path / "a", tmp_path / "b", values=True) == []
+    assert jtree.diff(tmp_path / "a", tmp_path / "b", values=True).differences == ()
     assert sorted(x.name for x in tmp_path.iterdir()) == ["a", "b"]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..._errors import LoadError
-from ..._state.diff import Diff
 from ..._state.load import compare_walks, load_compared
+from ..._state.mismatch import Diff
 from ..._tree.walk import walk
 from .._layouts.registry import framework_layout
 from .._rules.apply import apply

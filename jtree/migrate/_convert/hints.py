@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from ..._errors import ArgumentTypeError
-from ..._state.diff import Mismatch, mismatch
+from ..._state.mismatch import Mismatch, mismatch
 from ..._tree.leaves import describe
 from .._layouts.canonical import CanonicalArrays
 from .._layouts.spec import FrameworkLayout, KeyPath, TypedLayer

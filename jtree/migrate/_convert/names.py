@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, TypeVar
 
 from ..._errors import ArgumentError, ArgumentTypeError, LoadError, PathError, did_you_mean
-from ..._state.diff import Diff, Mismatch
+from ..._state.mismatch import Diff, Mismatch
 from ..._text import plural
 from ..._tree.leaves import check_alive
 from .._layouts.spec import FrameworkLayout, KeyPath

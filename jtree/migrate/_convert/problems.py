@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 
 from ..._errors import did_you_mean
-from ..._state.diff import Mismatch, mismatch
+from ..._state.mismatch import Mismatch, mismatch
 from .._layouts.canonical import ONES, TOKENS
 from .._layouts.spec import FrameworkLayout, KeyPath
 from .defaults import remedy

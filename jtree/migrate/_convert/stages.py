@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from ..._state.diff import Mismatch
+from ..._state.mismatch import Mismatch
 from ..._tree.ties import Slot
 from ..._tree.walk import Walk
 from .._layouts.spec import ArraySpec, FrameworkLayout, KeyPath, LayerSpec, TypedLayer

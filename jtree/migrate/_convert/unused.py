@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..._state.diff import Mismatch, mismatch
+from ..._state.mismatch import Mismatch, mismatch
 from ..._text import plural
 from ..._tree.leaves import describe, equal
 from .._layouts.spec import KeyPath

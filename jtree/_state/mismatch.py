@@ -1,0 +1,145 @@
+"""The differences between two models: `Mismatch` and `Diff`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .._text import plural, render, table
+from .._tree import paths
+from .._tree.leaves import describe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Mismatch(NamedTuple):
+    """A leaf that does not fit.
+
+    Attributes:
+      path: the path of the leaf.
+      kind: `"missing"`, `"unexpected"`, `"shape"`, `"dtype"`, `"kind"`, `"ties"` or `"values"`; of
+        a remark `"conversion"` or `"ties"`.
+      expected: what the destination expects: a shape, a dtype or text.
+      found: what the source has.
+      text: the mismatch as a sentence.
+    """
+
+    path: str
+    kind: str
+    expected: Any
+    found: Any
+    text: str
+
+
+def mismatch(path: str, kind: str, expected: Any, found: Any, hint: str = "") -> Mismatch:
+    """Return a mismatch with the sentence that says where, expected and found."""
+    text = f"{paths.show(path)}: expected {expected}, found {found}{hint}"
+    return Mismatch(path, kind, expected, found, text)
+
+
+@dataclass(frozen=True, repr=False)
+class Diff:
+    """The differences between two models: the result of `jtree.diff`.
+
+    A diff is true if loading the source into the destination would fail or, where values were
+    compared, if they differ. It prints as a table.
+
+    Attributes:
+      mismatches: every `Mismatch`, sorted by path.
+      config: fields without arrays that differ, from path to `(destination's, source's)`. They
+        are never an error.
+      remarks: dtypes that loading would convert, and ties that only one of two checkpoints
+        records. They are never an error.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtree import diff
+      >>> print(diff({"weight": jnp.ones(2)}, {"weights": jnp.ones(2)}).message())
+      2 mismatches
+        weight: expected float32[2], found nothing; did you mean weights?
+        weights: expected nothing, found float32[2]; did you mean weight?
+    """
+
+    mismatches: tuple[Mismatch, ...] = ()
+    config: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    remarks: tuple[Mismatch, ...] = ()
+
+    @property
+    def differences(self) -> tuple[Mismatch, ...]:
+        """Everything that differs, error or not, sorted by path."""
+        fields = (mismatch(path, "config", *map(describe, x)) for path, x in self.config.items())
+        return tuple(sorted((*self.mismatches, *self.remarks, *fields), key=lambda x: x[:2]))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The paths of arrays that the source lacks."""
+        return tuple(x.path for x in self.mismatches if x.kind == "missing")
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """The paths of arrays that the destination lacks."""
+        return tuple(x.path for x in self.mismatches if x.kind == "unexpected")
+
+    @property
+    def shape(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The shapes that differ, from path to `(expected, found)`."""
+        return self._by_path("shape")
+
+    @property
+    def dtype(self) -> dict[str, tuple[Any, Any]]:
+        """The dtypes that cannot be converted, from path to `(expected, found)`."""
+        return self._by_path("dtype")
+
+    @property
+    def kind(self) -> dict[str, tuple[str, str]]:
+        """Arrays against other objects, from path to `(expected, found)` as text."""
+        return self._by_path("kind")
+
+    @property
+    def ties(self) -> dict[str, tuple[str, str]]:
+        """Tied leaves whose sources differ, from the first path to `(expected, found)` as text."""
+        return self._by_path("ties")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The largest differences of values that differ, from path to `(absolute, relative)`."""
+        return {x.path: x.found for x in self.mismatches if x.kind == "values"}
+
+    def _by_path(self, kind: str) -> dict[str, tuple[Any, Any]]:
+        return {x.path: (x.expected, x.found) for x in self.mismatches if x.kind == kind}
+
+    def message(self, most: int = 10) -> str:
+        """Return the number of mismatches, and the first `most` of them, one per line."""
+        total = len(self.mismatches)
+        if not total:
+            return "no mismatch"
+        lines = [f"  {x.text}" for x in self.mismatches[:most]]
+        more = [f"  ... and {total - most} more, all in `.diff`"] if total > most else []
+        return "\n".join([plural(total, "mismatch", "mismatches"), *lines, *more])
+
+    def __repr__(self) -> str:
+        return f"Diff({self._title()})"
+
+    def __bool__(self) -> bool:
+        return bool(self.mismatches)
+
+    def __rich__(self) -> Table:
+        errors = [_row(x) for x in self.mismatches]
+        others = [_row(x) for x in self.differences if x not in self.mismatches]
+        titles = ("path", "kind", "expected", "found")
+        drawn = table(titles, errors, others, dim={1}, title=self._title())
+        if self.config:
+            drawn.caption = "config: fields without arrays that differ; not an error"
+        return drawn
+
+    def __str__(self) -> str:
+        return render(self) if self.differences else self._title()
+
+    def _title(self) -> str:
+        return self.message(0).splitlines()[0]
+
+
+def _row(x: Mismatch) -> tuple[str, str, str, str]:
+    return paths.show(x.path), x.kind, str(x.expected), str(x.found)

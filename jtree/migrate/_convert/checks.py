@@ -1,4 +1,4 @@
-"""Checks: warnings where features seem to be those of an image, whose axes frameworks order."""
+"""Checks for images that were flattened, or made, in another order of axes than in the model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class _Kernel(NamedTuple):
 
 
 def image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> list[str]:
-    """Return warnings for layers whose features frameworks may have in different orders."""
+    """Return a warning for each layer whose features may be in another order than in the model."""
     differing = [x for x in layers if x.match.layer.layout.channels_first != source.channels_first]
     kernels = _kernels(layers) if differing else {}
-    hinted = {(x.match.key_path, hint.side) for x in layers for hint in x.images}
+    hinted = {(x.match.key_path, hint.axis) for x in layers for hint in x.images}
     scales = ((x.match.layer.path, x.shapes.get("scale", ())) for x in differing)
     norms = [_norm_warning(path, shape) for path, shape in scales if len(shape) > 1]
     return [*_dense_warnings(kernels, hinted), *norms]
@@ -40,10 +40,10 @@ def _kernels(layers: Iterable[LayerValues]) -> dict[KeyPath, _Kernel]:
 def _dense_warnings(
     kernels: Mapping[KeyPath, _Kernel], hinted: Collection[tuple[KeyPath, int]]
 ) -> Iterator[str]:
-    """Yield warnings for dense layers beside which an image seems to be flattened or made.
+    """Yield a warning for each dense layer beside which an image seems to be flattened or made.
 
-    Their features are a multiple of a convolution's channels, and those of no dense layer beside
-    them. `hinted` has the layers that a hint is about, and the axis of the kernel that is an image.
+    Its features are a multiple of the channels of a convolution, and no dense layer beside it has
+    the same number. `hinted` holds the layers that hints are about, with the axis of the kernel.
     """
     before = {keys: x.shape for keys, x in kernels.items() if x.kind in ("dense", "embedding")}
     dense = {
@@ -64,24 +64,24 @@ def _dense_warnings(
 
 
 def _channels(kernels: Mapping[KeyPath, _Kernel], kind: str, axis: int) -> dict[int, int]:
-    """Return the numbers of channels of layers of a kind, and how many axes their windows have."""
+    """Return the channel counts of layers of a kind, with the number of axes of their windows."""
     shapes = [x.shape for x in kernels.values() if x.kind == kind]
     return {shape[axis]: len(shape) - 2 for shape in shapes if shape[axis] > 1}
 
 
 def _divisor(channels: Collection[int], features: int) -> int | None:
-    """Return the most channels that features may be positions of, unless they are channels."""
+    """Return the largest channel count that divides features, unless it is their number."""
     divisors = [c for c in channels if features % c == 0]
     return None if features in channels else max(divisors, default=None)
 
 
 def _in_one_block(keys: KeyPath, other: KeyPath) -> bool:
-    """Return whether two layers are in one block, and not only in the same model."""
+    """Return whether two layers have the same parent, other than the model itself."""
     return len(keys) > 1 and keys[:-1] == other[:-1]
 
 
 def _is_space(features: int, channels: int, axes: int) -> bool:
-    """Return whether features may be an image with as many positions along each axis."""
+    """Return whether features may be an image of equal size along each axis."""
     return features > channels and any(channels * n**axes == features for n in range(2, features))
 
 

@@ -1,4 +1,4 @@
-"""Conversion by type: each layer of the model says what it needs and how it stores it."""
+"""Conversion between frameworks, directed by the types of the model's layers, stage by stage."""
 
 from __future__ import annotations
 
@@ -36,41 +36,41 @@ def convert(
     rules: Iterable[Rule] = (),
     hints: Iterable[Hint] = (),
 ) -> tuple[Any, Report]:
-    """Return a model with the numbers of a source in another framework's layout, and a report.
+    """Return a model with the values of a source from another framework, and a report.
 
-    The model is walked. The type of each layer says what it needs and how it stores it, and the
-    source's layout how that framework stores the same kind of layer. Nothing is guessed from
-    shapes: a square kernel is transposed where the types say so. An array that belongs to no known
-    layer is taken as it is.
+    The type of each layer of the model tells what it needs and how it is stored, and `layout` how
+    the framework of the source stores the same kind of layer. Nothing is guessed from shapes: a
+    square kernel is transposed if the types say so. Arrays outside of all known layers are copied
+    unchanged.
 
-    Layers are found by name: `layers/0/kernel` is `layers.0.weight`, `layers_0` is `layers/0`, and
-    containers without a name of their own elsewhere (`layers` of a Sequential, `cell` of an RNN)
-    may be left out. A stack of layers (`nnx.vmap`, `nn.scan`, `eqx.filter_vmap`) is made from
-    layers that are numbered, and numbered layers from a stack.
+    Layers are matched by name: `layers/0/kernel`, `layers_0/kernel` and `layers.0.weight` belong
+    to one layer. Containers that only one of the two has, such as the `layers` of a Sequential or
+    the `cell` of an RNN, may be left out. Stacked layers (`nnx.vmap`, `nn.scan`,
+    `eqx.filter_vmap`) are made from numbered ones, and numbered layers from a stack.
 
     Args:
       model: an NNX or Equinox module, a model of `jtree.layers`, a pair `(model, state)` of
         Equinox, or `migrate.linen(module, variables, *inputs)`. It may be abstract.
       source: a mapping from names to arrays (of NumPy, JAX or PyTorch, or lazy ones), a nested
-        state, an opened checkpoint, or a model, whose settings are then compared, too.
-      layout: how the source stores layers: `"torch"`, `"linen"`, `"nnx"`, `"equinox"`, `"jtree"`,
-        `"haiku"` or `"keras"`.
-      rename: names of layers, from the source's to the model's: a dict such as
-        `{"transformer.h": "blocks"}`, where `*` stands for one step, a function of the name of an
-        array in the source, or rules. The names of arrays below a layer stay the source's.
-      rules: rules that rewrite the source before anything else, such as `migrate.transpose`.
-      hints: what weights do not tell about the model's layers: `migrate.flattened`,
+        state, a checkpoint, or a model, whose settings are then compared too.
+      layout: the layout of the source's framework: `"torch"`, `"linen"`, `"nnx"`, `"equinox"`,
+        `"jtree"`, `"haiku"` or `"keras"`.
+      rename: the names of layers in the model, for those in the source: a dict such as
+        `{"transformer.h": "blocks"}`, in which `*` matches one segment; a function of the full name
+        of an array; or rules. The names of arrays within a layer stay those of the source.
+      rules: rules that rewrite the source first, such as `migrate.transpose`.
+      hints: what weights do not tell about layers of the model: `migrate.flattened`,
         `migrate.unflattened`, `migrate.defaults`.
 
     Returns:
-      The model, with its own dtypes, devices and shardings (for linen, the variables), and a
-      `Report`.
+      The model, with its own dtypes, devices and shardings, or linen's variables; and a `Report`.
 
     Raises:
-      LoadError: something is missing, left over, or does not fit. All is reported at once, nothing
-        is loaded; `.diff` holds it.
+      LoadError: arrays are missing, unexpected or of other shapes. The message and `.diff` list
+        all of them, and nothing is loaded.
       PathError: a name in `rename` matches nothing.
-      ArgumentTypeError: a rule is among the hints, or a hint among the rules.
+      ArgumentTypeError: the model has no layers of known types, a rule is among the hints, or a
+        hint among the rules.
 
     Example:
       >>> from flax import nnx
@@ -105,7 +105,7 @@ def convert(
 
 
 def _split_rename(rules: Iterable[Rule], rename: Any) -> tuple[list[Rule], Any]:
-    """Return the rules, with those of `rename`, and what `rename` is if it holds no rules."""
+    """Return the rules, including those passed as `rename`, and `rename` if it is not rules."""
     if isinstance(rename, list | tuple):
         return [*rules, *rename], None
     return list(rules), rename

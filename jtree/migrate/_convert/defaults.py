@@ -1,4 +1,4 @@
-"""Defaults: identity values for arrays that the source lacks."""
+"""Defaults: identity values of arrays that the source lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._layouts.spec import ArraySpec
 
 @dataclass(frozen=True, repr=False)
 class Defaults:
-    """Arrays of the model that may take identity values; made by `migrate.defaults`."""
+    """A hint that arrays may take identity values, from `migrate.defaults`."""
 
     where: tuple[str, ...]
 
@@ -69,13 +69,8 @@ def allowing_globs(hints: Iterable[Defaults], path: str) -> list[str]:
     return [glob for hint in hints for glob in hint.where if paths.matches(glob, path)]
 
 
-def value_name(value: int) -> str:
-    """Return what an array with this value everywhere is called."""
-    return "ones" if value else "zeros"
-
-
 def remedy(path: str, spec: ArraySpec) -> str:
-    """Return how to fill a missing array, or an empty text if it has no identity value."""
+    """Return the advice for a missing array, which is empty if it has no identity value."""
     value = default_value(spec)
     if value is None:
         return ""
@@ -84,4 +79,4 @@ def remedy(path: str, spec: ArraySpec) -> str:
             "; if the source and the model normalise by the statistics of each batch, add "
             f"migrate.defaults({path!r}) to hints"
         )
-    return f"; for {value_name(value)}, add migrate.defaults({path!r}) to hints"
+    return f"; for {'ones' if value else 'zeros'}, add migrate.defaults({path!r}) to hints"

@@ -1,4 +1,4 @@
-"""Hints: what users add about layers that weights do not tell."""
+"""Hints: what users add about layers, since weights do not tell it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ImageHints: TypeAlias = Sequence[tuple[KeyPath, Flattened]]
 
 
 def check_arguments(rules: Iterable[Rule], hints: Iterable[Hint]) -> None:
-    """Refuse a hint among the rules, a rule among the hints, and what is neither."""
+    """Refuse hints among the rules, rules among the hints, and anything else among the hints."""
     for rule in rules:
         if isinstance(rule, Hint):
             raise ArgumentTypeError(
@@ -41,7 +41,7 @@ def check_arguments(rules: Iterable[Rule], hints: Iterable[Hint]) -> None:
 
 
 def image_hints(hints: Iterable[Hint], layout: FrameworkLayout) -> ImageHints:
-    """Return the hints about images, with the key paths of the layers that they name."""
+    """Return the hints about images, each with the key path of its layer."""
     return [(layout.key_path(x.path), x) for x in hints if isinstance(x, Flattened)]
 
 
@@ -51,9 +51,9 @@ def apply_images(
     canonical: CanonicalArrays,
     source: FrameworkLayout,
 ) -> tuple[CanonicalArrays, list[str], list[UnfitHint]]:
-    """Return a layer with the features of images permuted, notes on it, and hints that do not fit.
+    """Return a layer with the features of its image permuted, notes, and hints that do not fit.
 
-    Nothing is permuted where both frameworks flatten images in the same order.
+    Nothing is permuted if both frameworks flatten images in the same order.
     """
     notes: list[str] = []
     unfit: list[UnfitHint] = []

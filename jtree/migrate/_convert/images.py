@@ -1,4 +1,4 @@
-"""What users say of layers: a dense layer beside a flattened image, a padding in other terms."""
+"""Images beside dense layers, which frameworks flatten in different orders, and their padding."""
 
 from __future__ import annotations
 
@@ -16,104 +16,110 @@ from .._layouts.convolution import transposed_conv_padding
 
 @dataclass(frozen=True, repr=False)
 class Flattened:
-    """A dense layer whose input is an image that was flattened; made by `migrate.flattened`."""
+    """A hint that the inputs of a dense layer are a flattened image, from `migrate.flattened`."""
 
     path: str
     shape: tuple[int, ...]
-    side: ClassVar[int] = 0  # the axis of the kernel (in, out) that is the image
+    axis: ClassVar[int] = 0  # the axis of the kernel (in, out) that runs over the image
     features: ClassVar[str] = "inputs"
     note: ClassVar[str] = "rows permuted"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__.lower()}({self.path!r}, shape={self.shape})"
 
-    def permuted(self, canonical: CanonicalArrays, *, channels_first: bool) -> CanonicalArrays:
-        """Return what a dense layer holds for the other order of axes than it has now."""
-        channels, *space = self.shape
-        places, last = np.arange(self.size), len(space)
-        if channels_first:  # to channels last
-            order = places.reshape(channels, *space).transpose(*range(1, last + 1), 0)
-        else:
-            order = places.reshape(*space, channels).transpose(last, *range(last))
-        order = order.reshape(-1)
-        if "kernel" not in canonical:  # a norm beside the dense layer
-            return {name: x[order] for name, x in canonical.items()}
-        changed = {"kernel": canonical["kernel"].take(order, self.side)}
-        if self.side and "bias" in canonical:
-            changed["bias"] = canonical["bias"][order]
-        return canonical | changed
-
-    def fits(self, kind: str, canonical: CanonicalArrays) -> bool:
-        """Tell whether a layer has so many features: a dense one, or a norm of vectors."""
-        if kind == "dense" and "kernel" in canonical:
-            return bool(canonical["kernel"].shape[self.side] == self.size)
-        return kind.endswith("_norm") and all(x.shape == (self.size,) for x in canonical.values())
-
     @property
     def size(self) -> int:
         """The number of features."""
         return math.prod(self.shape)
 
+    def fits(self, kind: str, canonical: CanonicalArrays) -> bool:
+        """Return whether a dense layer, or a norm beside it, has as many features as the image."""
+        if kind == "dense" and "kernel" in canonical:
+            return bool(canonical["kernel"].shape[self.axis] == self.size)
+        return kind.endswith("_norm") and all(x.shape == (self.size,) for x in canonical.values())
+
+    def permuted(self, canonical: CanonicalArrays, *, channels_first: bool) -> CanonicalArrays:
+        """Return the arrays of a layer with the channels of the image moved to the other end."""
+        channels, *space = self.shape
+        indices = np.arange(self.size)
+        if channels_first:
+            order = np.moveaxis(indices.reshape(channels, *space), 0, -1).ravel()
+        else:
+            order = np.moveaxis(indices.reshape(*space, channels), -1, 0).ravel()
+        if "kernel" not in canonical:
+            return {name: x[order] for name, x in canonical.items()}
+        permuted = {"kernel": canonical["kernel"].take(order, self.axis)}
+        if self.axis == 1 and "bias" in canonical:
+            permuted["bias"] = canonical["bias"][order]
+        return canonical | permuted
+
 
 @dataclass(frozen=True, repr=False)
 class Unflattened(Flattened):
-    """A dense layer whose output becomes an image; made by `migrate.unflattened`."""
+    """A hint that the outputs of a dense layer become an image, from `migrate.unflattened`."""
 
-    side = 1
+    axis = 1
     features = "outputs"
     note = "columns permuted"
 
 
 def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
-    """Return a hint for `convert`: this dense layer's input is a flattened image.
+    """Return a hint for `convert`: the input of this dense layer is a flattened image.
 
-    PyTorch and Equinox flatten `(channels, height, width)`, Flax, Keras and jtree
-    `(height, width, channels)`. Where the two orders differ the rows of the kernel are permuted.
+    PyTorch and Equinox flatten images as `(channels, height, width)`; Flax, Keras and jtree as
+    `(height, width, channels)`. Where the two orders differ, the rows of the kernel are permuted.
 
     Args:
       path: the dense layer, by its name in the model or in the source.
-      shape: `(channels, *space)` of what is flattened, without the batch.
+      shape: the shape `(channels, *space)` of the image, without the batch.
 
     Returns:
       A hint.
+
+    Raises:
+      ArgumentError: the shape is not a sequence of at least two positive integers.
 
     Example:
       >>> from jtree import migrate
       >>> migrate.flattened("classifier/0", shape=(16, 7, 7))
       flattened('classifier/0', shape=(16, 7, 7))
     """
-    return Flattened(path, _image("flattened", shape))
+    return Flattened(path, _image_shape("flattened", shape))
 
 
 def unflattened(path: str, /, *, shape: Sequence[int]) -> Unflattened:
-    """Return a hint for `convert`: this dense layer's output is reshaped into an image.
+    """Return a hint for `convert`: the output of this dense layer is reshaped into an image.
 
-    So the decoder of an autoencoder begins, or a generator: PyTorch and Equinox reshape into
-    `(channels, height, width)`, Flax, Keras and jtree into `(height, width, channels)`. Where the
-    two orders differ the columns of the kernel and the bias are permuted.
+    The decoders of autoencoders and generators begin so. PyTorch and Equinox reshape into
+    `(channels, height, width)`; Flax, Keras and jtree into `(height, width, channels)`. Where the
+    two orders differ, the columns of the kernel and the bias are permuted. A batch norm between
+    the dense layer and the image needs the same hint under its own name.
 
     Args:
-      path: the dense layer, by its name in the model or in the source.
-      shape: `(channels, *space)` of the image, without the batch.
+      path: the dense layer or the norm, by its name in the model or in the source.
+      shape: the shape `(channels, *space)` of the image, without the batch.
 
     Returns:
       A hint.
+
+    Raises:
+      ArgumentError: the shape is not a sequence of at least two positive integers.
 
     Example:
       >>> from jtree import migrate
       >>> migrate.unflattened("decoder/fc", shape=(64, 7, 7))
       unflattened('decoder/fc', shape=(64, 7, 7))
     """
-    return Unflattened(path, _image("unflattened", shape))
+    return Unflattened(path, _image_shape("unflattened", shape))
 
 
-def _image(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    found = tuple(shape)
-    if len(found) < 2 or not all(type(n) is int and n > 0 for n in found):
+def _image_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(shape)
+    if len(sizes) < 2 or not all(type(n) is int and n > 0 for n in sizes):
         raise ArgumentError(
-            f"{name}: expected a shape (channels, *space) of positive numbers, found {shape!r}"
+            f"{name}: expected a shape (channels, *space) of positive integers, found {shape!r}"
         )
-    return found
+    return sizes
 
 
 def transposed_padding(
@@ -123,19 +129,19 @@ def transposed_padding(
     output_padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
 ) -> tuple[tuple[int, int], ...]:
-    """Return the padding of a transposed convolution in Flax that PyTorch's layer has.
+    """Return the padding that makes Flax's transposed convolution equal to PyTorch's.
 
-    PyTorch's `padding` is that of the convolution whose gradient the layer is; Flax and
-    `jax.lax.conv_transpose` pad the input that is spread by the strides.
+    The `padding` of PyTorch is that of the convolution whose transpose the layer is. Flax and
+    `jax.lax.conv_transpose` pad the input after it is dilated by the strides.
 
     Args:
-      window: the sizes of the kernel.
-      padding: PyTorch's, a number or one per axis.
-      output_padding: PyTorch's.
-      dilation: distances within the window.
+      window: the shape of the kernel's window.
+      padding: PyTorch's `padding`, one for all axes or one for each.
+      output_padding: PyTorch's `output_padding`.
+      dilation: PyTorch's `dilation`.
 
     Returns:
-      A pair (before, after) for each axis, as `padding` of `nnx.ConvTranspose` takes it.
+      A pair (before, after) for each axis, for `padding=` of `nnx.ConvTranspose`.
 
     Example:
       >>> from jtree import migrate

@@ -1,4 +1,4 @@
-"""Flax linen: the layers that its variables belong to, recorded while the module is traced."""
+"""Variables of Flax linen with the types of their layers, recorded in an abstract call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .target import array_slots, read_model, typed_model
 
 @dataclass(frozen=True, repr=False)
 class Linen:
-    """Variables of a linen module, and the types of its layers; made by `migrate.linen`."""
+    """The variables of a linen module and the types of its layers, from `migrate.linen`."""
 
     variables: Any
     layers: Mapping[KeyPath, TypedLayer]
@@ -46,10 +46,10 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
       options: the keyword arguments of the call, such as `train=False`.
 
     Returns:
-      A `Linen`, as a model or as a source for `migrate.convert`.
+      A `Linen`, which `migrate.convert` takes as a model or as a source.
 
     Raises:
-      ArgumentTypeError: the module is not one of linen's.
+      ArgumentTypeError: the module is not a module of `flax.linen`.
 
     Example:
       >>> import flax.linen as nn

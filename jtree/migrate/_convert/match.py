@@ -1,4 +1,4 @@
-"""Matching: each layer of the model with the layers of the source, stacked ones and single ones."""
+"""Matching of the model's layers with those of the source, single or stacked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Shapes: TypeAlias = Mapping[KeyPath, tuple[int, ...]]
 
 
 def match_layers(model: TypedModel, source: NamedSource) -> Matches:
-    """Return a match for each layer of the model, and for each array outside of them."""
+    """Return a match for each typed layer of the model, and for each array outside of them."""
     shapes = {keys: tuple(x.array.shape) for keys, x in source.by_name.items()}
     known = set(chain.from_iterable(model.names.values()))
     layers: dict[KeyPath, list[tuple[Slot, ArraySpec]]] = {}
@@ -68,7 +68,7 @@ def _match_layer(
     return LayerMatch(
         keys,
         layer,
-        [slot for slot, _ in specs],
+        {slot.path: slot for slot, _ in specs},
         {slot.path: spec for slot, spec in specs},
         stacked,
         names,
@@ -81,12 +81,12 @@ def _match_layer(
 
 
 def _can_become(source: str, model: str) -> bool:
-    """Return whether a layer can be made from one of another kind: groups may be channels."""
+    """Return whether one kind of layer can be made from another; an instance norm has groups."""
     return source == model or (source, model) == ("instance_norm", "group_norm")
 
 
 def _count_stacked(layer: TypedLayer, specs: Sequence[tuple[Slot, ArraySpec]]) -> int | None:
-    """Return how many layers are stacked: their arrays have one axis more than their types say."""
+    """Return the number of stacked layers, whose arrays have one axis more than the type needs."""
     counts = set()
     for slot, spec in specs:
         shape = slot.value.shape
@@ -98,7 +98,7 @@ def _count_stacked(layer: TypedLayer, specs: Sequence[tuple[Slot, ArraySpec]]) -
 def _source_names(
     layout: FrameworkLayout, kind: str, names: Sequence[KeyPath]
 ) -> Sequence[KeyPath]:
-    """Return what a layer may be called; PyTorch numbers recurrent layers within one module."""
+    """Return the key paths that a layer may have; PyTorch numbers the layers of an RNN module."""
     if layout.name != "torch" or kind not in RECURRENT:
         return names
     numbered = [(*name, "0") for name in names]
@@ -109,7 +109,7 @@ def _source_names(
 def _source_spec(
     layout: FrameworkLayout, layer: TypedLayer, source_layer: TypedLayer | None
 ) -> LayerSpec:
-    """Return how the source stores a layer: by its type there, or by the framework's layout."""
+    """Return the specification of a layer in the source, from its type or its framework."""
     if source_layer is not None:
         return source_layer.spec
     if layout.name == layer.layout.name:
@@ -118,7 +118,7 @@ def _source_spec(
 
 
 def _with_names(source_spec: LayerSpec, layer: TypedLayer) -> LayerSpec:
-    """Add the names that the parts of a layer have in the model, such as `query` and `out`."""
+    """Return a specification that also accepts the model's names, such as `query` and `out`."""
     names = {
         spec.canonical[0]: spec.key_path[0]
         for spec in layer.spec
@@ -140,21 +140,20 @@ def find_layers(
     stacked: int | None,
     layers: Container[KeyPath] = (),
 ) -> list[Candidate]:
-    """Return where a source has a layer, or as many layers as a stack of the model has.
+    """Return the layers of the source that a layer, or a stack of layers, may be made from.
 
-    The layers of a stack are numbered at one of the keys of their names. Where a name has several
-    numbers, the counts and shapes of the layers tell which key it is.
+    Numbered layers become a stack, and a stack becomes numbered layers. If a name has more than
+    one number, the count and the shapes of the layers tell which of them is meant.
 
     Args:
       shapes: the shapes of the source's arrays.
-      names: the key paths that the layer may have there.
-      below: the key paths of its arrays below it.
+      names: the key paths that the layer may have.
+      below: the key paths of its arrays, relative to it.
       stacked: the number of layers that are stacked in the model, or None.
       layers: the key paths of all layers of the model.
 
     Returns:
-      The candidates, each with one source for every layer: none where the source lacks the layer,
-      several where nothing tells which is meant.
+      The candidates: none if the source lacks the layer, several if it is ambiguous.
 
     Example:
       >>> source = {("h", "0", "w"): (2,), ("h", "1", "w"): (2,)}
@@ -176,7 +175,7 @@ def find_layers(
 
 
 class _Search(NamedTuple):
-    """A search for a layer, or for a stack of layers; the fields are arguments of `find_layers`."""
+    """The arguments of `find_layers`, and the candidates that a name has."""
 
     shapes: Shapes
     below: Collection[KeyPath]
@@ -190,7 +189,7 @@ class _Search(NamedTuple):
         return any(shape is not None for shape in self.shapes_at(prefix))
 
     def numbered(self, name: KeyPath) -> list[Candidate]:
-        """Return the candidates that fit; if none does, the first, so that errors show it."""
+        """Return the candidates that fit, or else the first, so that errors can name it."""
         fits: dict[Candidate, bool] = {}
         for head, tail in ((name[:n], name[n:]) for n in range(len(name) + 1)):
             if self.stacked is not None and self.has_layer((*head, "0", *tail)):
@@ -209,7 +208,7 @@ class _Search(NamedTuple):
         return all(x == shapes[0] for x in shapes)
 
     def _has_length(self, stack: KeyPath, head: KeyPath, tail: KeyPath) -> bool:
-        """Return whether a stack has as many layers as the model has numbered ones."""
+        """Return whether a stack is as long as the list of layers in the model."""
         siblings = takewhile(lambda n: (*head, str(n), *tail) in self.layers, count())
         length = sum(1 for _ in siblings)
         return all(shape[:1] == (length,) for shape in self.shapes_at(stack) if shape)

@@ -1,4 +1,4 @@
-"""Names: those of the source are renamed to those that the model has for its layers."""
+"""Names of layers and arrays in the source, as key paths with the names of the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def name_source(source: SourceModel, arrays: Mapping[str, Any], rename: Rename) -> NamedSource:
-    """Return a source by the names of the model; `arrays` are those that rules left of it."""
+    """Return a source with the names of the model; `arrays` are its arrays after all rules."""
     layout = source.layout
     short = {} if callable(rename) else _unambiguous(source.short_names, arrays)
     key_paths = rename_all([*arrays, *short.values()], layout, rename)
@@ -43,7 +43,7 @@ def name_source(source: SourceModel, arrays: Mapping[str, Any], rename: Rename) 
 
 
 def _unambiguous(short_names: Mapping[str, str], arrays: Collection[str]) -> dict[str, str]:
-    """Return the short names of arrays that no other array has."""
+    """Return the short name of each array, unless another array has it too."""
     present = {name: short for name, short in short_names.items() if name in arrays}
     counts = Counter(present.values())
     return {
@@ -64,7 +64,7 @@ def _two_arrays(first: SourceArray, second: SourceArray) -> LoadError:
 def _follow(
     layers: Mapping[str, T], key_paths: Mapping[str, KeyPath], layout: FrameworkLayout
 ) -> Iterator[tuple[KeyPath, T]]:
-    """Yield layers by the names of the model, which are those that their arrays have."""
+    """Yield each layer with its key path in the model, which is that of its arrays."""
     for name, layer in layers.items():
         prefix = f"{name}{layout.separator}" if name else ""
         depths = {
@@ -73,12 +73,12 @@ def _follow(
             if array.startswith(prefix)
         }
         if depths:
-            array = min(depths, key=depths.__getitem__)  # deeper arrays may be renamed otherwise
+            array = min(depths, key=depths.__getitem__)  # deeper ones may be renamed differently
             yield key_paths[array][: max(0, len(key_paths[array]) - depths[array])], layer
 
 
 def rename_all(names: Iterable[str], layout: FrameworkLayout, rename: Rename) -> dict[str, KeyPath]:
-    """Return the key path of each name of a source in the names of the model."""
+    """Return the key path of each name of a source, with the names of the model."""
     if rename is None:
         return {name: layout.key_path(name) for name in names}
     if isinstance(rename, Mapping):
@@ -89,7 +89,7 @@ def rename_all(names: Iterable[str], layout: FrameworkLayout, rename: Rename) ->
 def _rename_by_prefix(
     names: list[str], layout: FrameworkLayout, rename: Mapping[str, str]
 ) -> dict[str, KeyPath]:
-    """Return key paths renamed by the longest prefix that fits; each prefix must fit one."""
+    """Return key paths renamed by their longest known prefix; every prefix must match a name."""
     before = {name: layout.key_path(name) for name in names}
     changes = {
         old: (_prefix(old, layout, before.values()), layout.key_path(new.replace(".", "/")))
@@ -109,7 +109,7 @@ def _rename_by_prefix(
 
 
 def _prefix(old: str, layout: FrameworkLayout, known: Collection[KeyPath]) -> KeyPath:
-    """Return a name in the source as keys; dots between them are accepted in every layout."""
+    """Return the key path of a prefix; it may be written with dots in every layout."""
     exact = layout.key_path(old)
     if any(_starts_with(keys, exact) for keys in known):
         return exact
@@ -143,7 +143,7 @@ def _replace(keys: KeyPath, old: KeyPath, new: KeyPath) -> KeyPath:
     if stars > len(captured) or "**" in (*old, *new):
         raise ArgumentError(
             f"rename: {'/'.join(new)!r} has {plural(stars, 'wildcard')}, but {'/'.join(old)!r} has "
-            f"{len(captured)}; each '*' stands for one key, and '**' is not supported"
+            f"{len(captured)}; each '*' matches one segment, and '**' is not supported"
         )
     remaining = iter(captured)
     return (*(next(remaining) if key == "*" else key for key in new), *keys[len(old) :])

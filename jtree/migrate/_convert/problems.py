@@ -1,4 +1,4 @@
-"""Problems: everything that keeps a source from becoming the model, sorted, as sentences."""
+"""Problems: all the reasons why a source cannot become the model, as sentences."""
 
 from __future__ import annotations
 
@@ -34,7 +34,16 @@ def find_problems(
     hints: Sequence[Hint],
     mismatches: Iterable[Mismatch],
 ) -> tuple[Mismatch, ...]:
-    """Return all that is wrong, sorted; `mismatches` are those of the new values with the model."""
+    """Return every reason why nothing can be loaded, sorted by name.
+
+    Args:
+      model: the model.
+      source: the source.
+      values: the new arrays of the model.
+      unused: the arrays of the source that the model does not take.
+      hints: the hints of the user.
+      mismatches: the mismatches of the new arrays with the model.
+    """
     problems = [
         *chain.from_iterable(_layer_problems(layer, source) for layer in values.layers),
         *(
@@ -49,7 +58,7 @@ def find_problems(
     in_model = {slot.path: keys for keys, slot in model.arrays.items()}
     in_source = {x.name: x.key_path for x in source.arrays}
 
-    def order(x: Mismatch) -> tuple[KeyPath, str]:  # what is missing beside what has its name
+    def order(x: Mismatch) -> tuple[KeyPath, str]:  # a missing array beside its near names
         key_paths = in_model if x.kind == "missing" else in_source
         return key_paths.get(x.path, tuple(x.path.split("/"))), x.kind
 
@@ -57,7 +66,7 @@ def find_problems(
 
 
 def _layer_problems(values: LayerValues, source: NamedSource) -> Iterator[Mismatch]:
-    """Yield what is wrong with a layer, apart from its shapes and what it lacks."""
+    """Yield the problems of a layer other than shapes and missing arrays."""
     match = values.match
     if len(match.candidates) > 1:
         yield _ambiguous(match.layer.path, match.candidates, source.layout)
@@ -70,7 +79,7 @@ def _layer_problems(values: LayerValues, source: NamedSource) -> Iterator[Mismat
 
 
 def _ambiguous(path: str, candidates: Sequence[Candidate], layout: FrameworkLayout) -> Mismatch:
-    """Refuse a layer that is numbered in the source, at one of several keys of its name."""
+    """Refuse a layer whose number may be at several keys of its name in the source."""
     separator = layout.separator
     names = [[separator.join(layer.key_path) for layer in x] for x in candidates]
     below = f"{separator}{'*' if separator == '.' else '**'}"
@@ -89,7 +98,7 @@ def _ambiguous(path: str, candidates: Sequence[Candidate], layout: FrameworkLayo
 
 
 def _other_kind(match: LayerMatch) -> Mismatch:
-    """Refuse a layer that is of another kind in the source."""
+    """Refuse a layer of the source of a kind that the model's layer cannot be made from."""
     assert match.source_layer is not None
     expected = f"{_words(match.layer.kind)} weights for {match.layer.type}"
     found = f"{match.source_layer.type} in the source"
@@ -101,7 +110,7 @@ def _other_kind(match: LayerMatch) -> Mismatch:
 
 
 def _doubled(match: LayerMatch, source: NamedSource) -> Iterator[Mismatch]:
-    """Refuse a layer that the source stores in two ways, apart from the biases of a cell."""
+    """Refuse two arrays for one canonical array, except for the biases of cells, which add up."""
     for layer in match.sources:
         arrays: dict[str, list[str]] = {}
         for spec in match.source_spec:
@@ -116,7 +125,7 @@ def _doubled(match: LayerMatch, source: NamedSource) -> Iterator[Mismatch]:
 
 
 def _lost(match: LayerMatch, lost: LostArray, source: NamedSource) -> Mismatch:
-    """Refuse an array that the model cannot hold, and that is not a default."""
+    """Refuse to lose an array whose values are not its default."""
     key_paths = (
         (*lost.source.key_path, *spec.key_path)
         for spec in match.source_spec
@@ -146,7 +155,7 @@ _REMEDIES = {
 
 
 def _unfit(match: LayerMatch, unfit: UnfitHint) -> Mismatch:
-    """Refuse a hint about an image with other features than its layer has."""
+    """Refuse a hint about an image of another size than its layer has."""
     expected = f"a dense layer with {unfit.hint.size} {unfit.hint.features}"
     advice = f"; correct the shape in {unfit.hint!r}"
     return mismatch(match.layer.path, "shape", expected, unfit.layer, advice)
@@ -159,56 +168,49 @@ def _explained(
     unused: Unused,
     mismatches: Iterable[Mismatch],
 ) -> Iterator[Mismatch]:
-    """Yield mismatches; those of missing arrays say under which name the source lacks them."""
-    names = {
-        path: source.layout.separator.join(keys) for path, keys in _expected_names(model, values)
-    }
-    remedies = {
-        path: text
-        for layer in values.layers
-        for path, text in _remedies(layer, alone=not unused.names)
-    }
+    """Yield the mismatches; those of missing arrays name what the source lacks."""
     refused = set(_refused(values))
     others = [x for x in mismatches if x.path not in refused]
+    join = source.layout.separator.join
+    names = {path: join(keys) for path, keys in _expected_names(model, values)}
+    remedies: dict[str, str] = {}
+    for layer in values.layers:
+        remedies |= _remedies(layer, alone=not unused.names)
     prefix = _common_prefix([names[x.path] for x in others if x.path in names], unused.names)
+    prefixed = {x.removeprefix(prefix): x for x in unused.names} if prefix else {}
     for n, x in enumerate(others):
-        if x.kind == "missing" and x.path in names:
-            near = unused.names if n < _NEAR else ()
-            yield _missing(x, names[x.path], prefix, near, remedies.get(x.path, ""))
+        name = names.get(x.path, "") if x.kind == "missing" else ""
+        if prefix and name in prefixed:
+            advice = f"; {prefixed[name]} exists, so add {prefix[:-1]!r}: '' to rename"
         else:
-            yield x
+            advice = did_you_mean(name, unused.names) if name and n < _NEAR else ""
+            advice += remedies.get(x.path, "")
+        yield _missing(x, name, advice) if name else x
+
+
+def _missing(x: Mismatch, name: str, advice: str) -> Mismatch:
+    text = mismatch(x.path, x.kind, x.expected, f"no {name} in the source", advice).text
+    return x._replace(text=text)
 
 
 def _refused(values: Values) -> Iterator[str]:
-    """Yield the paths of arrays that are missing for a reason that another problem states."""
+    """Yield the paths of arrays that are missing only because their layer is refused."""
     for layer in values.layers:
         if len(layer.match.candidates) > 1 or not layer.match.same_kind:
             yield from layer.match.specs
     yield from (x.match.slot.path for x in values.arrays if len(x.match.candidates) > 1)
 
 
-def _missing(
-    x: Mismatch, name: str, prefix: str | None, near: Sequence[str], advice: str
-) -> Mismatch:
-    """Say under which name an array is missing, and which array may be meant."""
-    text = did_you_mean(name, near) + advice
-    if prefix is not None and f"{prefix}{name}" in near:
-        text = f"; {prefix}{name} exists, so add {prefix[:-1]!r}: '' to rename"
-    return x._replace(
-        text=mismatch(x.path, x.kind, x.expected, f"no {name} in the source", text).text
-    )
-
-
-def _remedies(layer: LayerValues, *, alone: bool) -> Iterator[tuple[str, str]]:
-    """Yield how to fill the missing arrays of a layer, unless its name may be wrong."""
-    if layer.match.sources or alone:
-        for path, spec in layer.match.specs.items():
-            if path not in layer.arrays:
-                yield path, remedy(path, spec)
+def _remedies(layer: LayerValues, *, alone: bool) -> dict[str, str]:
+    """Return how to fill the missing arrays of a layer, unless its name may be wrong."""
+    if not layer.match.sources and not alone:
+        return {}
+    missing = layer.match.specs.keys() - layer.arrays.keys()
+    return {path: remedy(path, layer.match.specs[path]) for path in missing}
 
 
 def _expected_names(model: TypedModel, values: Values) -> Iterator[tuple[str, KeyPath]]:
-    """Yield for each array of the model its path, and the key path that it was looked for at."""
+    """Yield for each array of the model its path, and the key path expected in the source."""
     for layer in values.layers:
         match = layer.match
         prefix = model.names[match.key_path][-1]
@@ -225,7 +227,7 @@ def _expected_names(model: TypedModel, values: Values) -> Iterator[tuple[str, Ke
 
 
 def _common_prefix(names: Sequence[str], unused: Collection[str]) -> str | None:
-    """Return what stands before most of these names in the source, or None."""
+    """Return the prefix with which the source has most of these names, or None."""
     known = set(unused)
     longer = (x for x in known if names and x.endswith(names[0]))
     for prefix in sorted(x[: -len(names[0])] for x in longer):

@@ -1,4 +1,4 @@
-"""The report of a conversion: where each layer comes from, and what weights do not tell."""
+"""The report of a conversion: the sources of each layer, and what to check."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class ConvertedLayer(NamedTuple):
-    """A layer of the model, and the arrays of the source that it is made from.
+    """A layer of the model in a report.
 
     Attributes:
-      path: where the layer is.
+      path: the path of the layer.
       kind: its kind, such as `"dense"`.
-      sources: the names of the arrays.
-      notes: what is unusual about it.
+      sources: the names of the arrays of the source that it is made from.
+      notes: what was done to it, and what to check.
     """
 
     path: str
@@ -38,13 +38,13 @@ class Report:
     """The report of `migrate.convert`; it prints as a table.
 
     Attributes:
-      layout: the name of the layout in which the source stores layers.
-      layers: the layers of the model that were converted.
-      copied: arrays that belong to no known layer, copied unchanged: by path, the source's name.
-      settings: the settings that differ, or may differ; outputs agree only where they are equal.
+      layout: the layout of the source.
+      layers: the converted layers of the model.
+      copied: for each array that was copied unchanged, its path and its name in the source.
+      settings: the settings that differ or may differ; outputs agree only if they are equal.
       warnings: what is probably wrong.
-      ignored: arrays of the source that nothing needs, by name, and why.
-      kept: paths of arrays that keep the model's own values, such as PRNG keys.
+      ignored: for each array of the source that no model needs, its name and the reason.
+      kept: the paths of arrays that the model keeps, such as PRNG keys.
     """
 
     layout: str
@@ -85,7 +85,7 @@ class Report:
 
 
 def make_report(source: NamedSource, values: Values, unused: Unused) -> Report:
-    """Return what a conversion did."""
+    """Return the report of a conversion."""
     layers = [x for x in values.layers if x.arrays]
     settings = (y for x in layers for y in _settings(x, source))
     return Report(
@@ -119,14 +119,14 @@ def _converted_layer(values: LayerValues, source: NamedSource) -> ConvertedLayer
 def _names(
     layers: Iterable[SourceLayer], below: Sequence[KeyPath], source: NamedSource
 ) -> tuple[str, ...]:
-    """Return the names of the arrays of some layers of the source, each once."""
+    """Return the names of arrays of layers of the source, each once."""
     key_paths = ((*layer.key_path, *keys) for layer in layers for keys in below)
     arrays = (source.by_name.get(keys) for keys in key_paths)
     return tuple(dict.fromkeys(x.name for x in arrays if x is not None))
 
 
 def _settings(values: LayerValues, source: NamedSource) -> Iterator[Setting]:
-    """Yield the settings of a layer to check; the source's type too, if no layout lists it."""
+    """Yield the settings of a layer to check, its type among them if no layout lists it."""
     match, layer = values.match, values.match.layer
     yield from compare_settings(layer, match.source_layer, source.layout)
     keys = {x.key_path for x in match.sources}

@@ -1,4 +1,4 @@
-"""Settings: those of layers that differ between model and source, or that weights do not tell."""
+"""Settings of layers, such as epsilon and strides, that are not among the weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..._tree import paths
 from .._layouts.spec import FrameworkLayout, TypedLayer
 
-# Settings that most layers have, which need no note, and those that the shapes of kernels tell.
+# Values that most layers have need no note, nor settings that the shape of the kernel tells.
 _USUAL = {
     ("strides", 1),
     ("dilation", 1),
@@ -22,14 +22,14 @@ _TOLD_BY_SHAPES = (("conv", "groups"),)
 
 
 class Setting(NamedTuple):
-    """A setting of a layer that weights do not tell, in the model and in the source.
+    """A setting of a layer that may differ between the model and the source.
 
     Attributes:
-      path: the layer in the model.
-      name: the setting, such as `"epsilon"`.
+      path: the path of the layer.
+      name: the name of the setting, such as `"epsilon"`.
       model: its value in the model.
-      source: its value in the source, or None where that is unknown.
-      known: whether the source tells its value, which else is the default of its framework.
+      source: its value in the source, or None if that is unknown.
+      known: whether the value is the source's own, and not the default of its framework.
     """
 
     path: str
@@ -51,9 +51,9 @@ class Setting(NamedTuple):
 def compare_settings(
     model: TypedLayer, source: TypedLayer | None, layout: FrameworkLayout
 ) -> Iterator[Setting]:
-    """Yield the settings of a layer that are not the source's, or that may not be.
+    """Yield the settings of a layer that differ from those of the source, or that may.
 
-    Where the type of the source's layer is unknown, the defaults of its framework are compared.
+    If the type of the source's layer is unknown, the defaults of its framework are compared.
     """
     known = source is not None
     others = layout.defaults.get(model.kind, {}) if source is None else source.settings
@@ -72,7 +72,7 @@ def _is_close(a: Any, b: Any) -> bool:
 
 
 def unknown_settings(model: TypedLayer, layout: FrameworkLayout) -> list[str]:
-    """Return a note of the settings that a source without types tells nothing about, if any."""
+    """Return a note on the settings that a source without types does not tell, if any."""
     defaults = layout.defaults.get(model.kind, {})
     unknown = [
         f"{name}={short(value)}"

@@ -1,4 +1,4 @@
-"""Sources of a conversion: a mapping, a state, a checkpoint, or a model of any framework."""
+"""The source of a conversion: a mapping, a state, a checkpoint, or a model of any framework."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .target import read_model
 
 
 def read_source(source: Any, layout: FrameworkLayout) -> SourceModel:
-    """Return the arrays of a source by their own names, and its layers where they are known."""
+    """Return the arrays of a source by name, and its layers as far as their types are known."""
     if _is_instance(source, "torch.nn", "Module"):
         _check_layout(layout, "torch", "a PyTorch module")
         return _read_torch(source, layout)
@@ -64,7 +64,7 @@ def _read_mapping(tree: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _tied_names(arrays: Mapping[str, Any], metadata: Any) -> dict[str, Any]:
-    """Return tied arrays under the names that files of safetensors keep in their metadata."""
+    """Return arrays under the names of tied ones, which safetensors files keep in metadata."""
     pairs = metadata.items() if isinstance(metadata, Mapping) else ()
     return {
         name: arrays[kept]
@@ -90,7 +90,7 @@ _VIEWS = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
 
 
 def _to_numpy(x: Any) -> Any:
-    """Return a tensor of PyTorch as an array, of a dtype that NumPy lacks too; others unchanged."""
+    """Return a tensor of PyTorch as a NumPy array, also of bfloat16 and float8; or `x` itself."""
     if not _is_instance(x, "torch", "Tensor"):
         return x
     x = x.detach().cpu()
@@ -102,7 +102,7 @@ def _to_numpy(x: Any) -> Any:
 
 
 def _read_typed(model: TypedModel, layout: FrameworkLayout) -> SourceModel:
-    """Return the arrays of a model of JAX, with its running statistics, and its layers."""
+    """Return the arrays and the layers of a model of JAX."""
     arrays = {keys: slot.value for keys, slot in model.arrays.items()}
     arrays |= _unbiased_statistics(model, arrays)
     kept = [keys for keys, slot in model.arrays.items() if slot.path not in model.optional]
@@ -117,7 +117,7 @@ def _read_typed(model: TypedModel, layout: FrameworkLayout) -> SourceModel:
 
 
 def _unbiased_statistics(model: TypedModel, arrays: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the running statistics of Equinox divided by what it divides them by when called."""
+    """Return the running statistics of Equinox, bias-corrected as in a call of the layer."""
     statistics: dict[Any, Any] = {}
     for keys, layer in model.layers.items():
         counter = arrays.get((*keys, "counter"))
@@ -129,6 +129,6 @@ def _unbiased_statistics(model: TypedModel, arrays: Mapping[Any, Any]) -> dict[A
 
 
 def _bias_correction(counter: Any, momentum: float) -> Any:
-    """Return the divisor of running statistics after so many updates, in Equinox's precision."""
+    """Return the divisor of running statistics after `counter` updates, as Equinox computes it."""
     count = int(np.asarray(counter))
     return np.float32(1) if not count else np.float32(1 - np.float32(momentum) ** np.float32(count))

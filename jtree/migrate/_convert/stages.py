@@ -1,6 +1,8 @@
-"""What a conversion passes from stage to stage: source, model, matches, values, unused arrays.
+"""The values that pass from stage to stage of a conversion; none of them is ever changed.
 
-Each is made once, by the file that is named in its docstring, and never changed.
+SourceModel -> NamedSource -+
+                            +-> Matches -> Values, Unused -> problems -> Report
+TypedModel -----------------+
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from .images import Flattened
 
 @dataclass(frozen=True)
 class SourceModel:
-    """What a source holds, by its own names; `source.py` reads it.
+    """A source with the names that it has itself, read by `source.py`.
 
     Attributes:
-      layout: how its framework stores layers.
+      layout: the layout of its framework.
       arrays: its arrays.
-      layers: its layers, where the source is a model whose types are known.
-      other_types: the types of modules that no layout lists.
-      short_names: for an array the name without containers, such as `layers` of a Sequential.
+      layers: its layers, if the source is a model of known types.
+      other_types: the types of the modules that no layout lists.
+      short_names: for an array, its name without containers such as the `layers` of a Sequential.
     """
 
     layout: FrameworkLayout
@@ -36,7 +38,13 @@ class SourceModel:
 
 
 class SourceArray(NamedTuple):
-    """An array of a source: its own name, and its key path in the names of the model."""
+    """An array of a source.
+
+    Attributes:
+      name: its name in the source.
+      array: the array, which may be lazy.
+      key_path: its key path, with the names of the model.
+    """
 
     name: str
     array: Any
@@ -45,14 +53,14 @@ class SourceArray(NamedTuple):
 
 @dataclass(frozen=True)
 class NamedSource:
-    """A source by the names that the model has for its layers; `names.py` makes it.
+    """A source with the names that the model has for its layers, renamed by `names.py`.
 
     Attributes:
-      layout: how its framework stores layers.
+      layout: the layout of its framework.
       arrays: its arrays, each once.
-      by_name: its arrays by every key path that they have, with and without containers.
-      layers: its layers, where their types are known.
-      other_types: the types of modules with arrays of their own that no layout lists.
+      by_name: its arrays by all of their key paths, with and without containers.
+      layers: its layers, as far as their types are known.
+      other_types: the types of modules that hold arrays and that no layout lists.
     """
 
     layout: FrameworkLayout
@@ -64,15 +72,15 @@ class NamedSource:
 
 @dataclass(frozen=True)
 class TypedModel:
-    """A model, or linen's variables, whose layers are known by their types; `target.py` reads it.
+    """A model, or the variables of a linen module, with its typed layers, read by `target.py`.
 
     Attributes:
-      walked: the walk over what holds the arrays.
-      layers: its layers.
+      walked: the walk over the tree that holds the arrays.
+      layers: its layers whose types a layout lists.
       arrays: the slots of its arrays.
       optional: the paths of arrays that a source may lack, such as PRNG keys and caches.
-      names: for each layer, and for what holds each array, its own key path and those that it may
-        have in other frameworks; the last is without any container.
+      names: for each layer and each parent of an array, the key paths that it may have in other
+        frameworks. The first is its own, the last has no containers.
     """
 
     walked: Walk
@@ -90,30 +98,30 @@ class SourceLayer:
     index: int | None = None
 
 
-Candidate: TypeAlias = tuple[SourceLayer, ...]  # one layer, or as many as the model has in a stack
+Candidate: TypeAlias = tuple[SourceLayer, ...]  # one layer, or one for each that the model stacks
 
 
 @dataclass(frozen=True)
 class LayerMatch:
-    """A layer of the model, and the layers of the source that it is made from; see `match.py`.
+    """A layer of the model and the layers of the source that it is made from, from `match.py`.
 
     Attributes:
-      key_path: its key path in the model.
-      layer: what it is in the model.
-      slots: the slots of its arrays.
-      specs: what these arrays are, by path.
+      key_path: the key path of the layer in the model.
+      layer: the type of the layer in the model.
+      slots: the slots of its arrays, by path.
+      specs: the specifications of its arrays, by path.
       stacked: the number of layers that are stacked in it, or None.
       names: the key paths that it may have in the source.
-      source_spec: how the source stores it.
-      source_layer: what it is in the source, where the source's types are known.
-      same_kind: whether what it is in the source can become what it is in the model.
-      candidates: where it is in the source; several where nothing tells which of them is meant.
-      sources: the one candidate; none where it is missing, uncertain or of another kind.
+      source_spec: the specification of the layer in the source.
+      source_layer: the type of the layer in the source, if that is known.
+      same_kind: whether the source's layer is of a kind that the model's can be made from.
+      candidates: the layers of the source that may be meant; more than one is ambiguous.
+      sources: the only candidate; empty if the layer is missing, ambiguous or of another kind.
     """
 
     key_path: KeyPath
     layer: TypedLayer
-    slots: Sequence[Slot]
+    slots: Mapping[str, Slot]
     specs: Mapping[str, ArraySpec]
     stacked: int | None
     names: Sequence[KeyPath]
@@ -126,15 +134,15 @@ class LayerMatch:
 
 @dataclass(frozen=True)
 class ArrayMatch:
-    """An array of the model that belongs to no typed layer, and where the source has it.
+    """An array of the model outside of all typed layers, and its parents in the source.
 
     Attributes:
-      slot: its slot in the model.
-      key: its name below what holds it.
-      stacked: the number of arrays of the source that are stacked in it, or None.
-      names: the key paths that what holds it may have in the source.
-      candidates: what holds it in the source; several where nothing tells which of them is meant.
-      sources: the one candidate; none where it is missing or uncertain.
+      slot: the slot of the array in the model.
+      key: the last key of its key path.
+      stacked: the number of arrays that are stacked in it, or None.
+      names: the key paths that its parent may have in the source.
+      candidates: the parents in the source that may be meant; more than one is ambiguous.
+      sources: the only candidate; empty if the array is missing or ambiguous.
     """
 
     slot: Slot
@@ -146,14 +154,20 @@ class ArrayMatch:
 
 
 class Matches(NamedTuple):
-    """The matches of all arrays of a model; `match.py` makes them."""
+    """The matches of all arrays of a model, from `match.py`."""
 
     layers: Sequence[LayerMatch]
     arrays: Sequence[ArrayMatch]
 
 
 class LostArray(NamedTuple):
-    """A canonical array, described, of a layer of the source that the model cannot hold."""
+    """An array of a layer of the source that the model's layer lacks.
+
+    Attributes:
+      name: the canonical name of the array.
+      array: the array as text, such as `float32[4]`.
+      source: the layer of the source.
+    """
 
     name: str
     array: str
@@ -161,7 +175,7 @@ class LostArray(NamedTuple):
 
 
 class UnfitHint(NamedTuple):
-    """A hint about an image, and a layer, described, whose features are not those of the image."""
+    """A hint about an image whose size is not that of the layer, and the layer as text."""
 
     hint: Flattened
     layer: str
@@ -169,17 +183,17 @@ class UnfitHint(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerValues:
-    """The new arrays of a layer of the model; `values.py` makes them.
+    """The new arrays of a layer of the model, from `values.py`.
 
     Attributes:
-      match: the layer.
-      arrays: its new arrays, by path; some are missing where the source lacks them.
-      defaults: by path, the globs of the hints that allowed an array to be a default.
+      match: the match of the layer.
+      arrays: the new arrays by path, without those that the source lacks.
+      defaults: for each array filled with a default, the globs of the hints that allow it.
       images: the hints about images that concern the layer.
-      notes: what was done to it.
+      notes: what was done to the layer, as text.
       shapes: the shapes of its canonical arrays.
-      incomplete: the first layer of the source that lacks some of the arrays, or None.
-      lost: the arrays of the source that the model cannot hold.
+      incomplete: the first layer of the source that lacks arrays, or None.
+      lost: the arrays of the source that the model lacks.
       unfit: the hints that do not fit the layer.
     """
 
@@ -195,21 +209,27 @@ class LayerValues:
 
 
 class ArrayValue(NamedTuple):
-    """The new value of an array that belongs to no typed layer, or None; `values.py` makes it."""
+    """The new value of an array outside of all typed layers, from `values.py`.
+
+    Attributes:
+      match: the match of the array.
+      array: the new value, or None if the source lacks it.
+      incomplete: the first parent in the source that lacks it, or None.
+    """
 
     match: ArrayMatch
     array: Any
-    incomplete: SourceLayer | None  # the first that lacks it
+    incomplete: SourceLayer | None
 
 
 class Values(NamedTuple):
-    """The new arrays of a model; `values.py` makes them.
+    """The new arrays of a model, from `values.py`.
 
     Attributes:
-      layers: those of layers whose types are known.
-      arrays: those of no such layer.
-      by_path: all new arrays, and None for those that are kept.
-      kept: the paths of optional arrays that the source lacks.
+      layers: the arrays of typed layers.
+      arrays: all other arrays.
+      by_path: all new arrays by path, with None for each that the model keeps.
+      kept: the paths of optional arrays that the model keeps, since the source lacks them.
     """
 
     layers: Sequence[LayerValues]
@@ -219,12 +239,12 @@ class Values(NamedTuple):
 
 
 class Unused(NamedTuple):
-    """The arrays of a source that the model does not take; `unused.py` finds them.
+    """The arrays of a source that the model does not take, from `unused.py`.
 
     Attributes:
-      names: the names of all of them.
-      ignored: those that nothing needs, and why.
-      problems: those that the model should take.
+      names: their names.
+      ignored: for those that no model needs, the reason.
+      problems: a mismatch for each of the others.
     """
 
     names: Sequence[str]

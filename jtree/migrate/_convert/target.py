@@ -1,4 +1,4 @@
-"""Models whose layers are known by their types, and where their arrays are."""
+"""The model of a conversion: its layers, recognised by their types, and its arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Containers: TypeAlias = Mapping[KeyPath, Mapping[str, KeyPath]]
 
 
 def read_target(model: Any) -> TypedModel:
-    """Return the layers and arrays of the model that a conversion fills, or refuse a plain tree."""
+    """Return the typed layers and the arrays of the model that is converted into."""
     target = read_model(model)
     plain = isarray(model) or (isinstance(model, dict | list | tuple) and not target.layers)
     if plain or not target.arrays:
@@ -37,7 +37,7 @@ def read_target(model: Any) -> TypedModel:
 
 @singledispatch
 def read_model(tree: Any) -> TypedModel:
-    """Return the layers and arrays of a pytree of modules: of NNX, Equinox or jtree."""
+    """Return the typed layers and the arrays of a pytree of modules of NNX, Equinox or jtree."""
     walked = walk(tree)
     state = _equinox_state(tree)
     prefix = "" if state is None else "0/"
@@ -60,7 +60,7 @@ def typed_model(
     key_paths: Mapping[str, KeyPath],
     optional: frozenset[str],
 ) -> TypedModel:
-    """Return a model whose arrays are named by key paths; two of one name are refused."""
+    """Return a model whose arrays have these key paths, which must differ."""
     slots = {slot.path: slot for slot in walked.slots}
     arrays: dict[KeyPath, Slot] = {}
     for path, keys in key_paths.items():
@@ -71,8 +71,8 @@ def typed_model(
                 "a name; rename one of them in the model"
             )
         arrays[keys] = slots[path]
-    places = [*layers, *(keys[:-1] for keys in arrays)]
-    names = {keys: tuple(_names_elsewhere(keys, containers)) for keys in places}
+    parents = (keys[:-1] for keys in arrays)
+    names = {keys: tuple(_names_elsewhere(keys, containers)) for keys in (*layers, *parents)}
     return TypedModel(walked, layers, arrays, optional, names)
 
 
@@ -86,10 +86,10 @@ def _keys(path: str) -> KeyPath:
 
 
 def _names_elsewhere(keys: KeyPath, containers: Containers) -> Iterable[KeyPath]:
-    """Return the key paths that a layer may have: its own first, that without containers last.
+    """Return the key paths that a layer may have: its own first, the one without containers last.
 
-    Between them only some containers are left out, as where both frameworks have a Sequential, and
-    one has it in a Sequential, the other in a list.
+    In between, some containers are left out: a Sequential in a Sequential of one framework may be
+    a Sequential in a list of the other.
     """
     names: list[KeyPath] = [()]
     for n, key in enumerate(keys):
@@ -116,7 +116,7 @@ def _typed_nodes(nodes: Mapping[str, Any]) -> tuple[dict[KeyPath, TypedLayer], C
 
 
 def _optional(walked: Walk) -> frozenset[str]:
-    """Return the paths of what is not a value of the model: keys, counters, caches."""
+    """Return the paths of leaves that are not trained, such as PRNG keys, counters and caches."""
     unsaved = {path for path, node in walked.nodes if _is_unsaved(node)}
     below = tuple(f"{path}/" for path in unsaved)
     return frozenset(
@@ -132,7 +132,7 @@ def _is_unsaved(node: Any) -> bool:
 
 
 def _equinox_state(tree: Any) -> Any:
-    """Return the state in a pair of an Equinox model and its state, or None."""
+    """Return the state of a pair (model, state) of Equinox, or None."""
     cls = loaded("equinox.nn", "State")
     pair = isinstance(tree, tuple) and len(tree) == 2
     return tree[1] if pair and cls is not None and isinstance(tree[1], cls) else None
@@ -153,16 +153,17 @@ def _statistics(nodes: Mapping[str, Any], walked: Walk, state: Any) -> dict[str,
 
 
 def _indexed(norm: Any, get: Any) -> Iterator[tuple[str, str]]:
-    """Yield the names of the statistics of a BatchNorm, and the path of each."""
+    """Yield the path and the name of each statistic of a BatchNorm."""
     for field, names in _INDICES.items():
         index = getattr(norm, field)
         if index is not None:
-            found = get(index)
-            yield from zip(names, found if isinstance(found, tuple) else (found,), strict=True)
+            one_or_two = get(index)
+            several = one_or_two if isinstance(one_or_two, tuple) else (one_or_two,)
+            yield from zip(names, several, strict=True)
 
 
 def _path_inside(path: str, norm: Any, index: Any) -> Any:
-    """Return the path of the initial value of a statistic, in a model without a state beside it."""
+    """Return the path of the initial value of a statistic, or the paths of a pair of them."""
     field = next(x for x in _INDICES if getattr(norm, x) is index)
     base = paths.join([*filter(None, [path]), field, "init"])
     return tuple(f"{base}/{n}" for n in range(2)) if len(_INDICES[field]) == 2 else base

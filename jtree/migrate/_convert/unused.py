@@ -1,4 +1,4 @@
-"""Unused arrays of the source: refused, unless they are an embedding again, as a tied head."""
+"""Arrays of the source that the model does not take."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.|(^|\.)weight_(g|v|u|orig)$
 
 
 def find_unused(source: NamedSource, matches: Matches) -> Unused:
-    """Return the arrays of a source that no match takes."""
+    """Return the arrays of a source that no match takes; tied heads and counters are ignored."""
     taken: Taken = {}
     for keys, index in _matched(matches):
         if keys in source.by_name:
@@ -50,7 +50,7 @@ def find_unused(source: NamedSource, matches: Matches) -> Unused:
 
 
 def _matched(matches: Matches) -> Iterator[tuple[KeyPath, int | None]]:
-    """Yield the key paths that matches take, also where they are refused for another reason."""
+    """Yield the key paths, and indices in stacks, of the arrays that belong to any match."""
     for match in matches.layers:
         below = [spec.key_path for spec in match.source_spec]
         for layer in _layers(match):
@@ -61,7 +61,7 @@ def _matched(matches: Matches) -> Iterator[tuple[KeyPath, int | None]]:
 
 
 def _layers(match: LayerMatch) -> Candidate:
-    """Return the layers of the source that a match takes, whole stacks if it is refused."""
+    """Return the layers of the source that belong to a match, even if the match is refused."""
     if not match.same_kind and len(match.candidates) < 2:
         return tuple(map(SourceLayer, match.names))
     return _all_layers(match.candidates)
@@ -74,7 +74,7 @@ def _all_layers(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def _counters(source: NamedSource, matches: Matches) -> Iterator[str]:
-    """Yield the names of arrays that layers keep and that no value is made from."""
+    """Yield the names of arrays without a canonical counterpart, which count batches."""
     for match in matches.layers:
         for layer in match.sources:
             for spec in match.source_spec:
@@ -84,7 +84,7 @@ def _counters(source: NamedSource, matches: Matches) -> Iterator[str]:
 
 
 def _tables(source: NamedSource, matches: Matches) -> Iterator[SourceArray]:
-    """Yield the tables of embeddings that the model takes."""
+    """Yield the tables of the embeddings that the model takes."""
     for match in matches.layers:
         if match.layer.kind == "embedding":
             for layer in match.sources:

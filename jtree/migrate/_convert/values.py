@@ -1,8 +1,8 @@
-"""Values: the new arrays of the model, from those of the source through the canonical layout."""
+"""Values: the source's arrays through the canonical layout into the arrays of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from ..._tree.leaves import describe
 from .._layouts.canonical import CanonicalArrays, from_canonical, lost_names, to_canonical
 from .._layouts.spec import KeyPath
-from .defaults import Defaults, allowing_globs, default_value, value_name
+from .defaults import Defaults, allowing_globs, default_value
 from .hints import Hint, ImageHints, apply_images, image_hints
 from .images import Flattened
 from .stages import (
@@ -28,14 +28,14 @@ from .stages import (
     Values,
 )
 
-# What Equinox's BatchNorm keeps beside its statistics: they are of many batches, as of one.
+# Equinox's BatchNorm counts the batches behind its statistics; these values say "enough".
 _COUNTERS: dict[str, Any] = {"counter": np.int32(2**30), "first": np.bool_(False)}
 
 
 def convert_values(
     model: TypedModel, source: NamedSource, matches: Matches, hints: Sequence[Hint]
 ) -> Values:
-    """Return the new arrays of a model, with what the source lacks, and what the model lacks."""
+    """Return the new arrays of a model from the layers that they match in a source."""
     reader = _Reader(source.by_name, {})
     images = image_hints(hints, source.layout) if hints else []
     defaults = [hint for hint in hints if isinstance(hint, Defaults)]
@@ -50,26 +50,26 @@ def convert_values(
 
 
 class _Reader(NamedTuple):
-    """Reads arrays of a source; a stack is read once for all of its layers."""
+    """Reads arrays of a source, a stack only once for all of its layers."""
 
     arrays: Mapping[KeyPath, SourceArray]
     stacks: dict[KeyPath, Any]
 
-    def read(self, layer: SourceLayer, keys: KeyPath, rank: int | None) -> Any:
-        """Return an array of a layer, or None; one of a stack has an axis more than its rank."""
-        found = self.arrays.get((*layer.key_path, *keys))
-        if found is None or layer.index is None:
-            return None if found is None else np.asarray(found.array)
-        shape = tuple(found.array.shape)
-        if len(shape) - 1 != rank or layer.index >= shape[0]:
+    def read(self, layer: SourceLayer, keys: KeyPath, rank: int) -> Any:
+        """Return an array of a layer, or None if the source, or its stack, lacks it."""
+        source = self.arrays.get((*layer.key_path, *keys))
+        if source is None or layer.index is None:
+            return None if source is None else np.asarray(source.array)
+        shape = tuple(source.array.shape)
+        if len(shape) != rank + 1 or layer.index >= shape[0]:
             return None
-        if found.key_path not in self.stacks:
-            self.stacks[found.key_path] = np.asarray(found.array)
-        return self.stacks[found.key_path][layer.index]
+        if source.key_path not in self.stacks:
+            self.stacks[source.key_path] = np.asarray(source.array)
+        return self.stacks[source.key_path][layer.index]
 
 
 def _convert_array(match: ArrayMatch, reader: _Reader) -> ArrayValue:
-    """Return the array as the source has it, or None where the source lacks some of it."""
+    """Return the array of the source unchanged, or its arrays stacked."""
     rank = len(match.slot.value.shape)
     arrays = [reader.read(layer, (match.key,), rank) for layer in match.sources]
     pairs = zip(match.sources, arrays, strict=True)
@@ -79,15 +79,15 @@ def _convert_array(match: ArrayMatch, reader: _Reader) -> ArrayValue:
     return ArrayValue(match, arrays[0] if match.stacked is None else np.stack(arrays), None)
 
 
-class _Converted(NamedTuple):
-    """What one layer of the source becomes."""
+class _ConvertedSource(NamedTuple):
+    """One layer of the source converted; the attributes are those of `LayerValues`."""
 
     source: SourceLayer
     arrays: Mapping[str, Any]
-    shapes: Mapping[str, tuple[int, ...]]
-    lost: Sequence[LostArray]
     images: Sequence[Flattened]
     notes: Sequence[str]
+    shapes: Mapping[str, tuple[int, ...]]
+    lost: Sequence[LostArray]
     unfit: Sequence[UnfitHint]
 
 
@@ -98,15 +98,19 @@ def _convert_layer(
     images: ImageHints,
     defaults: Sequence[Defaults],
 ) -> LayerValues:
-    """Return the new arrays of a layer, stacked where the model has a stack."""
-    converted = [_convert_one(match, layer, source, reader, images) for layer in match.sources]
+    """Return the new arrays of a layer, stacked if the model stacks its layers."""
+    converted = [_convert_source(match, layer, source, reader, images) for layer in match.sources]
     arrays: dict[str, Any] = {}
     for path in match.specs:
         blocks = [x.arrays[path] for x in converted if path in x.arrays]
         if blocks and len(blocks) == len(converted):
             arrays[path] = blocks[0] if match.stacked is None else np.stack(blocks)
-    incomplete = [x.source for x in converted if len(x.arrays) < len(match.specs)]
-    filled, globs, notes = _fill(match, arrays, defaults)
+    globs = _allowed_defaults(match, arrays, defaults)
+    filled = {path: _default(match, path) for path in globs}
+    notes = [
+        f"{match.specs[path].path}: {'ones' if x.all() else 'zeros'}, by migrate.defaults"
+        for path, x in filled.items()
+    ]
     return LayerValues(
         match,
         arrays | filled,
@@ -114,7 +118,7 @@ def _convert_layer(
         _distinct(x.images for x in converted),
         _distinct([*(x.notes for x in converted), notes]),
         converted[-1].shapes if converted else {},
-        incomplete[0] if incomplete else None,
+        next((x.source for x in converted if len(x.arrays) < len(match.specs)), None),
         [array for x in converted for array in x.lost],
         _distinct(x.unfit for x in converted),
     )
@@ -124,20 +128,34 @@ def _distinct(groups: Iterable[Iterable[Any]]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(x for group in groups for x in group))
 
 
-def _convert_one(
+def _allowed_defaults(
+    match: LayerMatch, arrays: Collection[str], hints: Sequence[Defaults]
+) -> dict[str, Sequence[str]]:
+    """Return for each missing array that may be filled the globs that allow it."""
+    if not match.same_kind or len(match.candidates) > 1:
+        return {}
+    fillable = (x for x, spec in match.specs.items() if default_value(spec) is not None)
+    globs = {path: allowing_globs(hints, path) for path in fillable if path not in arrays}
+    return {path: x for path, x in globs.items() if x}
+
+
+def _default(match: LayerMatch, path: str) -> np.ndarray[Any, Any]:
+    leaf = match.slots[path].value
+    return np.full(leaf.shape, default_value(match.specs[path]), leaf.dtype)
+
+
+def _convert_source(
     match: LayerMatch,
     layer: SourceLayer,
     source: NamedSource,
     reader: _Reader,
     images: ImageHints,
-) -> _Converted:
-    """Return what one layer of the source becomes, alone or in a stack of the model."""
+) -> _ConvertedSource:
+    """Return one layer of the source converted, with all that the model's layer lacks."""
     options = match.layer.options if match.source_layer is None else match.source_layer.options
     arrays = {
         spec.key_path: reader.read(
-            layer,
-            spec.key_path,
-            None if layer.index is None else spec.transform.rank(options),
+            layer, spec.key_path, 0 if layer.index is None else spec.transform.rank(options)
         )
         for spec in match.source_spec
     }
@@ -150,39 +168,25 @@ def _convert_one(
     stored = {name for spec in match.specs.values() for name in spec.canonical}
     if "mean" in canonical:
         canonical |= {name: x for name, x in _COUNTERS.items() if name in stored}
-    lost = [
-        LostArray(name, describe(canonical[name]), layer) for name in lost_names(canonical, stored)
-    ]
-    shapes = {name: tuple(x.shape) for name, x in canonical.items()}
-    used = hints if canonical else []
-    return _Converted(layer, _write(match, canonical), shapes, lost, used, notes, unfit)
+    lost = lost_names(canonical, stored)
+    return _ConvertedSource(
+        layer,
+        _write(match, canonical),
+        hints if canonical else (),
+        notes,
+        {name: tuple(x.shape) for name, x in canonical.items()},
+        [LostArray(name, describe(canonical[name]), layer) for name in lost],
+        unfit,
+    )
 
 
 def _write(match: LayerMatch, canonical: CanonicalArrays) -> dict[str, Any]:
-    """Return the arrays of a layer as the model stores them."""
-    start = 0 if match.stacked is None else 1
+    """Return the arrays of a layer of the model, without those that have no canonical arrays."""
+    first = 0 if match.stacked is None else 1
     arrays = {}
-    for slot in match.slots:
-        shape = slot.value.shape[start:]
-        x = from_canonical(match.specs[slot.path], canonical, match.layer.options, shape)
+    for path, slot in match.slots.items():
+        spec, shape = match.specs[path], slot.value.shape[first:]
+        x = from_canonical(spec, canonical, match.layer.options, shape)
         if x is not None:
-            arrays[slot.path] = x
+            arrays[path] = x
     return arrays
-
-
-def _fill(
-    match: LayerMatch, arrays: Mapping[str, Any], defaults: Sequence[Defaults]
-) -> tuple[dict[str, Any], dict[str, Sequence[str]], list[str]]:
-    """Return defaults for missing arrays, the globs that allow them, and notes that say so."""
-    filled: dict[str, Any] = {}
-    allowed: dict[str, Sequence[str]] = {}
-    notes: list[str] = []
-    certain = match.same_kind and len(match.candidates) < 2
-    for slot in match.slots if defaults and certain else ():
-        spec, globs = match.specs[slot.path], allowing_globs(defaults, slot.path)
-        value = default_value(spec)
-        if slot.path not in arrays and globs and value is not None:
-            filled[slot.path] = np.full(slot.value.shape, value, slot.value.dtype)
-            allowed[slot.path] = globs
-            notes.append(f"{spec.path}: {value_name(value)}, by migrate.defaults")
-    return filled, allowed, notes

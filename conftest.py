@@ -1,4 +1,11 @@
-"""Names and a working directory for the examples in docstrings and documents."""
+"""How every test runs: what XLA compiles, what is let go, and the names that examples use."""
+
+import ctypes
+import gc
+import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +14,45 @@ import pytest
 
 import jtree
 
+# Most of the time of these tests would go into compiling small programs well, so XLA compiles them
+# quickly instead. `XLA_FLAGS=` in the environment compiles them as users have it. The second flag,
+# which chooses an older emitter, is known to exist in this version: XLA aborts at one it lacks.
+QUICKLY = "--xla_backend_optimization_level=0"
+if jax.__version_info__[:2] == (0, 10):
+    QUICKLY += " --xla_cpu_use_fusion_emitters=false"
+
+MEMORY = 1.5 * 2**30  # bytes; a worker that has more lets go of what was compiled
+CACHE = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set what the workers and the processes that tests start inherit."""
+    os.environ.setdefault("XLA_FLAGS", QUICKLY)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.stash[CACHE] = tempfile.mkdtemp(prefix="jtree-compiled-")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[CACHE]
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the programs that were compiled for this session."""
+    if CACHE in config.stash:
+        shutil.rmtree(config.stash[CACHE], ignore_errors=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Let go of compiled programs, a megabyte each, before they fill the memory."""
+    memory = Path("/proc/self/statm")
+    if not memory.exists() or int(memory.read_text().split()[1]) * 4096 < MEMORY:
+        return
+    jax.clear_caches()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
 
 @pytest.fixture(autouse=True)
-def _examples(doctest_namespace: dict[str, object], request: pytest.FixtureRequest) -> None:
-    """Let examples use the usual names without importing them, and write files nobody keeps."""
+def _names(doctest_namespace: dict[str, object]) -> None:
     doctest_namespace |= {"jax": jax, "jnp": jnp, "np": np, "jtree": jtree}
-    if isinstance(request.node, pytest.DoctestItem):
-        request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))

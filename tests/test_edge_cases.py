@@ -354,7 +354,7 @@ def test_absent_gradients_are_zeros_on_every_device(run_python: Any) -> None:
         print(grads.tolist(), grads.devices() == flat.devices() == {jax.devices()[1]})
         print({str(x.devices()) for x in re(flat).values()} == {str({jax.devices()[1]})})
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        JAX_NUM_CPU_DEVICES="2",
     )
     assert out == "[1.0, 1.0, 0.0] True\nTrue\n"
 

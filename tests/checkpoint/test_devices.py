@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+EIGHT = {"JAX_NUM_CPU_DEVICES": "8"}
 
 
 def test_sharded_arrays_go_to_any_number_of_devices(run_python: Any) -> None:

@@ -494,7 +494,7 @@ def test_devices_of_a_mesh(run_python: Callable[..., str]) -> None:
         matrix = op.dense(sharding=rows)
         print(ok(matrix, true), matrix.sharding == rows, len(matrix.addressable_shards))
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=8",
+        JAX_NUM_CPU_DEVICES="8",
         JAX_PLATFORMS="cpu",
     )
     assert out == "True True\nTrue\nTrue True 8\n"

@@ -237,7 +237,7 @@ found = C.solve(op, given, method="cg", preconditioner=given)
 np.testing.assert_allclose(found, np.full(4, 0.25))
 print("good")
 """
-    assert "good" in run_python(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert "good" in run_python(code, JAX_NUM_CPU_DEVICES="2")
 
 
 def empirical(y: Any) -> Any:

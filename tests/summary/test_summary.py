@@ -226,7 +226,7 @@ def test_sharding_is_shown_where_it_is_over_more_than_one_device(run_python: Any
         with jax.set_mesh(mesh):
             print(jtree.summary(z))
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        JAX_NUM_CPU_DEVICES="4",
     )
     assert "P('data', None) over data=2, model=2  (all zero)" in out
     assert "P() over data=2, model=2\n" in out

@@ -179,7 +179,7 @@ def test_arrays_on_two_devices_are_refused_and_named(run_python: Any) -> None:
         loaded = jtree.loadmodel({"a": model["b"]}, {"a": jnp.zeros(2)})
         print(loaded["a"].devices() == {two}, loaded["a"].committed)
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        JAX_NUM_CPU_DEVICES="2",
     )
     assert out == (
         "arrays are on different devices: a on cpu:0, b on cpu:1; "

@@ -44,7 +44,11 @@ def arrays(model: Any) -> list[jax.Array]:
     return [x for x in jtree.trainables(model).values() if isinstance(x, jax.Array)]
 
 
-DTYPES = [jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.complex64]
+DTYPES = [
+    *(jnp.float16, jnp.bfloat16, jnp.float8_e5m2, jnp.complex64),
+    # What is too large is NaN, which XLA forgets where it compiles quickly.
+    pytest.param(jnp.float8_e4m3fn, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -136,7 +140,7 @@ def test_committed_arrays_stay_committed(run_python: Any) -> None:
             flat, re = jtree.destructure({"a": jnp.ones(64), "b": jnp.ones(6400)})
             print({(str(x.devices()), x.committed) for x in [flat, *re(flat).values()]})
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        JAX_NUM_CPU_DEVICES="2",
     )
     assert out.splitlines() == [
         "{('{CpuDevice(id=0)}', False)}",
@@ -157,7 +161,7 @@ def test_sharded_arrays_take_the_traced_path(run_python: Any) -> None:
         again = re(flat)
         print(len(flat.devices()), all((again[k] == model[k]).all() for k in model))
         """,
-        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+        JAX_NUM_CPU_DEVICES="4",
     )
     assert out == "4 True\n"
 

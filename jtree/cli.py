@@ -21,21 +21,22 @@ app = typer.Typer(name="jtree", no_args_is_help=True, add_completion=False)
 
 EXTRA = {"matplotlib": "matplotlib", "optax": "optax", "sklearn": "scikit-learn"}
 
-Checkpoint = Annotated[
-    str, typer.Argument(metavar="CKPT", help="A checkpoint.", show_default=False)
+_CHECKPOINT = "A checkpoint, or a file of another library."
+CheckpointPath = Annotated[
+    str, typer.Argument(metavar="CKPT", help=_CHECKPOINT, show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"jtree {__version__}")
         raise typer.Exit
 
 
 def _command(function: Command) -> Command:
-    """Register a command; what jtree refuses is one line, and exit code 2."""
+    """Register a command that reports an error in one line, with exit code 2."""
 
     @app.command()
     @wraps(function)
@@ -53,7 +54,9 @@ def _command(function: Command) -> Command:
 def main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it, exit."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """JAX models, nested and flat: vectors, states and checkpoints."""
@@ -65,35 +68,43 @@ def main(
 
 @_command
 def show(
-    checkpoint: Checkpoint,
+    path: CheckpointPath,
     where: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Show these paths only, as encoder/**.")
+        str | None, typer.Option(metavar="GLOB", help="Show only these paths, such as encoder/**.")
     ] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="Count what is deeper.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show other leaves too.")] = False,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Show this many levels, and count what is deeper.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show leaves that are not arrays, too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a checkpoint holds: shapes, dtypes, bytes, ties, metadata. No array is read."""
-    from . import checkpoint as _checkpoints
-    from .checkpoint import _show
+    """Print the tree of a checkpoint: shapes, dtypes, bytes, ties, metadata. Reads no array."""
+    from .checkpoint._open import open_checkpoint
+    from .checkpoint._show import as_json as to_json
+    from .checkpoint._show import as_tree
 
-    found = _checkpoints.open(checkpoint)
-    _print(
-        _show.as_json(found, where) if as_json else _show.as_tree(found, where, depth, everything)
-    )
+    checkpoint = open_checkpoint(path)
+    if as_json:
+        _print(to_json(checkpoint, where))
+    else:
+        _print(as_tree(checkpoint, where, depth, everything))
 
 
 @_command
 def diff(
-    expected: Annotated[str, typer.Argument(metavar="A", help="A checkpoint.", show_default=False)],
-    found: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    expected: Annotated[str, typer.Argument(metavar="A", help=_CHECKPOINT, show_default=False)],
+    found: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
     values: Annotated[bool, typer.Option("--values", help="Compare values, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print how two checkpoints differ; exit code 1 if they do."""
+    """Print the differences between two checkpoints. Exits with 1 if there are any."""
     from ._state.diff import diff as compare
+    from .checkpoint._open import open_checkpoint
 
-    different = compare(Path(expected), Path(found), values=values).differences
+    pair = (open_checkpoint(path, shown=False) for path in (expected, found))
+    different = compare(*pair, values=values).differences
     rows = [(x.path, x.kind, str(x.expected), str(x.found)) for x in different]
     if as_json:
         _print([dict(zip(("path", "kind", "expected", "found"), row, strict=True)) for row in rows])
@@ -105,32 +116,33 @@ def diff(
 
 
 @_command
-def verify(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
-    """Read all of a checkpoint and check every checksum; exit code 1 if something is wrong."""
-    from . import checkpoint as _checkpoints
+def verify(path: CheckpointPath, as_json: AsJson = False) -> None:
+    """Read every array of a checkpoint and compare its checksum. Exits with 1 on a fault."""
+    from .checkpoint._open import open_checkpoint
+    from .checkpoint._verify import verify as find_faults
 
-    wrong = _checkpoints.verify(checkpoint)
-    checked = not wrong and _checkpoints.open(checkpoint).checksums
+    faults = find_faults(path)
+    checked = not faults and open_checkpoint(path).checksums
     if as_json:
-        _print({"wrong": wrong, "checksums": checked})
-    elif wrong:
-        _print_table(("path", "wrong"), wrong.items())
+        _print({"wrong": faults, "checksums": checked})
+    elif faults:
+        _print_table(("path", "fault"), faults.items())
     else:
-        how = "every checksum is right" if checked else "readable, but there are no checksums"
-        typer.echo(f"{checkpoint}: {how}")
-    raise typer.Exit(bool(wrong))
+        result = "all checksums match" if checked else "readable, without checksums to compare"
+        typer.echo(f"{path}: {result}")
+    raise typer.Exit(bool(faults))
 
 
 @_command
-def stats(checkpoint: Checkpoint, as_json: AsJson = False) -> None:
+def stats(path: CheckpointPath, as_json: AsJson = False) -> None:
     """Print minimum, maximum, mean, deviation, NaN and Inf counts of every array."""
-    from .checkpoint import stats as stats_of
+    from .checkpoint._stats import stats as compute_stats
 
-    found = stats_of(checkpoint)
+    by_path = compute_stats(path)
     if as_json:
-        _print({path: x._asdict() | {"flag": x.flag} for path, x in found.items()})
+        _print({path: x._asdict() | {"flag": x.flag} for path, x in by_path.items()})
         return
-    rows = [(path, *map(_number, x), x.flag) for path, x in found.items()]
+    rows = [(path, *map(_format_number, x), x.flag) for path, x in by_path.items()]
     _print_table(("path", "min", "max", "mean", "std", "NaN", "Inf", ""), rows)
 
 
@@ -150,7 +162,7 @@ def convert(
         str | None, typer.Option(metavar="GLOB", help="Write only these of the resulting paths.")
     ] = None,
     cast: Annotated[
-        str | None, typer.Option(metavar="DTYPE", help="Convert floating arrays, as to bf16.")
+        str | None, typer.Option(metavar="DTYPE", help="Convert floating arrays, such as to bf16.")
     ] = None,
     format: Annotated[
         str | None,
@@ -189,29 +201,29 @@ def convert(
 def demo(
     out: Annotated[
         Path,
-        typer.Option(file_okay=False, writable=True, help="The folder to write to; it may exist."),
+        typer.Option(file_okay=False, writable=True, help="The directory to write to."),
     ] = Path("jtree-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seeds the split and the networks.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the final table only.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the split and the networks.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
-    """Train on real digits through one vector; draw a Hessian; save, load and compare."""
+    """Train on real digits through one vector, draw a Hessian, then save, load and compare."""
     _require_extra()
     from .demo import run
 
     run(out, seed=seed, quiet=quiet)
 
 
-def _print(found: Any) -> None:
+def _print(output: Any) -> None:
     """Print JSON as one document, and anything else as rich does."""
     from rich.console import Console
 
-    if isinstance(found, dict | list):
-        typer.echo(json.dumps(found, indent=2))
+    if isinstance(output, dict | list):
+        typer.echo(json.dumps(output, indent=2))
     else:
         console = Console()
         if not console.is_terminal:
             console.width = 160
-        console.print(found)
+        console.print(output)
 
 
 def _print_table(titles: Any, rows: Any) -> None:
@@ -219,12 +231,12 @@ def _print_table(titles: Any, rows: Any) -> None:
     _print(table(titles, cells, border=False))
 
 
-def _number(x: float | None) -> str:
+def _format_number(x: float | None) -> str:
     return "-" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:.4g}"
 
 
 def _require_extra() -> None:
-    """Exit with one line where a package of the extra `demo` is missing."""
+    """Exit with one line if a package of the extra `demo` is missing."""
     missing = [package for module, package in EXTRA.items() if not _importable(module)]
     if missing:
         names = ", ".join(missing)

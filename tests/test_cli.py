@@ -89,8 +89,8 @@ def test_diff_says_where_and_how(run: Any) -> None:
 
 
 def test_verify(run: Any, tmp_path: Path) -> None:
-    assert run("verify", "a") == (0, "a: every checksum is right\n")
-    assert run("verify", "plain") == (0, "plain: readable, but there are no checksums\n")
+    assert run("verify", "a") == (0, "a: all checksums match\n")
+    assert run("verify", "plain") == (0, "plain: readable, without checksums to compare\n")
     metadata = ocp.metadata(tmp_path / "b").custom_metadata
     other = {"w": np.ones(2), "z": np.zeros(4), "deep": {"x": {"0": np.ones(2)}}}
     ocp.save(tmp_path / "wrong", other, custom_metadata=metadata)
@@ -134,7 +134,12 @@ def test_stats_of_chunks_are_those_of_the_whole(tmp_path: Path) -> None:
 
 
 def test_misuse_is_exit_code_2(run: Any) -> None:
-    for arguments in (["show", "nothing"], ["verify", "nothing"], ["diff", "a", "nothing"]):
+    for arguments in (
+        ["show", "nothing"],
+        ["verify", "nothing"],
+        ["diff", "a", "nothing"],
+        ["diff", "no", "no"],
+    ):
         code, out = run(*arguments)
         assert code == 2
         assert "no such file or directory" in out

@@ -371,9 +371,9 @@ def test_a_wrong_call_says_what_is_wrong() -> None:
             lambda: init.glorot_uniform(gian=2)
         ),
         "rand32: expected a key and a shape, found no shape; write rand32(jax.random.key(0), "
-        "(2, 3)), or give options alone for an initialiser": lambda: init.rand32((2, 3)),
+        "(2, 3)), or pass only options for an initialiser": lambda: init.rand32((2, 3)),
         "rand32: expected a key and a shape, found no key; write rand32(jax.random.key(0), "
-        "(2, 3)), or give options alone for an initialiser": lambda: init.rand32(None, (2, 3)),
+        "(2, 3)), or pass only options for an initialiser": lambda: init.rand32(None, (2, 3)),
         "shape: expected a tuple of ints, found 3": lambda: init.rand32(KEY, 3),
         "dtype: expected a floating or complex dtype, found int32": (
             lambda: init.rand32(KEY, (3,), jnp.int32)

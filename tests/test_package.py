@@ -7,6 +7,7 @@ import doctest
 import graphlib
 import inspect
 import pickle
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -22,8 +23,8 @@ ROOT = Path(jtree.__file__).parent
 # do not import each other. Modules beside the folders stand here by name.
 LAYERS: list[tuple[str, ...]] = [
     ("_errors", "_progress", "_public", "_text"),
-    ("_tree", "init", "callbacks"),
-    ("_vector",),
+    ("_tree", "_initialiser", "callbacks"),
+    ("_vector", "init"),
     ("_state", "_summary"),
     ("layers", "curvature/_autodiff", "checkpoint/_storage"),
     ("curvature/_operators", "checkpoint/_formats"),
@@ -208,23 +209,38 @@ def test_classes_and_functions_name_their_public_package(name: str) -> None:
             assert pickle.loads(pickle.dumps(x)) is getattr(home, x.__name__)
 
 
-def public_classes() -> dict[str, type]:
+def public_objects() -> dict[str, Any]:
+    """Return the public classes and functions by the names that users know."""
     found = [vars(jtree).get(name) for name in jtree.__all__]
     found += [vars(package)[name] for package in PACKAGES.values() for name in package.__all__]
-    return {f"{x.__module__}.{x.__name__}": x for x in found if inspect.isclass(x)}
+    known = [x for x in found if inspect.isclass(x) or inspect.isfunction(x)]
+    return {f"{x.__module__}.{x.__name__}": x for x in known}
 
 
-@pytest.mark.parametrize("cls", public_classes().values(), ids=public_classes())
-def test_examples_of_methods_run(cls: type, doctest_namespace: dict[str, Any]) -> None:
-    """Run what a collection by module leaves out, since the class names its public package."""
-    functions = [x for x in vars(cls).values() if inspect.isfunction(x)]
-    homes = {x.__module__ for x in functions if x.__module__.startswith("jtree.")}
-    for home in map(import_module, homes - {cls.__module__}):
-        globs = vars(home) | doctest_namespace
-        for example in doctest.DocTestFinder().find(cls, cls.__name__, module=home, globs=globs):
-            if example.name != cls.__name__:
-                options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-                assert doctest.DocTestRunner(optionflags=options).run(example).failed == 0
+def uncollected_examples(x: Any) -> Iterator[doctest.DocTest]:
+    """Yield the examples that a collection by module leaves out.
+
+    Those are in methods of a class that names a public package, and in decorated functions.
+    """
+    if inspect.isfunction(x):
+        home = x.__globals__["__name__"]
+        homes = {home} if vars(import_module(home)).get(x.__name__) is not x else set()
+    else:
+        methods = [f for f in vars(x).values() if inspect.isfunction(f)]
+        homes = {f.__module__ for f in methods if f.__module__.startswith("jtree.")}
+        homes -= {x.__module__}
+    for home in homes:
+        for example in doctest.DocTestFinder().find(x, x.__name__, module=import_module(home)):
+            if inspect.isfunction(x) or example.name != x.__name__:
+                yield example
+
+
+@pytest.mark.parametrize("x", public_objects().values(), ids=public_objects())
+def test_examples_that_no_module_collects(x: Any, doctest_namespace: dict[str, Any]) -> None:
+    for example in uncollected_examples(x):
+        example.globs |= doctest_namespace | {x.__name__: x}
+        options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        assert doctest.DocTestRunner(optionflags=options).run(example).failed == 0
 
 
 ERRORS = {

@@ -7,12 +7,12 @@ import operator
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
-LARGE = 10**9  # bytes; a bar for so many or more is shown at once
-DELAY = 2.0  # seconds after which any other bar is shown
+LARGE = 10**9  # bytes
+DELAY = 2.0  # seconds
 
 
 class Bar:
@@ -42,7 +42,7 @@ def progress_bar(
 ) -> Iterator[Bar]:
     """Show a bar on standard error while the block runs.
 
-    A bar for `LARGE` or more bytes appears at once, any other after `DELAY` seconds.
+    A bar for less than `LARGE` bytes appears after `DELAY` seconds, any other one at once.
 
     Args:
       title: the text beside the bar.
@@ -58,10 +58,10 @@ def progress_bar(
         yield Bar()
         return
     drawn, task = _draw(title, total, unit)
-    at_once = unit == "bytes" and (total or 0) >= LARGE
+    if unit == "share" or (total or 0) >= LARGE:
+        drawn.start()
     ended = threading.Event()
-    watched = drawn, task, at_once, measure, ended
-    thread = threading.Thread(target=_watch, args=watched, daemon=True)
+    thread = threading.Thread(target=_watch, args=(drawn, task, measure, ended), daemon=True)
     thread.start()
     _OPEN.append(Bar(drawn, task))
     try:
@@ -82,7 +82,7 @@ def advance_innermost(amount: Any) -> None:
         _OPEN[-1].advance(float(amount))
 
 
-def tracked(items: Iterable[T], title: str, *, shown: bool = True) -> Iterator[T]:
+def tracked(items: Iterable[T], title: str, *, shown: bool = True) -> Generator[T, None, None]:
     """Yield items, and advance a bar after each."""
     total = operator.length_hint(items) or None
     with progress_bar(title, total, shown=shown, unit="share") as bar:
@@ -109,16 +109,12 @@ def _draw(title: str, total: float | None, unit: str) -> tuple[Any, Any]:
 
 
 def _watch(
-    drawn: Any,
-    task: Any,
-    at_once: bool,
-    measure: Callable[[], int] | None,
-    ended: threading.Event,
+    drawn: Any, task: Any, measure: Callable[[], int] | None, ended: threading.Event
 ) -> None:
-    """Show the bar when it is due, and keep it current."""
+    """Show the bar after a delay, and keep it current."""
     start = time.monotonic()
     while not ended.wait(0.1):
-        if at_once or time.monotonic() - start > DELAY:
+        if time.monotonic() - start > DELAY:
             drawn.start()
         if measure:
             drawn.update(task, completed=measure())

@@ -23,8 +23,8 @@ ROOT = Path(jtree.__file__).parent
 # do not import each other. Modules beside the folders stand here by name.
 LAYERS: list[tuple[str, ...]] = [
     ("_errors", "_progress", "_public", "_text"),
-    ("_tree", "_initialiser", "callbacks"),
-    ("_vector", "init"),
+    ("_tree", "_initialiser", "_callbacks"),
+    ("_vector", "init", "callbacks"),
     ("_state", "_summary"),
     ("layers", "curvature/_autodiff", "checkpoint/_storage"),
     ("curvature/_operators", "checkpoint/_formats"),

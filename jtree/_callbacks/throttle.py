@@ -25,7 +25,7 @@ def throttle(
 ) -> Throttled:
     """Return a function that calls `f` at most once per `timeout` seconds.
 
-    A pause starts when `f` returns, so that calls of `f` never overlap. The returned function can be
+    A pause starts when `f` returns, so calls of `f` never overlap. The returned function can be
     called from several threads.
 
     Args:
@@ -55,11 +55,9 @@ def throttle(
     Source: `throttle` of Flux.jl.
     """
     if not timeout >= 0:
-        raise ArgumentError(f"timeout: expected 0 seconds or more, found {timeout}")
+        raise ArgumentError(f"timeout: expected seconds, 0 or more, found {timeout}")
     if not (leading or trailing):
-        raise ArgumentError(
-            "leading and trailing: expected at least one of them to be True, found both False"
-        )
+        raise ArgumentError("leading, trailing: expected one of them to be True, found neither")
     return Throttled(f, timeout, leading, trailing, clock, timer)
 
 
@@ -75,9 +73,7 @@ class Throttled:
     timer: Callable[[float, Callable[[], None]], Any]
 
     def __post_init__(self) -> None:
-        self._lock = (
-            threading.Lock()
-        )  # guards the attributes below, and is never held during a call of f
+        self._lock = threading.Lock()  # guards what follows; not held while f runs
         self._running = False
         self._pause_end = -inf
         self._waiting: Call | None = None

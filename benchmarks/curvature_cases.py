@@ -49,7 +49,7 @@ def _dense_hessian(size: int) -> Result:
     kept: list[Any] = []
     found["compile jax"] = once(lambda: kept.append(theirs.compile()))
     run = kept[0]
-    ours = _dense._matrix.lower(op, "auto", None, False)
+    ours = _dense.compute.lower(op, "auto", None, False)
     found["compile"] = once(lambda: kept.append(ours.compile()))
     jax.block_until_ready(op.dense())
     theirs = lambda: run(at.flat, at.re, at.x, at.y)  # noqa: E731
@@ -126,7 +126,7 @@ def gauss_newton() -> Result:
 
     @jax.jit
     def chunked(op: Any) -> jax.Array:
-        linear = op._linear()
+        linear = op.linear()
         unit = lambda i: (jnp.arange(op.size) == i).astype(op.dtype)  # noqa: E731
         return jax.lax.map(lambda i: linear(unit(i)), jnp.arange(op.size), batch_size=32)
 

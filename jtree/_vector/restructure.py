@@ -216,9 +216,7 @@ class Restructure:
         return all(_same(a, b) for a, b in zip(self.arrays, other.arrays, strict=True))
 
     def _assemble(self, parameters: Sequence[Any]) -> Any:
-        arrays = iter(self.arrays)
-        others = [static.value if static else next(arrays) for static in self.statics]
-        sources = self.layout.sources
+        others, sources = _others(self), self.layout.sources
         return assemble(self.plan, [parameters[k] if k >= 0 else others[~k] for k in sources])
 
 
@@ -228,8 +226,45 @@ def restructure(walked: Walk, layout: VectorLayout) -> Restructure:
     A leaf that is not a parameter is data if `jit` can take it as an array, and static otherwise.
     """
     others = [walked.values[walked.slots[slot].tie] for slot in layout.other_slots]
+    return _around(others, layout, walked.plan)
+
+
+def fix_others(re: Restructure, flat: Any, indices: Sequence[int]) -> Restructure:
+    """Return the `Restructure` of some parameters, with the others fixed at a vector's values.
+
+    Args:
+      re: the `Restructure` of all parameters.
+      flat: `(re.size,)`.
+      indices: the indices of the parameters that remain, in increasing order.
+    """
+    layout, remaining = re.layout, {k: i for i, k in enumerate(indices)}
+    parameters, others = unravel(flat, layout, layout.dtypes), _others(re)
+    sources, fixed = list[int](), list[Any]()
+    for source in layout.sources:
+        if source in remaining:
+            sources.append(remaining[source])
+        else:
+            sources.append(~len(fixed))
+            fixed.append(parameters[source] if source >= 0 else others[~source])
+    part = replace(
+        layout,
+        sources=tuple(sources),
+        shapes=tuple(layout.shapes[k] for k in indices),
+        dtypes=tuple(layout.dtypes[k] for k in indices),
+    )
+    return _around(fixed, part, re.plan)
+
+
+def _around(others: Sequence[Any], layout: VectorLayout, plan: Plan) -> Restructure:
+    """Return the `Restructure` around leaves that are not parameters, in the order of slots."""
     statics = tuple(_NOTHING if isdata(x) else Static(x) for x in others)
-    return Restructure(tuple(filter(isdata, others)), layout, statics, walked.plan)
+    return Restructure(tuple(filter(isdata, others)), layout, statics, plan)
+
+
+def _others(re: Restructure) -> list[Any]:
+    """Return the leaves that are not parameters, in the order of slots."""
+    arrays = iter(re.arrays)
+    return [static.value if static else next(arrays) for static in re.statics]
 
 
 _NOTHING = Static()

@@ -1,28 +1,37 @@
-"""Second-order work over all parameters of a model: Hessians and their relatives.
+"""Second-order derivatives over all parameters of a model: Hessians and related matrices.
 
-Operators:  hessian, ggn, fisher, jacobian, batched; hvp for one product
-Asked:      diagonal, trace, eigsh, spectrum, inertia, norm, cond
-Solved:     solve, newton
+Operators:   hessian, ggn, fisher, jacobian, batched; hvp for one product
+Properties:  diagonal, trace, eigsh, spectrum, inertia, norm, cond
+Solvers:     solve, newton
+Results:     Operator, Hessian, GaussNewton, Batched, Combination, Jacobian, Kernel,
+             Estimate, Eigenpairs, Inertia, Spectrum, NewtonState
 """
 
 from .._public import publish
 from ._algorithms.diagonal import Estimate, diagonal, trace
-from ._algorithms.eigen import Eigenpairs, Inertia, cond, eigsh, inertia, norm
+from ._algorithms.eigen import Eigenpairs, eigsh
 from ._algorithms.newton import NewtonState, newton
+from ._algorithms.norms import Inertia, cond, inertia, norm
 from ._algorithms.solve import solve
 from ._algorithms.spectrum import Spectrum, spectrum
 from ._operators.base import Operator
-from ._operators.batched import batched
+from ._operators.batched import Batched, batched
+from ._operators.combination import Combination
 from ._operators.fisher import fisher
-from ._operators.ggn import ggn
-from ._operators.hessian import hessian, hvp
-from ._operators.jacobian import Jacobian, jacobian
+from ._operators.ggn import GaussNewton, ggn
+from ._operators.hessian import Hessian, hessian, hvp
+from ._operators.jacobian import Jacobian, Kernel, jacobian
 
 __all__ = [
+    "Batched",
+    "Combination",
     "Eigenpairs",
     "Estimate",
+    "GaussNewton",
+    "Hessian",
     "Inertia",
     "Jacobian",
+    "Kernel",
     "NewtonState",
     "Operator",
     "Spectrum",

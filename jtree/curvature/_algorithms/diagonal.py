@@ -1,4 +1,4 @@
-"""Diagonals and traces, exact or estimated."""
+"""Diagonals and traces of operators, exact or estimated."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import numpy as np
 
 from ..._errors import ArgumentError
 from .._autodiff import dense, host
-from .._autodiff.arguments import extra
+from .._autodiff.arguments import import_extra
 from .._operators.base import Operator
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error, 0 where it is exact, NaN where one sample cannot tell.
+    """A scalar with its standard error: 0 if it is exact, NaN if one sample does not tell.
 
-    It stands for its value: `float(estimate)`, `numpy.asarray(estimate)` and what `jax.numpy` does
-    with it are that. It unpacks: `value, error = trace(op)`.
+    It converts to its value with `float(estimate)`, `numpy.asarray(estimate)` and in functions of
+    `jax.numpy`, and unpacks as `value, error = trace(op)`.
     """
 
     value: Any
@@ -55,23 +55,22 @@ def diagonal(
 ) -> jax.Array:
     """Return the diagonal of an operator.
 
-    The exact one of a `ggn` or `fisher` is made of the Jacobians of single examples, a chunk at a
-    time: as much work as one gradient per example and output. That of a Hessian takes n products,
+    The exact diagonal of a `ggn` or `fisher` is computed from the Jacobians of single examples, in
+    batches, at the cost of one gradient per example and output. That of a Hessian takes n products,
     each differentiated by one parameter only.
 
     Args:
       op: an operator.
-      method: `"exact"`; `"hutchinson"` takes the mean of `z * (op @ z)` over vectors of signs;
-        `"xdiag"` splits off what a sketch of the operator explains, and takes twice as many
-        products as samples.
+      method: `"exact"`; `"hutchinson"`, the mean of `z * (op @ z)` over random sign vectors; or
+        `"xdiag"`, which subtracts a low-rank sketch first and takes two products per sample.
       key: the PRNG key of the estimates.
-      samples: how many vectors.
+      samples: the number of random vectors.
 
     Returns:
       `(n,)`, of the operator's dtype.
 
     Raises:
-      ArgumentError: another method, or no key for an estimate.
+      ArgumentError: the method is unknown, or an estimate has no key.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: (v ** 4).sum(), jnp.array([1.0, 2.0]))
@@ -84,16 +83,15 @@ def diagonal(
     """
     _check(method, ("exact", "hutchinson", "xdiag"), key)
     if method == "exact" or not op.size:
-        return op._diagonal()
+        return op.exact_diagonal()
     samples = min(samples, op.size) if method == "xdiag" else samples
-    found: jax.Array = host.run(_estimated_diagonal, op, key, samples, method)
-    return found
+    estimate: jax.Array = host.run(_estimated_diagonal, op, key, samples, method)
+    return estimate
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _estimated_diagonal(op: Operator, key: Any, samples: int, method: str) -> jax.Array:
-    st = extra("matfree.stochtrace")
-
+    st = import_extra("matfree.stochtrace")
     linear, like = _product(op, method)
     if method == "hutchinson":
         estimate = st.estimator_monte_carlo(
@@ -103,16 +101,16 @@ def _estimated_diagonal(op: Operator, key: Any, samples: int, method: str) -> ja
         estimate = st.estimator_leave_one_out(
             st.leave_one_out_xdiag(), sampler=st.sampler_normal(like, num=samples)
         )
-    found: jax.Array = estimate(linear, key).astype(op.dtype)
-    return found
+    diagonal: jax.Array = estimate(linear, key).astype(op.dtype)
+    return diagonal
 
 
 def _product(op: Operator, method: str) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
-    """Return the product, and a vector as it takes them: no half precision for decompositions."""
-    linear, like = op._linear(), jnp.zeros(op.size, op.dtype)
+    """Return the product and a vector for it, in single precision where it will be decomposed."""
+    linear, like = op.linear(), jnp.zeros(op.size, op.dtype)
     if method == "hutchinson":
         return linear, like
-    return lambda v: dense.wide(linear(v.astype(op.dtype))), dense.wide(like)
+    return lambda v: dense.promote(linear(v.astype(op.dtype))), dense.promote(like)
 
 
 def trace(
@@ -127,18 +125,18 @@ def trace(
 
     Args:
       op: an operator.
-      method: `"exact"` adds up the exact diagonal; `"hutchinson"` takes the mean of `z @ op @ z`
-        over vectors of signs; `"xtrace"` splits off what a sketch of the operator explains, which
-        is much better for a spectrum that decays, and takes twice as many products as samples. Its
-        samples share a sketch, so that its standard error is too small, by up to a third as a rule.
+      method: `"exact"`, the sum of the exact diagonal; `"hutchinson"`, the mean of `z @ op @ z`
+        over random sign vectors; or `"xtrace"`, which subtracts a low-rank sketch first, takes two
+        products per sample, and is far more accurate if the spectrum decays. Its samples share
+        the sketch, so its standard error is too small, often by a third.
       key: the PRNG key of the estimates.
-      samples: how many vectors.
+      samples: the number of random vectors.
 
     Returns:
-      An `Estimate`, `float(...)` of which is its value.
+      An `Estimate`; `float(...)` returns its value.
 
     Raises:
-      ArgumentError: another method, or no key for an estimate.
+      ArgumentError: the method is unknown, or an estimate has no key.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: (v ** 4).sum(), jnp.array([1.0, 2.0]))
@@ -150,15 +148,14 @@ def trace(
     """
     _check(method, ("exact", "hutchinson", "xtrace"), key)
     if method == "exact" or not op.size:
-        return Estimate(op._diagonal().sum(), jnp.zeros((), op.dtype))
+        return Estimate(op.exact_diagonal().sum(), jnp.zeros((), op.dtype))
     samples = min(samples, op.size) if method == "xtrace" else samples
     return Estimate(*host.run(_estimated_trace, op, key, samples, method))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple[Any, Any]:
-    st = extra("matfree.stochtrace")
-
+    st = import_extra("matfree.stochtrace")
     linear, like = _product(op, method)
     if method == "hutchinson":
         estimate = st.estimator_monte_carlo_mean_and_sem(
@@ -168,8 +165,8 @@ def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple
         estimate = st.estimator_leave_one_out_mean_and_sem(
             st.leave_one_out_xtrace(), sampler=st.sampler_sphere(like, num=samples)
         )
-    value, error = estimate(linear, key)  # of a standard deviation by samples, not one less
-    if samples > 1:
+    value, error = estimate(linear, key)
+    if samples > 1:  # matfree divides the variance by samples, and not by samples - 1
         error = error * (samples / (samples - 1)) ** 0.5
     elif method == "hutchinson" or op.size > 2:
         error = jnp.full_like(error, jnp.nan)
@@ -177,10 +174,10 @@ def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple
     return value.astype(op.dtype), jnp.hypot(error, rounding).astype(op.dtype)
 
 
-def _check(method: str, offered: tuple[str, ...], key: Any) -> None:
-    if method not in offered:
+def _check(method: str, methods: tuple[str, ...], key: Any) -> None:
+    if method not in methods:
         raise ArgumentError(
-            f"method: expected one of {', '.join(map(repr, offered))}, found {method!r}"
+            f"method: expected one of {', '.join(map(repr, methods))}, found {method!r}"
         )
     if method != "exact" and key is None:
-        raise ArgumentError(f"method={method!r} draws vectors: give key=jax.random.key(0)")
+        raise ArgumentError(f"method={method!r} samples vectors; pass key=jax.random.key(0)")

@@ -1,4 +1,4 @@
-"""Eigenvalues and what follows from them: some pairs, inertia, norms, condition."""
+"""Some eigenvalues and eigenvectors of an operator."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError
+from ..._errors import ArgumentError, ArgumentTypeError
 from ..._tree.leaves import describe
 from .._autodiff import dense
 from .._operators.base import Operator
 
-_SMALL = 512  # up to this size the matrix itself is decomposed
+_DENSE_SIZE = 512  # up to this size the matrix itself is decomposed
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class Eigenpairs:
-    """Eigenvalues `(k,)`, eigenvectors `(n, k)` in columns, and the norms of `A @ v - value * v`.
+    """Eigenvalues `(k,)`, eigenvectors `(n, k)` in columns, and residuals `(k,)`.
 
-    They unpack as SciPy's do: `values, vectors = eigsh(op, 3)`. Every true eigenvalue that
-    belongs to a pair is within its residual of the value.
+    It unpacks as SciPy's result does: `values, vectors = eigsh(op, 3)`. The residuals are the norms
+    of `op @ vector - value * vector`; there is a true eigenvalue within each of its value.
     """
 
     values: jax.Array
@@ -54,51 +54,52 @@ def eigsh(
 ) -> Eigenpairs:
     """Return some eigenvalues and eigenvectors of an operator, with residuals.
 
-    Up to 512 parameters the matrix is decomposed, and beyond where k is more than a sixteenth of
-    them. Otherwise a block of k vectors is multiplied at a time, in a search space that grows by
-    residuals and is restarted: several equal eigenvalues are all found, which one vector of Lanczos
-    cannot do.
+    Up to 512 parameters, or 16 times `k`, the matrix is decomposed. Larger operators are multiplied
+    with blocks of k vectors, in a search space that grows by the residuals and is restarted. Unlike
+    the single vectors of Lanczos, blocks find eigenvalues of multiplicity up to k.
 
     Args:
       op: an operator.
-      k: how many pairs.
+      k: the number of pairs.
       which: `"LM"` for the largest in magnitude, `"LA"` for the largest, `"SA"` for the smallest.
-      key: the PRNG key of the first block; one is fixed if none is given.
-      tol: the residuals to reach, as a part of the largest magnitude found; by default the square
-        root of the dtype's precision.
-      maxiter: the most blocks to multiply.
+      key: the PRNG key of the first block; by default a fixed one.
+      tol: the residuals to reach, relative to the largest magnitude; by default the square root of
+        the dtype's precision.
+      maxiter: the largest number of blocks to multiply.
 
     Returns:
-      `Eigenpairs`, the wanted end of the spectrum first. If `maxiter` was reached, the residuals
-      say how good they are.
+      `Eigenpairs`, the requested end of the spectrum first. If `maxiter` was reached, the residuals
+      are larger than `tol`.
 
     Raises:
       ArgumentError: `which`, `k` or `maxiter` is out of range.
-      ArgumentTypeError: `k` is no whole number.
+      ArgumentTypeError: `k` is not an integer.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: v[0] ** 2 - 3 * v[1] ** 2, jnp.ones(2))
-      >>> jtree.curvature.eigsh(op, 2).values.round(4)
+      >>> values, vectors = jtree.curvature.eigsh(op, 2)
+      >>> values.round(4)
       Array([-6.,  2.], dtype=float32)
 
     Source: Stathopoulos and Saad, "Restarting techniques for the (Jacobi-)Davidson symmetric
-    eigenvalue methods", ETNA 7, 1998; names of `scipy.sparse.linalg.eigsh`.
+    eigenvalue methods", ETNA 7, 1998; named after `scipy.sparse.linalg.eigsh`.
     """
     if which not in ("LM", "LA", "SA"):
         raise ArgumentError(f"which: expected 'LM', 'LA' or 'SA', found {which!r}")
     _check_counts(op, k, maxiter)
-    if op.size <= max(_SMALL, 2 * _width(k)):  # beyond, the search takes less memory
-        return _of_matrix(op, op.dense(progress=False), k, which)
+    if op.size <= max(_DENSE_SIZE, 2 * _width(k)):  # for more the search takes less memory
+        return _decompose(op, op.dense(progress=False), k, which)
     tol = math.sqrt(jnp.finfo(op.dtype).eps) if tol is None else tol
     return _search(op, k, which, jax.random.key(0) if key is None else key, tol, maxiter)
 
 
 def _check_counts(op: Operator, k: Any, maxiter: Any) -> None:
     if not isinstance(k, int | np.integer) or isinstance(k, bool):
-        raise ArgumentTypeError(f"k: expected a whole number of pairs, found {describe(k)}")
+        raise ArgumentTypeError(f"k: expected an integer, found {describe(k)}")
+    if not op.size:
+        raise ArgumentError("eigsh: expected an operator with at least one row, found 0 x 0")
     if not 1 <= k <= op.size:
-        expected = f"between 1 and {op.size}" if op.size else "an operator of one parameter or more"
-        raise ArgumentError(f"k: expected {expected}, found {op.size and k}")
+        raise ArgumentError(f"k: expected 1 to {op.size}, found {k}")
     if maxiter < 1:
         raise ArgumentError(f"maxiter: expected 1 or more, found {maxiter}")
 
@@ -108,26 +109,26 @@ def _width(k: int) -> int:
     return max(8 * k, k + 40)
 
 
-def _of_matrix(op: Operator, matrix: jax.Array, k: int, which: str) -> Eigenpairs:
-    values, vectors = jnp.linalg.eigh(dense.wide(matrix))
-    chosen = _wanted(values, k, which)
-    values, vectors = values[chosen], vectors[:, chosen]
-    residuals = jnp.linalg.norm(dense.wide(op.mv(vectors)) - vectors * values, axis=0)
-    return _narrow(Eigenpairs(values, vectors, residuals), op.dtype)
+def _decompose(op: Operator, matrix: jax.Array, k: int, which: str) -> Eigenpairs:
+    values, vectors = jnp.linalg.eigh(dense.promote(matrix))
+    selected = _select(values, k, which)
+    values, vectors = values[selected], vectors[:, selected]
+    residuals = jnp.linalg.norm(dense.promote(op.mv(vectors)) - vectors * values, axis=0)
+    return _cast(Eigenpairs(values, vectors, residuals), op.dtype)
 
 
-def _narrow(found: Eigenpairs, dtype: Any) -> Eigenpairs:
-    return Eigenpairs(*(x.astype(dtype) for x in (found.values, found.vectors, found.residuals)))
+def _cast(pairs: Eigenpairs, dtype: Any) -> Eigenpairs:
+    return Eigenpairs(*(x.astype(dtype) for x in (pairs.values, pairs.vectors, pairs.residuals)))
 
 
-def _wanted(values: jax.Array, k: int, which: str) -> jax.Array:
-    """Return the places of the wanted ones among values, the wanted end first."""
+def _select(values: jax.Array, k: int, which: str) -> jax.Array:
+    """Return the indices of the requested eigenvalues, the requested end first."""
     rank = {"LM": -jnp.abs(values), "LA": -values, "SA": values}[which]
     return jnp.argsort(rank)[:k]
 
 
-class _Space(NamedTuple):
-    """A basis with orthonormal columns, its product with the operator, and how much is filled."""
+class SearchSpace(NamedTuple):
+    """A basis with orthonormal columns, its product with the operator, and how many are filled."""
 
     basis: jax.Array
     product: jax.Array
@@ -136,161 +137,74 @@ class _Space(NamedTuple):
 
 def _search(op: Operator, k: int, which: str, key: Any, tol: float, maxiter: int) -> Eigenpairs:
     width = _width(k)
-    empty = dense.wide(jnp.zeros((op.size, width), op.dtype))
-    space = _Space(empty, empty.copy(), jnp.zeros((), int))
-    block = _orthonormal(space.basis, dense.wide(jax.random.normal(key, (op.size, k), op.dtype)))
-    found: Eigenpairs
+    empty = dense.promote(jnp.zeros((op.size, width), op.dtype))
+    space = SearchSpace(empty, empty.copy(), jnp.zeros((), int))
+    block = dense.promote(jax.random.normal(key, (op.size, k), op.dtype))
+    block = _orthonormalize(space.basis, block)
+    pairs: Eigenpairs
     for _ in range(maxiter):
-        space = _grow(space, block, dense.wide(op.mv(block)))
-        found, block, largest = _ritz(space, k, which)
-        if float(found.residuals.max()) <= tol * float(largest):
+        space = _extend(space, block, dense.promote(op.mv(block)))
+        pairs, block, largest = _ritz(space, k, which)
+        if float(pairs.residuals.max()) <= tol * float(largest):
             break
         if int(space.filled) + k > width:
             space = _restart(space, min(3 * k, width - 2 * k), which)
-    return _narrow(found, op.dtype)
+    return _cast(pairs, op.dtype)
 
 
 @partial(jax.jit, donate_argnums=0)
-def _grow(space: _Space, block: jax.Array, product: jax.Array) -> _Space:
-    at = (0, space.filled)
-    return _Space(
-        jax.lax.dynamic_update_slice(space.basis, block, at),
-        jax.lax.dynamic_update_slice(space.product, product, at),
+def _extend(space: SearchSpace, block: jax.Array, product: jax.Array) -> SearchSpace:
+    start = (0, space.filled)
+    return SearchSpace(
+        jax.lax.dynamic_update_slice(space.basis, block, start),
+        jax.lax.dynamic_update_slice(space.product, product, start),
         space.filled + block.shape[1],
     )
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _ritz(space: _Space, k: int, which: str) -> tuple[Eigenpairs, jax.Array, jax.Array]:
-    """Return the wanted pairs of the search space, what to add to it, and its largest value."""
-    values, mixed, unused = _small(space)
-    chosen = _wanted(jnp.where(unused, _worst(values, which), values), k, which)
-    vectors, values_ = space.basis @ mixed[:, chosen], values[chosen]
-    residuals = space.product @ mixed[:, chosen] - vectors * values_
-    pairs = Eigenpairs(values_, vectors, jnp.linalg.norm(residuals, axis=0))
+def _ritz(space: SearchSpace, k: int, which: str) -> tuple[Eigenpairs, jax.Array, jax.Array]:
+    """Return the Ritz pairs, the block that extends the search space, and the largest magnitude."""
+    values, mixed, unused = _project(space)
+    selected = _select(jnp.where(unused, _last(values, which), values), k, which)
+    vectors, ritz = space.basis @ mixed[:, selected], values[selected]
+    residuals = space.product @ mixed[:, selected] - vectors * ritz
+    pairs = Eigenpairs(ritz, vectors, jnp.linalg.norm(residuals, axis=0))
     largest = jnp.abs(jnp.where(unused, 0, values)).max()
-    return pairs, _orthonormal(space.basis, residuals), largest
+    return pairs, _orthonormalize(space.basis, residuals), largest
 
 
-def _small(space: _Space) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the eigenvalues and vectors of the small matrix, and which stand for empty columns."""
+def _project(space: SearchSpace) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the eigenvalues and eigenvectors within the space, and which are of empty columns."""
     small = space.basis.T @ space.product
     values, mixed = jnp.linalg.eigh((small + small.T) / 2)
     filled = (jnp.arange(len(values)) < space.filled).astype(values.dtype)
     return values, mixed, jnp.linalg.norm(mixed * filled[:, None], axis=0) < 0.5
 
 
-def _worst(values: jax.Array, which: str) -> jax.Array:
+def _last(values: jax.Array, which: str) -> jax.Array:
+    """Return a value that is selected last."""
     return jnp.array({"LM": 0.0, "LA": -jnp.inf, "SA": jnp.inf}[which], values.dtype)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _restart(space: _Space, keep: int, which: str) -> _Space:
-    """Return the search space with its best directions only."""
-    values, mixed, unused = _small(space)
-    chosen = _wanted(jnp.where(unused, _worst(values, which), values), keep, which)
+def _restart(space: SearchSpace, keep: int, which: str) -> SearchSpace:
+    """Return the search space with only its best directions."""
+    values, mixed, unused = _project(space)
+    selected = _select(jnp.where(unused, _last(values, which), values), keep, which)
     blank = jnp.zeros_like(space.basis)
-    basis = blank.at[:, :keep].set(space.basis @ mixed[:, chosen])
-    product = blank.at[:, :keep].set(space.product @ mixed[:, chosen])
-    return _Space(basis, product, jnp.array(keep))
+    basis = blank.at[:, :keep].set(space.basis @ mixed[:, selected])
+    product = blank.at[:, :keep].set(space.product @ mixed[:, selected])
+    return SearchSpace(basis, product, jnp.array(keep))
 
 
 @jax.jit
-def _orthonormal(basis: jax.Array, block: jax.Array) -> jax.Array:
-    """Return a block made orthonormal, against a basis too: three times, for rounding and gaps."""
+def _orthonormalize(basis: jax.Array, block: jax.Array) -> jax.Array:
+    """Return a block with orthonormal columns, orthogonal to a basis.
+
+    Three times, since rounding and columns of rank less than k spoil the first result.
+    """
     for _ in range(3):
         block = block / jnp.maximum(jnp.linalg.norm(block, axis=0), jnp.finfo(block.dtype).tiny)
         block = jnp.linalg.qr(block - basis @ (basis.T @ block))[0]
     return block
-
-
-class Inertia(NamedTuple):
-    """How many eigenvalues are positive, negative, and zero to rounding."""
-
-    positive: int
-    negative: int
-    zero: int
-
-
-def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
-    """Return how many eigenvalues of an operator are positive, negative and zero, by its matrix.
-
-    Args:
-      op: an operator.
-      tol: what counts as zero, as a part of the largest magnitude; by default n times the dtype's
-        precision.
-
-    Returns:
-      An `Inertia`.
-
-    Raises:
-      ArgumentError: the matrix needs more memory than there is.
-      CurvatureError: the matrix has numbers that are not finite.
-
-    Example:
-      >>> saddle = jtree.curvature.hessian(lambda v: v[0] ** 2 - v[1] ** 2 + 0 * v[2], jnp.ones(3))
-      >>> jtree.curvature.inertia(saddle)
-      Inertia(positive=1, negative=1, zero=1)
-
-    Source: Sylvester's law of inertia, Philosophical Magazine 4, 1852,
-    doi:10.1080/14786445208647087.
-    """
-    values = np.asarray(jnp.linalg.eigvalsh(dense.wide(op.dense())))
-    if not np.isfinite(values).all():
-        raise CurvatureError("inertia: the matrix has entries that are not finite")
-    tol = op.size * float(jnp.finfo(op.dtype).eps) if tol is None else tol
-    limit = tol * np.abs(values).max(initial=0.0)
-    positive, negative = int((values > limit).sum()), int((values < -limit).sum())
-    return Inertia(positive, negative, len(values) - positive - negative)
-
-
-def norm(op: Operator, /, ord: Literal[2, "fro"] = 2) -> jax.Array:
-    """Return the largest magnitude of an eigenvalue, or the Frobenius norm.
-
-    Args:
-      op: an operator.
-      ord: 2, from products; or `"fro"`, from the matrix.
-
-    Returns:
-      A scalar of the operator's dtype.
-
-    Raises:
-      ArgumentError: another `ord`.
-
-    Example:
-      >>> op = jtree.curvature.hessian(lambda v: 3 * v[0] ** 2 + 4 * v[1] ** 2, jnp.ones(2))
-      >>> jtree.curvature.norm(op).item(), jtree.curvature.norm(op, "fro").item()
-      (8.0, 10.0)
-    """
-    if ord not in (2, "fro"):
-        raise ArgumentError(f"ord: expected 2 or 'fro', found {ord!r}")
-    if not op.size:
-        return jnp.zeros((), op.dtype)
-    if ord == 2:
-        return jnp.abs(eigsh(op, 1).values[0])
-    found: jax.Array = jnp.linalg.norm(op.dense())
-    return found
-
-
-def cond(op: Operator, /) -> jax.Array:
-    """Return the largest magnitude of an eigenvalue over the smallest, by the matrix.
-
-    Args:
-      op: an operator.
-
-    Returns:
-      A scalar of the operator's dtype; infinite for a singular matrix.
-
-    Raises:
-      ArgumentError: the matrix needs more memory than there is, or has no rows.
-
-    Example:
-      >>> op = jtree.curvature.hessian(lambda v: v[0] ** 2 - 4 * v[1] ** 2, jnp.ones(2))
-      >>> jtree.curvature.cond(op).item()
-      4.0
-    """
-    if not op.size:
-        raise ArgumentError("cond: expected an operator of one parameter or more, found 0 x 0")
-    values = jnp.abs(jnp.linalg.eigvalsh(dense.wide(op.dense())))
-    least, most = values.min(), values.max()
-    return jnp.where(most > 0, most / least, most + jnp.inf).astype(op.dtype)

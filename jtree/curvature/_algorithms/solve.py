@@ -13,12 +13,12 @@ from jax.tree_util import Partial
 from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError, VectorError
 from ..._tree.leaves import describe, isarray, istracer
 from .._autodiff import dense, host
-from .._autodiff.arguments import checked_vector, extra
-from .._autodiff.call import automatic
+from .._autodiff.arguments import as_columns, import_extra
+from .._autodiff.call import with_automatic_axes
 from .._operators.base import Operator
-from . import krylov
+from .krylov import KrylovSolution, cg, minres
 
-_SMALL = 2000  # up to this size "auto" makes the matrix
+_DENSE_SIZE = 2000  # up to this size "auto" forms the matrix
 _METHODS = ("auto", "cg", "minres", "cholesky")
 
 
@@ -38,25 +38,24 @@ def solve(
     Args:
       op: an operator.
       b: `(n,)`.
-      damping: what is added to the diagonal.
-      method: `"cg"` for a positive definite operator, `"minres"` for any, `"cholesky"` by the
-        matrix, for a positive definite one. `"auto"` is Cholesky up to 2,000 parameters, else
-        conjugate gradients; where the operator turns out to be indefinite, MINRES.
-      preconditioner: for `"cg"`: a function that applies an approximate inverse, or the vector that
-        an approximate inverse has on its diagonal, such as `1 / diagonal(op)`.
-      tol: the residual to reach, as a part of the norm of `b`; by default the dtype's precision to
+      damping: a scalar that is added to the diagonal.
+      method: `"cg"` for a positive definite operator; `"minres"` for any; `"cholesky"` for a
+        positive definite one, by its matrix. `"auto"` is Cholesky up to 2,000 parameters and CG
+        beyond; for an indefinite operator it falls back to LU and MINRES.
+      preconditioner: for `"cg"`, an approximate inverse: a function that applies it, or a vector
+        with its diagonal, such as `1 / diagonal(op)`.
+      tol: the residual to reach, relative to the norm of `b`; by default the dtype's precision to
         the power of 3/4.
-      maxiter: the most products; by default 10 n, up to 10,000.
+      maxiter: the largest number of products; by default 10 n, but at most 10,000.
 
     Returns:
-      `(n,)`. Inside of `jit` nothing can be raised: there, what failed is NaN.
+      `(n,)`. Within `jit`, where nothing can be raised, a failed solution is NaN.
 
     Raises:
-      CurvatureError: the operator is not positive definite and the method needs it, or there was
-        no convergence.
-      VectorError: another length or rank, of the preconditioner too.
+      CurvatureError: the method needs a positive definite operator, or did not converge.
+      VectorError: `b` or the preconditioner has another length or rank.
       ArgumentTypeError: the preconditioner is neither a function nor a vector.
-      ArgumentError: another method.
+      ArgumentError: the method is unknown.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: (v ** 2).sum(), jnp.ones(2))
@@ -65,50 +64,54 @@ def solve(
       >>> jtree.curvature.solve(-op, jnp.ones(2), method="cg")
       Traceback (most recent call last):
           ...
-      jtree.CurvatureError: cg: the operator is not positive definite: a direction of curvature -2 \
-was met at step 1; add damping= of more than that, use method='minres', or take a ggn
+      jtree.CurvatureError: cg: the operator is not positive definite: step 1 has curvature -2; \
+add a larger damping=, use method='minres', or a ggn
 
-    Source: see the methods; `lineax` for others, by `op.as_lineax()`.
+    Source: see the methods; for other methods, `op.as_lineax()` with `lineax`.
     """
     if method not in _METHODS:
         raise ArgumentError(f"method: expected one of {', '.join(_METHODS)}, found {method!r}")
-    v = checked_vector(op, b)
+    v = as_columns(b, op.size, op.dtype)
     if v.ndim != 1:
-        raise VectorError(f"b: expected a vector of {op.size} numbers, found {v.shape}")
+        raise VectorError(f"b: expected a vector of {op.size} elements, found {describe(v)}")
     damped = op if isinstance(damping, int | float) and damping == 0 else op.damped(damping)
-    if method == "cholesky" or (method == "auto" and op.size <= _SMALL):
+    if method == "cholesky" or (method == "auto" and op.size <= _DENSE_SIZE):
         return _by_matrix(damped, v, method).astype(op.dtype)
     tol = float(jnp.finfo(op.dtype).eps) ** 0.75 if tol is None else tol
     steps = min(10 * op.size, 10_000) if maxiter is None else maxiter
     _check_preconditioner(preconditioner, v)
-    function = Partial(preconditioner) if callable(preconditioner) else automatic(preconditioner)
+    function = (
+        Partial(preconditioner) if callable(preconditioner) else with_automatic_axes(preconditioner)
+    )
     for name in ("cg", "minres") if method == "auto" else (method,):
-        found = host.run(partial(_iterate, name, steps), damped, v, tol, function)
-        trouble = _trouble(name, found, v, tol)
-        if trouble is None:
-            return _marked(found, v, tol)
-    raise CurvatureError(trouble or "no convergence")
+        solution = host.run(partial(_iterate, name, steps), damped, v, tol, function)
+        failure = _explain(name, solution, v, tol)
+        if failure is None:
+            return _nan_if_failed(solution, v, tol)
+    raise CurvatureError(failure)
 
 
-def _check_preconditioner(given: Any, b: jax.Array) -> None:
-    if given is None:
+def _check_preconditioner(preconditioner: Any, b: jax.Array) -> None:
+    if preconditioner is None:
         return
-    if not callable(given) and not isarray(given):
+    if not callable(preconditioner) and not isarray(preconditioner):
         raise ArgumentTypeError(
-            f"preconditioner: expected a function or a vector, found {describe(given)}"
+            f"preconditioner: expected a function or a vector, found {describe(preconditioner)}"
         )
-    found = jax.eval_shape(given, b) if callable(given) else given
-    if getattr(found, "shape", None) != b.shape:
-        kind = "a function that returns" if callable(given) else "a function or"
+    called = callable(preconditioner)
+    result = jax.eval_shape(preconditioner, b) if called else preconditioner
+    if getattr(result, "shape", None) != b.shape:
+        kind = "a function that returns" if called else "a function or"
         raise VectorError(
-            f"preconditioner: expected {kind} a vector of {len(b)} numbers, found {describe(found)}"
+            f"preconditioner: expected {kind} a vector of {len(b)} elements, "
+            f"found {describe(result)}"
         )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _iterate(
     name: str, steps: int, op: Operator, b: jax.Array, tol: Any, preconditioner: Any
-) -> krylov.KrylovSolution:
+) -> KrylovSolution:
     def precondition(r: jax.Array) -> Any:
         if preconditioner is None:
             return r
@@ -117,56 +120,63 @@ def _iterate(
         return preconditioner.astype(r.dtype) * r
 
     goal = jnp.asarray(tol).astype(b.dtype) * jnp.linalg.norm(b)
-    linear = op._linear()
-    found: krylov.KrylovSolution = getattr(krylov, name)(linear, b, precondition, goal, steps)
-    return found._replace(residual=jnp.linalg.norm(b - linear(found.x)))
+    linear = op.linear()
+    if name == "minres":
+        solution = minres(linear, b, goal, steps)
+    else:
+        solution = cg(linear, b, precondition, goal, steps)
+    return solution._replace(residual=jnp.linalg.norm(b - linear(solution.x)))
 
 
-def _failed(found: krylov.KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
-    """Tell whether the true residual, which rounding keeps above the iteration's, is too large."""
-    goal = jnp.maximum(100 * jnp.asarray(tol).astype(b.dtype), jnp.finfo(b.dtype).eps ** 0.5)
-    good: jax.Array = found.residual <= goal * jnp.linalg.norm(b)
-    return ~good
+def _failed(solution: KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
+    """Return whether the true residual is too large.
+
+    The limit is above `tol`, since rounding keeps the true residual above that of the iteration.
+    """
+    limit = jnp.maximum(100 * jnp.asarray(tol).astype(b.dtype), jnp.finfo(b.dtype).eps ** 0.5)
+    converged: jax.Array = solution.residual <= limit * jnp.linalg.norm(b)
+    return ~converged
 
 
-def _marked(found: krylov.KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
-    return jnp.where(_failed(found, b, tol), jnp.nan, found.x) if istracer(found.x) else found.x
+def _nan_if_failed(solution: KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
+    if not istracer(solution.x):
+        return solution.x
+    return jnp.where(_failed(solution, b, tol), jnp.nan, solution.x)
 
 
-def _trouble(name: str, found: krylov.KrylovSolution, b: jax.Array, tol: Any) -> str | None:
-    """Return what went wrong, in words; None if nothing did, or if that cannot be known yet."""
-    if istracer(found.x) or not bool(_failed(found, b, tol)):
+def _explain(name: str, solution: KrylovSolution, b: jax.Array, tol: Any) -> str | None:
+    """Return why an iteration failed, or None if it did not or is traced."""
+    if istracer(solution.x) or not bool(_failed(solution, b, tol)):
         return None
-    steps = int(found.steps)
-    if name == "cg" and not float(found.curvature) > 0:
+    steps, curvature = int(solution.steps), float(solution.curvature)
+    if name == "cg" and not curvature > 0:
         return (
-            "cg: the operator is not positive definite: a direction of curvature "
-            f"{float(found.curvature):.3g} was met at step {steps}; add damping= of more than "
-            "that, use method='minres', or take a ggn"
+            f"cg: the operator is not positive definite: step {steps} has curvature "
+            f"{curvature:.3g}; add a larger damping=, use method='minres', or a ggn"
         )
-    part = float(found.residual / jnp.linalg.norm(b))
+    relative = float(solution.residual / jnp.linalg.norm(b))
     return (
-        f"{name}: no convergence: after {steps} products the residual is {part:.2g} of b, "
-        f"and tol is {float(tol):.2g}; add damping=, give a preconditioner=, or a larger tol="
+        f"{name}: no convergence: after {steps} products the relative residual is {relative:.2g}, "
+        f"but tol is {float(tol):.2g}; add damping=, pass a preconditioner=, or a larger tol="
     )
 
 
 def _by_matrix(op: Operator, b: jax.Array, method: str) -> jax.Array:
-    matrix, b = dense.wide(op.dense(progress=False)), dense.wide(b)
-    lx = extra("lineax")
+    matrix, b = dense.promote(op.dense(progress=False)), dense.promote(b)
+    lx = import_extra("lineax")
     operator = lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)
     x: jax.Array = lx.linear_solve(operator, b, lx.Cholesky(), throw=False).value
     if istracer(x):
         return x
     if method == "auto" and not bool(jnp.isfinite(x).all()):
         x = jnp.linalg.solve(matrix, b)
-    grown = jnp.linalg.norm(matrix) * jnp.linalg.norm(x) * jnp.finfo(b.dtype).eps
-    if grown <= 0.01 * jnp.linalg.norm(b):
+    amplified = jnp.linalg.norm(matrix) * jnp.linalg.norm(x) * jnp.finfo(b.dtype).eps
+    if amplified <= 0.01 * jnp.linalg.norm(b):
         return x
     if method == "auto" or bool(jnp.isfinite(x).all()):
-        raise CurvatureError(f"{method}: the operator is singular to rounding: add damping=")
+        raise CurvatureError(f"{method}: the operator is singular to rounding; add damping=")
     least = float(jnp.linalg.eigvalsh(matrix)[0])
     raise CurvatureError(
         f"cholesky: the operator is not positive definite: its smallest eigenvalue is {least:.3g}; "
-        "add damping= of more than that, use method='minres', or take a ggn"
+        "add a larger damping=, use method='minres', or a ggn"
     )

@@ -1,4 +1,4 @@
-"""The density of a spectrum, from Lanczos runs at random vectors."""
+"""The density of an operator's eigenvalues, by stochastic Lanczos quadrature."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..._errors import ArgumentError
 from .._autodiff import dense, host
-from .._autodiff.arguments import extra
+from .._autodiff.arguments import import_extra
 from .._operators.base import Operator
 
 
@@ -22,8 +22,8 @@ class Spectrum:
     """A density of eigenvalues: what `spectrum` returns.
 
     Attributes:
-      nodes: `(samples, steps)`, where each run of Lanczos found weight.
-      weights: `(samples, steps)`, how much; each run's add up to 1.
+      nodes: `(samples, steps)`, the quadrature nodes of each run of Lanczos.
+      weights: `(samples, steps)`, their weights; those of a run sum to 1.
       size: the number of eigenvalues.
     """
 
@@ -33,22 +33,22 @@ class Spectrum:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The smallest and the largest node that has weight."""
-        seen = self.nodes[self.weights > 1e-9]
-        return float(seen.min()), float(seen.max())
+        """The smallest and the largest node with a weight above rounding."""
+        nodes = self.nodes[self.weights > 1e-9]
+        return float(nodes.min()), float(nodes.max())
 
     def grid(self, points: int = 500, margin: float = 0.05) -> jax.Array:
-        """Return evenly spaced points over the spectrum, and a margin on both sides."""
+        """Return evenly spaced points over the spectrum, with a margin on both sides."""
         low, high = self.range
-        extra = margin * ((high - low) or abs(high) or 1.0)
-        return jnp.linspace(low - extra, high + extra, points, dtype=self.nodes.dtype)
+        width = margin * ((high - low) or abs(high) or 1.0)
+        return jnp.linspace(low - width, high + width, points, dtype=self.nodes.dtype)
 
     def density(self, at: Any, /, *, width: float | None = None) -> jax.Array:
         """Return the density at some points; it integrates to 1.
 
         Args:
-          at: any shape.
-          width: the standard deviation of the Gaussians that stand for the nodes; by default a
+          at: the points, of any shape.
+          width: the standard deviation of the Gaussian that replaces each node; by default a
             hundredth of the spectrum's range.
 
         Returns:
@@ -58,16 +58,16 @@ class Spectrum:
         sigma = width or (high - low) / 100 or 0.01 * abs(high) or 1.0
         at = jnp.asarray(at, self.nodes.dtype)[..., None, None]
         bumps = jnp.exp(-0.5 * ((at - self.nodes) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-        found: jax.Array = (bumps * self.weights).sum(-1).mean(-1)
-        return found
+        density: jax.Array = (bumps * self.weights).sum(-1).mean(-1)
+        return density
 
     def cdf(self, at: Any, /) -> jax.Array:
-        """Return which share of the eigenvalues is at most this, at some points."""
+        """Return the share of the eigenvalues that are at most this large, at some points."""
         at = jnp.asarray(at, self.nodes.dtype)[..., None, None]
         return jnp.where(self.nodes <= at, self.weights, 0).sum(-1).mean(-1)
 
     def moment(self, power: int, /) -> jax.Array:
-        """Return the mean of a power of the eigenvalues: times `size`, the trace of the power."""
+        """Return the mean of a power of the eigenvalues; times `size`, the trace of the power."""
         return (self.weights * self.nodes**power).sum(-1).mean()
 
     def __repr__(self) -> str:
@@ -81,9 +81,9 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
 
     Args:
       op: an operator.
-      key: a PRNG key, for the vectors that the runs start from.
-      samples: how many runs; their vectors are multiplied together.
-      steps: how many products each run takes. The extreme eigenvalues come out first.
+      key: the PRNG key of the vectors that the runs start from.
+      samples: the number of runs; their vectors are multiplied together.
+      steps: the number of products in each run. The extreme eigenvalues converge first.
 
     Returns:
       A `Spectrum`, with `.density(points)`, `.grid()`, `.cdf(points)` and `.moment(power)`.
@@ -94,10 +94,10 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
     Example:
       >>> saddle = lambda v: (v[:5] ** 2).sum() - (v[5:] ** 2).sum()
       >>> op = jtree.curvature.hessian(saddle, jnp.ones(10))
-      >>> found = jtree.curvature.spectrum(op, key=jax.random.key(0), samples=30)
-      >>> found
+      >>> density = jtree.curvature.spectrum(op, key=jax.random.key(0), samples=30)
+      >>> density
       Spectrum(-2 to 2, 30 runs of 10 steps)
-      >>> found.cdf(jnp.array([-3.0, 0.0, 3.0])).round(1).tolist()
+      >>> density.cdf(jnp.array([-3.0, 0.0, 3.0])).round(1).tolist()
       [0.0, 0.5, 1.0]
 
     Source: Ubaru, Chen and Saad, "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature",
@@ -105,39 +105,42 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
     arXiv:1901.10159; Lanczos by `matfree`.
     """
     if key is None:
-        raise ArgumentError("spectrum draws vectors: give key=jax.random.key(0)")
+        raise ArgumentError("spectrum samples vectors; pass key=jax.random.key(0)")
     if not op.size:
-        raise ArgumentError("spectrum: expected an operator of one parameter or more, found 0 x 0")
+        raise ArgumentError("spectrum: expected an operator with at least one row, found 0 x 0")
     if samples < 1 or steps < 1:
-        raise ArgumentError(f"expected 1 sample and 1 step or more, found {samples} and {steps}")
+        raise ArgumentError(
+            f"spectrum: expected samples and steps of 1 or more, found {samples} and {steps}"
+        )
     nodes, weights = host.run(_quadrature, op, key, samples, min(steps, op.size))
     return Spectrum(nodes, weights, op.size)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.Array, jax.Array]:
-    # `tridiag_sym` takes the mean of both sides, of which the upper one is made up at the end
-    lanczos = extra("matfree.decomp").hessenberg(steps, reortho="full", custom_vjp=False)
-    product = op._linear()
-    linear = lambda v: dense.wide(product(v.astype(op.dtype)))  # noqa: E731
+    # not tridiag_sym, which averages both triangles: after a breakdown the upper one is arbitrary
+    lanczos = import_extra("matfree.decomp").hessenberg(steps, reortho="full", custom_vjp=False)
+    product = op.linear()
+
+    def linear(v: jax.Array) -> jax.Array:
+        return dense.promote(product(v.astype(op.dtype)))
 
     def run(start: jax.Array) -> tuple[jax.Array, jax.Array]:
         small = lanczos(linear, start).J_small
-        return _cut_off(jnp.diagonal(small), jnp.diagonal(small, -1))
+        return _truncate(jnp.diagonal(small), jnp.diagonal(small, -1))
 
-    starts = dense.wide(jax.random.rademacher(key, (samples, op.size), op.dtype))
+    starts = dense.promote(jax.random.rademacher(key, (samples, op.size), op.dtype))
     values, vectors = jnp.linalg.eigh(jax.vmap(_tridiagonal)(*jax.vmap(run)(starts)))
     return values, vectors[:, 0] ** 2
 
 
-def _cut_off(diagonal: jax.Array, beside: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return a tridiagonal matrix without what Lanczos made up after it had found everything."""
-    scale = jnp.abs(diagonal[0]) + jnp.nan_to_num(jnp.abs(beside)).max(initial=0.0)
-    going = jnp.cumprod(beside > 4 * jnp.finfo(beside.dtype).eps * scale)
-    going = going.astype(bool)
-    kept = jnp.concatenate([jnp.ones(1, bool), going])
-    return jnp.where(kept, diagonal, diagonal[0]), jnp.where(going, beside, 0)
+def _truncate(diagonal: jax.Array, offdiagonal: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return a tridiagonal matrix without the entries past a breakdown of Lanczos."""
+    scale = jnp.abs(diagonal[0]) + jnp.nan_to_num(jnp.abs(offdiagonal)).max(initial=0.0)
+    valid = jnp.cumprod(offdiagonal > 4 * jnp.finfo(offdiagonal.dtype).eps * scale).astype(bool)
+    kept = jnp.concatenate([jnp.ones(1, bool), valid])
+    return jnp.where(kept, diagonal, diagonal[0]), jnp.where(valid, offdiagonal, 0)
 
 
-def _tridiagonal(diagonal: jax.Array, beside: jax.Array) -> jax.Array:
-    return jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+def _tridiagonal(diagonal: jax.Array, offdiagonal: jax.Array) -> jax.Array:
+    return jnp.diag(diagonal) + jnp.diag(offdiagonal, 1) + jnp.diag(offdiagonal, -1)

@@ -1,61 +1,78 @@
-"""What operators are given: vectors, paths, and libraries that are installed or not."""
+"""Vectors, selections of parameters, and optional libraries, checked before they are used."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ExtraError, VectorError, VectorTypeError
+from ..._errors import ArgumentError, ExtraError, VectorError, VectorTypeError
 from ..._tree.leaves import describe, isarray, isnumber
 from ..._tree.paths import Where, select
-from ..._vector.restructure import Restructure
-from .call import automatic
+from ..._vector.layout import VectorLayout
+from .call import with_automatic_axes
+
+T = TypeVar("T")
 
 
-def checked_vector(op: Any, v: Any, size: int | None = None) -> jax.Array:
-    """Return a vector, or a matrix of columns, that an operator can be multiplied with."""
-    size = op.size if size is None else size
+def as_columns(v: Any, size: int, dtype: Any) -> jax.Array:
+    """Return a vector `(size,)`, or a matrix of columns `(size, k)`, as an array of a dtype."""
     if not isarray(v) or not isnumber(v.dtype):
-        raise VectorTypeError(f"expected a vector of {size} numbers, found {describe(v)}")
+        raise VectorTypeError(f"expected a vector of {size} elements, found {describe(v)}")
     if jnp.issubdtype(v.dtype, jnp.complexfloating):
-        raise VectorTypeError(f"expected real numbers, found {describe(v)}")
+        raise VectorTypeError(f"expected a real vector, found {describe(v)}")
     if v.ndim not in (1, 2) or v.shape[0] != size:
-        turned = v.ndim == 2 and v.shape[1] == size
-        hint = "; vectors are columns: transpose it" if turned else ""
+        hint = "; transpose it" if v.ndim == 2 and v.shape[1] == size else ""
         raise VectorError(
-            f"expected a vector of {size} numbers or a matrix of {size} rows, "
+            f"expected a vector of {size} elements or a matrix of {size} rows, "
             f"found {describe(v)}{hint}"
         )
-    found: jax.Array = automatic(jnp.asarray(v, op.dtype))
-    return found
+    array: jax.Array = with_automatic_axes(jnp.asarray(v, dtype))
+    return array
 
 
-def chosen(re: Restructure, where: Where) -> tuple[int, ...]:
-    """Return the numbers of the parameters that `where` selects, tied places included."""
-    by_path, layout = re.layout.by_path, re.layout
-    places = [
+def select_parameters(layout: VectorLayout, where: Where) -> tuple[int, ...]:
+    """Return the indices of the parameters that `where` selects by any of their paths."""
+    leaves = [
         (path, jax.ShapeDtypeStruct(layout.shapes[k], layout.dtypes[k]))
-        for path, k in by_path.items()
+        for path, k in layout.by_path.items()
     ]
-    flags = select(where, places)
-    return tuple(sorted({k for k, flag in zip(by_path.values(), flags, strict=True) if flag}))
+    flags = select(where, leaves)
+    return tuple(
+        sorted({k for k, flag in zip(layout.by_path.values(), flags, strict=True) if flag})
+    )
 
 
-def places(re: Restructure, where: Where) -> np.ndarray[Any, Any]:
-    """Return where in the vector the parameters are that `where` selects."""
-    starts = np.cumsum([0, *re.layout.sizes])
-    return np.concatenate([np.arange(starts[k], starts[k + 1]) for k in chosen(re, where)])
+def require_labels(labels: T | None, method: str) -> T:
+    """Return the labels of an operator, or raise for a method that needs them."""
+    if labels is None:
+        raise ArgumentError(no_labels(method))
+    return labels
 
 
-def extra(name: str) -> Any:
-    """Import a library that is needed for this only."""
+def no_labels(method: str) -> str:
+    """Return the message of a method that needs labels."""
+    return (
+        f"{method}: the operator has no labels; pass the second result of destructure, "
+        "as in hessian(loss, flat, x, y, re=re)"
+    )
+
+
+def select_elements(layout: VectorLayout, where: Where) -> np.ndarray[Any, Any]:
+    """Return the indices of the vector's elements that belong to the selected parameters."""
+    starts = np.cumsum([0, *layout.sizes])
+    selected = select_parameters(layout, where)
+    return np.concatenate([np.arange(starts[k], starts[k + 1]) for k in selected])
+
+
+def import_extra(name: str) -> Any:
+    """Import a module of an optional dependency."""
     try:
         return import_module(name)
     except ImportError as error:
         raise ExtraError(
-            f'this needs {name.split(".")[0]}; install it with: pip install "jtree[curvature]"'
+            f'{name.split(".")[0]} is not installed; run: pip install "jtree[curvature]"'
         ) from error

@@ -1,4 +1,4 @@
-"""Products with what is linearised once, and keeps its linearisation for the next product."""
+"""Products with a linear map that is linearized once, for this product and the next ones."""
 
 from __future__ import annotations
 
@@ -12,60 +12,70 @@ from jax.tree_util import Partial
 
 from ..._tree.leaves import istracer
 from . import memory
-from .protocol import Linearisable
+from .protocol import Linearizable
 
-_AT_ONCE = 64  # columns, of which more are taken in turns
-
-
-_KEPT: WeakKeyDictionary[Linearisable, tuple[Any, ...]] = WeakKeyDictionary()
+_MAX_COLUMNS = 64  # of one batched product
 
 
-def product(op: Linearisable, v: jax.Array) -> jax.Array:
-    """Return the product with a vector or with columns; the first one linearises for all others.
+_CACHE: WeakKeyDictionary[Linearizable, tuple[Callable[..., Any], Any]] = WeakKeyDictionary()
 
-    Within a compiled function nothing is kept: there one product is one function.
+
+def product(op: Linearizable, v: jax.Array) -> jax.Array:
+    """Return the product with a vector or with columns, and keep the linearization.
+
+    Nothing is kept where the operator or the vector is traced.
     """
-    found: jax.Array
-    kept = _KEPT.get(op)
+    columns: jax.Array
+    kept = _CACHE.get(op)
     if kept is None:
         if any(map(istracer, [v, *jax.tree.leaves(op)])):
-            found = once(op, v)
-            return found
-        linear = _linearised(op)
-        kept = linear.func, *linear.args
-        if not any(map(istracer, jax.tree.leaves(linear))):
-            _KEPT[op] = kept
-    function, numbers = kept
-    found = function(numbers, v)
-    return found
+            columns = product_uncached(op, v)
+            return columns
+        kept = linearize_cached(op)
+    function, constants = kept
+    columns = function(constants, v)
+    return columns
 
 
 @jax.jit
-def once(op: Linearisable, v: jax.Array) -> jax.Array:
-    """Return the product with a vector or with columns, of what is used for this one product."""
-    return _columns(op._linear(), v)
+def product_uncached(op: Linearizable, v: jax.Array) -> jax.Array:
+    """Return the product with a vector or with columns, for an operator that is used once."""
+    return _multiply_columns(op.linear(), v)
+
+
+def linearize_cached(op: Linearizable) -> tuple[Callable[..., Any], Any]:
+    """Return the product as a compiled function and its constants, kept as long as the operator."""
+    linear = _linearize(op)
+    kept = linear.func, linear.args[0]
+    if not any(map(istracer, jax.tree.leaves(linear))):
+        _CACHE[op] = kept
+    return kept
 
 
 @jax.jit
-def _linearised(op: Linearisable) -> Partial:
-    """Return the product as a compiled function of the numbers that it needs, and the numbers."""
+def _linearize(op: Linearizable) -> Partial:
+    """Return the product as a compiled function `(constants, v)`, with its constants.
+
+    The constants, among them the model's activations, are arguments of that function, since a
+    jaxpr that closes over them would have to be compiled for every operator.
+    """
     struct = jax.ShapeDtypeStruct(op.shape[1:], op.dtype)
-    traced = jax.make_jaxpr(op._linear())(struct)
+    jaxpr = jax.make_jaxpr(op.linear())(struct)
 
     @jax.jit
-    def product(numbers: list[Any], v: jax.Array) -> jax.Array:
-        linear = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr, numbers))
-        return _columns(lambda v: linear(v)[0], v)
+    def product(constants: list[Any], v: jax.Array) -> jax.Array:
+        linear = jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, constants))
+        return _multiply_columns(lambda v: linear(v)[0], v)
 
-    return Partial(product, traced.consts)
+    return Partial(product, jaxpr.consts)
 
 
-def _columns(linear: Callable[[jax.Array], jax.Array], v: jax.Array) -> jax.Array:
+def _multiply_columns(linear: Callable[[jax.Array], jax.Array], v: jax.Array) -> jax.Array:
     if v.ndim == 1:
         return linear(v)
     column = jax.ShapeDtypeStruct(v.shape[:1], v.dtype)
-    count = memory.at_once(linear, column, most=_AT_ONCE, budget=None)
+    count = memory.batch_size(linear, column, most=_MAX_COLUMNS, budget=None)
     if v.shape[1] <= count:
         return jax.vmap(linear, 1, 1)(v)
-    found: jax.Array = jax.lax.map(linear, v.T, batch_size=count)
-    return found.T
+    rows: jax.Array = jax.lax.map(linear, v.T, batch_size=count)
+    return rows.T

@@ -1,10 +1,13 @@
-"""A function of a vector as a function of the vector's pieces, as `re(flat)` cuts them.
+"""A function of a vector as a function of the vector's pieces, as `re(flat)` splits it.
 
-To differentiate by some parameters with the others fixed, JAX must not see one vector: the tangent
-of a vector with zeros in it is carried through the whole model, that of an absent piece is not.
-So the function is traced, and the `split` of its vector replaced by its results. A function that
-uses its vector in another way is given the pieces put together, which is right, and as slow as it
-was.
+To JAX a tangent is zero as a whole or not at all. The tangent of a vector that is zero but for one
+parameter is therefore carried through the whole model, while that of a separate parameter is not.
+So the function is traced, and the `split` of its vector is replaced by the pieces. A function that
+uses its vector in another way gets the concatenated pieces, which is correct and saves nothing.
+
+No version of JAX ends this: `nzs` of `jax.linearize` (https://github.com/jax-ml/jax/pull/39835)
+and symbolic zeros speak of whole arguments. `dce_jaxpr` is not documented; it is used until
+`make_jaxpr` can tell which inputs matter (https://github.com/jax-ml/jax/issues/4818).
 """
 
 from __future__ import annotations
@@ -18,18 +21,18 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from .call import traced as trace
+from .call import trace
 
 Pieces = Sequence[jax.Array]
 
 
-class Cut(NamedTuple):
+class PartitionedFunction(NamedTuple):
     """A function of the pieces of a vector.
 
     Attributes:
       sizes: the lengths of the pieces.
       function: from a list of pieces to the function's one result.
-      order: the numbers of the pieces, in the order in which the function first uses them.
+      order: the indices of the pieces, in the order in which the function first uses them.
     """
 
     sizes: tuple[int, ...]
@@ -37,15 +40,15 @@ class Cut(NamedTuple):
     order: tuple[int, ...]
 
 
-def cut(
+def partition(
     function: Callable[[Any], Any], flat: jax.Array, sizes: tuple[int, ...] | None = None
-) -> Cut:
-    """Return a function of a vector as one of its pieces, of these sizes or as it splits itself."""
+) -> PartitionedFunction:
+    """Return a function of a vector as one of pieces of these sizes, or as it splits itself."""
     whole = trace(function, flat)
     sizes = sizes or _sizes_of_split(whole) or (flat.size,)
     parts = trace(lambda *pieces: _evaluate(whole, pieces), *split(flat, sizes))
     run = jaxpr_as_fun(parts)
-    return Cut(sizes, lambda pieces: run(*pieces)[0], _order(parts))
+    return PartitionedFunction(sizes, lambda pieces: run(*pieces)[0], _order(parts))
 
 
 def split(flat: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
@@ -54,37 +57,69 @@ def split(flat: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
 
 
 def join(pieces: Pieces) -> jax.Array:
-    """Return the vector that pieces make up."""
+    """Return the vector of these pieces."""
     return pieces[0] if len(pieces) == 1 else jnp.concatenate(list(pieces))
 
 
-def _inner(eqn: Any) -> ClosedJaxpr | None:
-    """Return the body of a call of a jitted function."""
-    return eqn.params["jaxpr"] if eqn.primitive.name in ("jit", "pjit") else None
+def replace_pieces(pieces: Pieces, indices: Sequence[int], new: Pieces) -> list[jax.Array]:
+    """Return pieces, those at some indices replaced by new ones."""
+    replaced = list(pieces)
+    for k, piece in zip(indices, new, strict=True):
+        replaced[k] = piece
+    return replaced
+
+
+def used_pieces(partitioned: PartitionedFunction, flat: jax.Array) -> list[bool]:
+    """Return for each piece whether the function's result can depend on it."""
+    whole = trace(lambda *pieces: partitioned.function(pieces), *split(flat, partitioned.sizes))
+    return _used_inputs(whole)
+
+
+def depends_on_vector(whole: ClosedJaxpr) -> bool:
+    """Return whether the results of a jaxpr can depend on its first argument."""
+    return _used_inputs(whole)[0]
+
+
+def _used_inputs(whole: ClosedJaxpr) -> list[bool]:
+    return list(dce_jaxpr(whole.jaxpr, [True] * len(whole.jaxpr.outvars))[1])
+
+
+def _body(eqn: Any) -> ClosedJaxpr | None:
+    """Return the jaxpr of a jitted function where it is called."""
+    return eqn.params["jaxpr"] if eqn.primitive.name == "jit" else None
 
 
 def _sizes_of_split(whole: ClosedJaxpr) -> tuple[int, ...] | None:
-    """Return the sizes that the first split of the vector has."""
-    jaxpr = whole.jaxpr
-    var = jaxpr.invars[0]
-    todo = list(reversed(jaxpr.eqns))
-    while todo:
-        eqn = todo.pop()
+    """Return the sizes of the first split of the vector."""
+    var = whole.jaxpr.invars[0]
+    equations = list(reversed(whole.jaxpr.eqns))
+    while equations:
+        eqn = equations.pop()
         if not any(x is var for x in eqn.invars):
             continue
         if eqn.primitive.name == "split":
             return tuple(map(int, eqn.params["sizes"]))
-        body = _inner(eqn)
+        body = _body(eqn)
         if body is not None:
-            place = next(i for i, x in enumerate(eqn.invars) if x is var)
-            var, todo = body.jaxpr.invars[place], list(reversed(body.jaxpr.eqns))
+            index = next(i for i, x in enumerate(eqn.invars) if x is var)
+            var, equations = body.jaxpr.invars[index], list(reversed(body.jaxpr.eqns))
     return None
 
 
-def _evaluate(whole: ClosedJaxpr, pieces: Pieces) -> list[Any]:
-    """Evaluate a traced function of a vector at the vector's pieces.
+class _Vector(NamedTuple):
+    """The vector where a jaxpr uses it: still in pieces."""
 
-    Calls of jitted functions that get the vector are evaluated in line.
+    pieces: Pieces
+
+
+def _joined(x: Any) -> Any:
+    return join(x.pieces) if isinstance(x, _Vector) else x
+
+
+def _evaluate(whole: ClosedJaxpr, pieces: Pieces) -> list[Any]:
+    """Evaluate the jaxpr of a function of a vector at the vector's pieces.
+
+    Calls of jitted functions that take the vector are inlined.
     """
     sizes = tuple(x.size for x in pieces)
     values: dict[Any, Any] = dict(zip(whole.jaxpr.constvars, whole.consts, strict=True))
@@ -93,80 +128,59 @@ def _evaluate(whole: ClosedJaxpr, pieces: Pieces) -> list[Any]:
     def read(x: Any) -> Any:
         return x.val if isinstance(x, Literal) else values[x]
 
-    todo: list[Any] = list(reversed(whole.jaxpr.eqns))
-    while todo:
-        eqn = todo.pop()
+    stack: list[Any] = list(reversed(whole.jaxpr.eqns))  # equations, and the ends of inlined calls
+    while stack:
+        eqn = stack.pop()
         if callable(eqn):
             eqn()
             continue
         inputs = [read(x) for x in eqn.invars]
-        given = [x for x in inputs if isinstance(x, _Vector)]
-        body = _inner(eqn)
-        if given and body is not None:
-            _enter(eqn, body, inputs, values, todo)
-        elif given and eqn.primitive.name == "split" and tuple(eqn.params["sizes"]) == sizes:
+        vectors = [x for x in inputs if isinstance(x, _Vector)]
+        body = _body(eqn)
+        if vectors and body is not None:
+            _inline(eqn, body, inputs, values, stack)
+        elif vectors and eqn.primitive.name == "split" and tuple(eqn.params["sizes"]) == sizes:
             values.update(zip(eqn.outvars, pieces, strict=True))
         else:
             values.update(zip(eqn.outvars, _bind(eqn, list(map(_joined, inputs))), strict=True))
     return [_joined(read(x)) for x in whole.jaxpr.outvars]
 
 
-class _Vector(NamedTuple):
-    pieces: Pieces
-
-
-def _joined(x: Any) -> Any:
-    return join(x.pieces) if isinstance(x, _Vector) else x
-
-
-def _enter(
-    eqn: Any, body: ClosedJaxpr, inputs: list[Any], values: dict[Any, Any], todo: list[Any]
+def _inline(
+    eqn: Any, body: ClosedJaxpr, inputs: list[Any], values: dict[Any, Any], stack: list[Any]
 ) -> None:
-    """Put the equations of a jitted function's body in line, and behind them its results."""
+    """Put the equations of a jitted function on the stack, and below them its results."""
     values.update(zip(body.jaxpr.constvars, body.consts, strict=True))
     values.update(zip(body.jaxpr.invars, inputs, strict=True))
 
-    def leave() -> None:
-        found = [x.val if isinstance(x, Literal) else values[x] for x in body.jaxpr.outvars]
-        values.update(zip(eqn.outvars, found, strict=True))
+    def end() -> None:
+        results = [x.val if isinstance(x, Literal) else values[x] for x in body.jaxpr.outvars]
+        values.update(zip(eqn.outvars, results, strict=True))
 
-    todo.append(leave)
-    todo.extend(reversed(body.jaxpr.eqns))
+    stack.append(end)
+    stack.extend(reversed(body.jaxpr.eqns))
 
 
 def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
-    """Evaluate one equation, as JAX does it."""
-    found = eqn.primitive.get_bind_params(eqn.params)
-    subfuns, params = found if isinstance(found, tuple) else ((), found)  # before JAX 0.10
+    """Evaluate one equation, as `jax.core.eval_jaxpr` does."""
     with eqn.ctx.manager:
-        out = eqn.primitive.bind(*subfuns, *inputs, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]
+        results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))
+    return list(results) if eqn.primitive.multiple_results else [results]
 
 
 _PREPARING = {"reshape", "convert_element_type", "transpose", "broadcast_in_dim", "squeeze"}
 
 
 def _order(parts: ClosedJaxpr) -> tuple[int, ...]:
-    """Return the pieces' numbers, in the order in which something is computed from them."""
+    """Return the indices of the pieces, in the order in which something is computed from them."""
     owner = {var: k for k, var in enumerate(parts.jaxpr.invars)}
     first: dict[int, int] = {}
-    for step, eqn in enumerate(parts.jaxpr.eqns):
+    for i, eqn in enumerate(parts.jaxpr.eqns):
         owned = [owner[x] for x in eqn.invars if not isinstance(x, Literal) and x in owner]
         if len(owned) == 1 and eqn.primitive.name in _PREPARING:
             owner[eqn.outvars[0]] = owned[0]
         else:
             for k in owned:
-                first.setdefault(k, step)
+                first.setdefault(k, i)
     last = len(parts.jaxpr.eqns)
     return tuple(sorted(range(len(parts.jaxpr.invars)), key=lambda k: first.get(k, last)))
-
-
-def used(function: Cut, flat: jax.Array) -> list[bool]:
-    """Tell of each piece whether the function's result can depend on it."""
-    whole = trace(lambda *pieces: function.function(pieces), *split(flat, function.sizes))
-    return list(dce_jaxpr(whole.jaxpr, [True] * len(whole.jaxpr.outvars))[1])
-
-
-def uses(whole: ClosedJaxpr) -> bool:
-    """Tell whether the results of a traced function can depend on its vector."""
-    return bool(dce_jaxpr(whole.jaxpr, [True] * len(whole.jaxpr.outvars))[1][0])

@@ -1,4 +1,4 @@
-"""What the algorithms know of an operator."""
+"""The parts of an operator that algorithms and dense matrices need."""
 
 from __future__ import annotations
 
@@ -10,38 +10,47 @@ import jax
 Linear = Callable[[Sequence[jax.Array]], Sequence[jax.Array]]
 
 
-class Parts(NamedTuple):
-    """An operator over the pieces of its vector.
+class Piecewise(NamedTuple):
+    """An operator as maps between the pieces of its vector.
 
     Attributes:
       sizes: the lengths of the pieces.
-      order: their numbers, in an order in which those further on cost less.
-      mapping: `mapping(inputs, outputs)` is a linear function from pieces numbered `inputs` to the
-        product's pieces numbered `outputs`, in which nothing is computed for other pieces.
+      order: the indices of the pieces; maps between later ones are cheaper.
+      between: `between(inputs, outputs)` is a linear function from the pieces with the indices
+        `inputs` to the product's pieces with the indices `outputs`. It computes no other piece.
     """
 
     sizes: tuple[int, ...]
     order: tuple[int, ...]
-    mapping: Callable[[tuple[int, ...], tuple[int, ...]], Linear]
+    between: Callable[[tuple[int, ...], tuple[int, ...]], Linear]
 
 
-class Linearisable(Protocol):
-    """What is known by its products, and passes through `jit`."""
+class Linearizable(Protocol):
+    """A linear map that is a pytree, and can be linearized within `jit`."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
     @property
     def dtype(self) -> Any: ...
-    def _linear(self) -> Callable[[jax.Array], jax.Array]: ...
+    def linear(self) -> Callable[[jax.Array], jax.Array]: ...
 
 
-class Symmetric(Linearisable, Protocol):
-    """What `Operator` is to the modules below it."""
+class Symmetric(Linearizable, Protocol):
+    """The interface of `Operator` for the modules below it."""
 
     @property
     def size(self) -> int: ...
     @property
-    def _traceable(self) -> bool: ...
+    def traceable(self) -> bool: ...
     def mv(self, v: Any, /) -> jax.Array: ...
-    def _parts(self) -> Parts: ...
-    def _matrix(self, chunk: Any, budget: int | None, shown: bool) -> jax.Array: ...
+    def piecewise(self) -> Piecewise: ...
+
+
+def one_piece(op: Symmetric) -> Piecewise:
+    """Return an operator that is known by its products as a map of one piece, its vector."""
+
+    def between(_: tuple[int, ...], __: tuple[int, ...]) -> Linear:
+        linear = op.linear()
+        return lambda pieces: [linear(pieces[0])]
+
+    return Piecewise((op.size,), (0,), between)

@@ -1,11 +1,11 @@
-"""One operator over many batches: the matrix of all data, of which one batch is in memory."""
+"""One operator over many batches of data, of which one batch is in memory at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,111 +16,144 @@ from ..._tree.leaves import describe, istracer
 from ..._tree.paths import Where
 from ..._vector.restructure import Restructure
 from ..._vector.static import Static
-from .._autodiff import dense, host, memory
-from .._autodiff.linearize import once
-from .._autodiff.protocol import Parts
-from .base import Operator, whole
+from .._autodiff import host, memory
+from .._autodiff.arguments import as_columns
+from .._autodiff.dense import DenseOptions
+from .._autodiff.linearize import product_uncached
+from .._autodiff.protocol import Piecewise, one_piece
+from .base import Operator
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["held", "reduction"])
+class Batches(NamedTuple):
+    """The data of a `Batched` operator, and how to make operators of it.
+
+    Attributes:
+      data: an iterable of batches.
+      make: a function from a batch to its operator.
+      size: a function from a batch to its number of examples, or None.
+      first: the operator of the first batch.
+      progress: whether to show progress bars.
+    """
+
+    data: Iterable[Any]
+    make: Callable[[Any], Operator]
+    size: Callable[[Any], int] | None
+    first: Operator
+    progress: bool
+
+    def operators(self, title: str, progress: bool) -> Iterator[tuple[Operator, Any]]:
+        """Yield the operator of each batch with the batch, beside a progress bar."""
+        shown = self.progress and progress
+        for batch in _progress.tracked(self.data, title, shown=shown):
+            op = self.make(batch)
+            if op.shape != self.first.shape:
+                raise ArgumentError(f"make: expected operators of one shape, found {op!r}")
+            yield op, batch
+
+    def count_examples(self, op: Operator, batch: Any) -> int:
+        """Return the number of examples in a batch."""
+        count = op.examples if self.size is None else self.size(batch)
+        if not count:
+            raise ArgumentError(
+                "batched: a mean weights batches by their numbers of examples, which this "
+                "operator's arrays do not tell; pass size=lambda batch: ..., or reduction='sum'"
+            )
+        return int(count)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["static", "reduction"])
 @dataclass(frozen=True, eq=False, repr=False)
 class Batched(Operator):
     """A sum or a mean of operators, one for each batch: what `batched` returns."""
 
-    held: Static  # (batches, make, size, the first operator, progress)
+    static: Static  # of Batches
     reduction: str
 
     @property
+    def batches(self) -> Batches:
+        batches: Batches = self.static.value
+        return batches
+
+    @property
     def size(self) -> int:
-        return self._first.size
+        return self.batches.first.size
 
     @property
     def dtype(self) -> Any:
-        return self._first.dtype
+        return self.batches.first.dtype
 
     @property
     def re(self) -> Restructure | None:
-        return self._first.re
+        return self.batches.first.re
 
     @property
-    def _first(self) -> Operator:
-        first: Operator = self.held.value[3]
-        return first
+    def name(self) -> str:
+        first = self.batches.first
+        return f"{self.reduction} of {type(first).__name__}({first.name})"
 
     @property
-    def _traceable(self) -> bool:
+    def traceable(self) -> bool:
         return False
 
     @property
-    def _semidefinite(self) -> bool:
-        return self._first._semidefinite
+    def semidefinite(self) -> bool:
+        return self.batches.first.semidefinite
 
-    def _product(self, v: jax.Array) -> jax.Array:
-        if istracer(v):
-            return host.product(self, v) if v.ndim == 1 else jax.vmap(self.mv, 1, 1)(v)
-        return self._sum(lambda op: once(op, v) if op._traceable else op.mv(v), "product")
+    def piecewise(self) -> Piecewise:
+        return one_piece(self)
 
-    def _whole(self, options: dense.Options) -> jax.Array:
-        memory.left(self, options.memory)
-        quiet = options._replace(progress=False)
-        return self._sum(lambda op: op._whole(quiet), "dense", options.progress)
-
-    def block(self, rows: Where, cols: Where = None, /) -> jax.Array:
-        return self._sum(lambda op: op.block(rows, cols), "block")
-
-    def restrict(self, where: Where, /) -> Batched:
-        batches, make, size, first, progress = self.held.value
-        inner = first.restrict(where)
-        held = Static((batches, lambda batch: make(batch).restrict(where), size, inner, progress))
-        return Batched(held, self.reduction)
-
-    def _linear(self) -> Callable[[jax.Array], jax.Array]:
+    def linear(self) -> Callable[[jax.Array], jax.Array]:
         return partial(host.product, self)
 
-    def _parts(self) -> Parts:
-        return whole(self)
+    def mv(self, v: Any, /) -> jax.Array:
+        v = as_columns(v, self.size, self.dtype)
+        if istracer(v):
+            return host.product(self, v) if v.ndim == 1 else jax.vmap(self.mv, 1, 1)(v)
+        return self._reduce(
+            lambda op: product_uncached(op, v) if op.traceable else op.mv(v), "product"
+        )
 
-    def _diagonal(self) -> jax.Array:
-        return self._sum(lambda op: op._diagonal(), "diagonal")
+    def matrix(self, options: DenseOptions) -> jax.Array:
+        memory.budget(self, options.memory)  # raises where the matrix does not fit
+        quiet = options._replace(progress=False)
+        return self._reduce(lambda op: op.matrix(quiet), "dense", options.progress)
 
-    def _sum(self, what: Callable[[Operator], Any], name: str, progress: bool = True) -> jax.Array:
-        """Return the sum, or the mean over examples, of something of each batch's operator."""
+    def exact_diagonal(self) -> jax.Array:
+        return self._reduce(lambda op: op.exact_diagonal(), "diagonal")
+
+    def block(self, rows: Where, cols: Where = None, /) -> jax.Array:
+        return self._reduce(lambda op: op.block(rows, cols), "block")
+
+    def restrict(self, where: Where, /) -> Batched:
+        make = self.batches.make
+        restricted = self.batches._replace(
+            make=lambda batch: make(batch).restrict(where),
+            first=self.batches.first.restrict(where),
+        )
+        return Batched(Static(restricted), self.reduction)
+
+    def _reduce(
+        self, evaluate: Callable[[Operator], Any], title: str, progress: bool = True
+    ) -> jax.Array:
+        """Return the sum, or the mean over examples, of an array of each batch's operator."""
         total: jax.Array | None = None
-        count, unit = 0.0, 0
-        for op, size in self._operators(name, progress):
-            unit = unit or size  # shares of the first one's, lest half precision overflows
-            weight = size / unit if self.reduction == "mean" else 1.0
-            part = what(op) * jnp.asarray(weight, self.dtype)
-            total, count = part if total is None else _add(total, part), count + weight
+        weights, unit = 0.0, 0
+        for op, batch in self.batches.operators(title, progress):
+            weight = 1.0
+            if self.reduction == "mean":
+                count = self.batches.count_examples(op, batch)
+                unit = unit or count  # relative to the first batch, lest half precision overflow
+                weight = count / unit
+            part = evaluate(op) * jnp.asarray(weight, self.dtype)
+            total, weights = part if total is None else _add(total, part), weights + weight
         if total is None:
             raise ArgumentError("batches: expected one or more, found none in this pass")
-        return total / jnp.asarray(count, self.dtype) if self.reduction == "mean" else total
-
-    def _operators(self, name: str, progress: bool) -> Iterator[tuple[Operator, int]]:
-        batches, make, size, first, shown = self.held.value
-        for batch in _progress.tracked(batches, name, shown=shown and progress):
-            op = make(batch)
-            if op.shape != first.shape:
-                raise ArgumentError(f"make: expected operators of one shape, found {op!r}")
-            yield op, _examples(op, batch, size) if self.reduction == "mean" else 0
-
-    def _about(self) -> str:
-        return f"{self.reduction} of {type(self._first).__name__}({self._first._about()})"
+        return total / jnp.asarray(weights, self.dtype) if self.reduction == "mean" else total
 
 
 @partial(jax.jit, donate_argnums=0)
 def _add(total: jax.Array, part: jax.Array) -> jax.Array:
     return total + part
-
-
-def _examples(op: Operator, batch: Any, size: Callable[[Any], int] | None) -> int:
-    found = op.examples if size is None else size(batch)
-    if not found:
-        raise ArgumentError(
-            "batched: a mean weighs batches by their numbers of examples, and this operator cannot "
-            "tell its own from its arrays; give size=lambda batch: ..., or reduction='sum'"
-        )
-    return int(found)
 
 
 def batched(
@@ -132,28 +165,28 @@ def batched(
     size: Callable[[Any], int] | None = None,
     progress: bool = True,
 ) -> Batched:
-    """Return one operator over batches of data: equal to that of all data at once.
+    """Return one operator over batches of data, equal to that of all the data at once.
 
-    Every batch is read once per product, and a matrix of k vectors is one product. With `"mean"`
-    each batch counts by its number of examples, so that unequal batches are right.
+    Every batch is read once per product, and a matrix of k columns is one product. With `"mean"`
+    each batch is weighted by its number of examples, so that a smaller last batch is correct.
 
     Args:
-      batches: what can be iterated over again and again: a list, a data loader. No generator.
-      make: `make(batch)`, the batch's operator. Let it give the same function every time, with the
-        data as arguments, and it is compiled once per shape of a batch.
-      reduction: `"mean"` where each operator is a mean over its examples, `"sum"` where it is a
-        sum.
-      size: the number of examples in a batch; by default the length of the arrays that the
-        operator was given behind its vector, where they have one length.
-      progress: whether long products show a progress bar, which only a terminal does.
+      batches: an iterable that can be read repeatedly, such as a list or a data loader, but not a
+        generator.
+      make: `make(batch)` returns the operator of a batch. Let it use one function with the data
+        as arguments, so that it is compiled once per shape of a batch.
+      reduction: `"mean"` if each operator is a mean over its examples, `"sum"` if it is a sum.
+      size: `size(batch)` returns the number of examples in a batch; by default it is the common
+        length of the arrays after the vector.
+      progress: whether to show a progress bar for long products, on a terminal.
 
     Returns:
-      A `Batched`, with everything an `Operator` has. It reads data, so it is for use outside of
-      `jit`; `eigsh`, `solve`, `trace`, `diagonal` and `spectrum` take it.
+      A `Batched`, with all methods of an `Operator`. It reads data, so it cannot be used within
+      `jit`; `eigsh`, `solve`, `trace`, `diagonal` and `spectrum` accept it.
 
     Raises:
       ArgumentTypeError: `batches` can be read only once.
-      ArgumentError: there are none, or a batch's number of examples cannot be told.
+      ArgumentError: there are no batches, or the number of examples in one is unknown.
 
     Example:
       >>> loss = lambda w, x: ((x @ w) ** 2).mean()
@@ -167,32 +200,32 @@ def batched(
     """
     if reduction not in ("mean", "sum"):
         raise ArgumentError(f"reduction: expected 'mean' or 'sum', found {reduction!r}")
-    if not isinstance(batches, Iterable):
-        raise ArgumentTypeError(f"batches: expected an iterable, found {describe(batches)}")
-    if isinstance(batches, Iterator):
-        raise ArgumentTypeError(
-            f"batches: expected what can be read at every product, found {describe(batches)}, "
-            "which can be read once; give list(...) of it, or a data loader"
-        )
     if not callable(make):
         raise ArgumentTypeError(
             f"make: expected a function from a batch to an operator, found {describe(make)}"
         )
-    reader = iter(batches)
-    if not hasattr(batches, "__len__") and iter(batches) is reader:  # loaders may rewind theirs
-        raise ArgumentTypeError(
-            f"batches: expected what can be read at every product, found {describe(batches)}, "
-            "which goes on where it stopped; give list(...) of it, or a data loader"
-        )
-    batch = next(reader, _NONE)
-    if batch is _NONE:
-        raise ArgumentError("batches: expected one or more, found none")
+    batch = _first(batches)
     first = make(batch)
     if not isinstance(first, Operator):
         raise ArgumentTypeError(f"make: expected an operator, found {describe(first)}")
+    source = Batches(batches, make, size, first, progress)
     if reduction == "mean":
-        _examples(first, batch, size)
-    return Batched(Static((batches, make, size, first, progress)), reduction)
+        source.count_examples(first, batch)
+    return Batched(Static(source), reduction)
 
 
-_NONE = object()
+def _first(batches: Any) -> Any:
+    """Return the first batch of an iterable that can be read again from its beginning."""
+    if not isinstance(batches, Iterable):
+        raise ArgumentTypeError(f"batches: expected an iterable, found {describe(batches)}")
+    reader = iter(batches)
+    # A loader may return itself if it rewinds; it has a length then, which a stream lacks.
+    resumes = not hasattr(batches, "__len__") and iter(batches) is reader
+    if isinstance(batches, Iterator) or resumes:
+        raise ArgumentTypeError(
+            f"batches: expected an iterable that can be read repeatedly, found {describe(batches)},"
+            " which can be read only once; pass list(...) of it, or a data loader"
+        )
+    for batch in reader:
+        return batch
+    raise ArgumentError("batches: expected one or more, found none")

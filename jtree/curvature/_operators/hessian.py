@@ -8,53 +8,68 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..._errors import ArgumentError
 from ..._vector.restructure import Restructure
-from .._autodiff.arguments import checked_vector
-from .._autodiff.call import Call, call, traced
-from .._autodiff.linearize import once
-from .._autodiff.partition import Cut, cut, split, uses
+from .._autodiff.arguments import as_columns
+from .._autodiff.call import Call, bind, trace
+from .._autodiff.linearize import product_uncached
+from .._autodiff.partition import (
+    PartitionedFunction,
+    depends_on_vector,
+    partition,
+    replace_pieces,
+    split,
+)
 from .._autodiff.protocol import Linear
-from .differentiated import Differentiated, check_numbers, checked, replaced
+from .base import Operator
+from .differentiated import Differentiated, as_point, check_scalars
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["loss", "flat", "labels"],
-    meta_fields=["sizes", "numbers"],
+    meta_fields=["sizes", "indices"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
-class Hessian(Differentiated):
+class Hessian(Differentiated, Operator):
     """The second derivative of a loss: what `hessian` returns."""
 
     loss: Call
     flat: jax.Array
     labels: Restructure | None
     sizes: tuple[int, ...] | None
-    numbers: tuple[int, ...] | None = None
+    indices: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.loss.name
 
     @property
     def examples(self) -> int | None:
-        return self.loss.length
+        return self.loss.common_length
 
-    def _cut(self) -> Cut:
-        return cut(self.loss, self.flat, self.sizes)
+    def function(self) -> PartitionedFunction:
+        return partition(self.loss, self.flat, self.sizes)
 
-    def _map(self, function: Cut, inputs: Sequence[int], outputs: Sequence[int]) -> Linear:
+    def between(
+        self, function: PartitionedFunction, inputs: Sequence[int], outputs: Sequence[int]
+    ) -> Linear:
         pieces = split(self.flat, function.sizes)
 
-        def gradient(given: Sequence[jax.Array]) -> list[jax.Array]:
-            now = replaced(pieces, inputs, given)
-            part = lambda xs: function.function(replaced(now, outputs, xs))  # noqa: E731
-            found: list[jax.Array] = jax.grad(part)([now[k] for k in outputs])
-            return found
+        def gradient(new: Sequence[jax.Array]) -> list[jax.Array]:
+            current = replace_pieces(pieces, inputs, new)
+
+            def loss(xs: Sequence[jax.Array]) -> jax.Array:
+                value: jax.Array = function.function(replace_pieces(current, outputs, xs))
+                return value
+
+            cotangents: list[jax.Array] = jax.grad(loss)([current[k] for k in outputs])
+            return cotangents
 
         _, linear = jax.linearize(gradient, [pieces[k] for k in inputs])
         return linear
-
-    def _about(self) -> str:
-        return self.loss.name
 
 
 def hessian(
@@ -62,23 +77,23 @@ def hessian(
 ) -> Hessian:
     """Return the Hessian of a loss at a vector of parameters, as an operator.
 
-    Products are forward over reverse: the gradient is linearised, and no matrix is made.
+    A product linearizes the gradient (forward over reverse); the matrix is never formed.
 
     Args:
-      loss: `loss(flat, *args)`, a scalar. It is compiled once, so that data belong in `args`, and
-        a function of a module is better than a new lambda each time.
-      flat: `(n,)`, floating; the first result of `jtree.destructure`.
-      args: what the loss takes behind the vector: arrays, models, a `Restructure`. Integers,
-        booleans and text are static.
+      loss: `loss(flat, *args)`, a scalar. It is compiled once per function, so pass data in
+        `args`, and a function of a module rather than a new lambda each time.
+      flat: `(n,)`, floating point; the first result of `jtree.destructure`.
+      args: the arguments of the loss after the vector: arrays, models, a `Restructure`. Integers,
+        booleans and strings are static.
       re: the second result of `jtree.destructure`, which labels rows and columns.
 
     Returns:
       A `Hessian`, `(n, n)`, of the vector's dtype.
 
     Raises:
-      VectorTypeError: complex parameters, or no floating numbers.
-      ArgumentError: the loss is no scalar, does not use its vector, or `re` does not fit.
-      ModelError: the loss changes an NNX variable that was made outside of it.
+      VectorTypeError: the parameters are complex or not floating point.
+      ArgumentError: the loss is not a scalar or does not use its vector, or `re` does not fit.
+      ModelError: the loss changes an NNX variable that was created outside of it.
 
     Example:
       >>> rosenbrock = lambda v: 100 * (v[1] - v[0] ** 2) ** 2 + (1 - v[0]) ** 2
@@ -89,31 +104,31 @@ def hessian(
     Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994,
     doi:10.1162/neco.1994.6.1.147.
     """
-    vector, sizes = checked(flat, re)
-    found = Hessian(call(loss, *args), vector, re, sizes)
-    _check.eval_shape(found)
-    return found
+    vector, sizes = as_point(flat, re)
+    op = Hessian(bind(loss, *args), vector, re, sizes)
+    _check.eval_shape(op)
+    return op
 
 
 @jax.jit
 def _check(op: Hessian) -> None:
-    """Refuse a loss that has no Hessian; `jit` remembers which ones were found good."""
-    whole = traced(op.loss, op.flat)
-    name, found = op.loss.name, whole.out_avals
-    real = [x.shape == () and jax.numpy.issubdtype(x.dtype, jax.numpy.floating) for x in found]
+    """Raise for a loss that has no Hessian; `jit` remembers which losses passed."""
+    whole = trace(op.loss, op.flat)
+    name, outputs = op.loss.name, whole.out_avals
+    real = [x.shape == () and jnp.issubdtype(x.dtype, jnp.floating) for x in outputs]
     if real != [True]:
-        shown = ", ".join(map(str, found)) or "none"
+        shown = ", ".join(map(str, outputs)) or "none"
         raise ArgumentError(
-            f"{name}: expected a loss that returns one real number, found {shown}; "
+            f"{name}: expected a loss that returns one real scalar, found {shown}; "
             "return a mean or a sum, without auxiliary results"
         )
-    if not uses(whole):
+    if not depends_on_vector(whole):
         raise ArgumentError(
             f"{name}: the loss does not depend on its first argument, so its Hessian is zero; "
-            "build the model from the vector inside it, with re(flat) "
-            "(with eqx.combine the new parameters come first)"
+            "build the model from the vector inside the loss, with re(flat) "
+            "(with eqx.combine, pass the new parameters first)"
         )
-    check_numbers(op, name)
+    check_scalars(op, name)
 
 
 def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> jax.Array:
@@ -123,13 +138,13 @@ def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> jax.Array
       loss: `loss(flat, *args)`, a scalar.
       flat: `(n,)`.
       v: `(n,)`, or `(n, k)` for k vectors at once.
-      args: what the loss takes behind the vector.
+      args: the arguments of the loss after the vector.
 
     Returns:
       An array of the shape of `v`.
 
     Raises:
-      What `hessian` and `Operator.mv` raise.
+      The errors of `hessian` and `Operator.mv`.
 
     Example:
       >>> jtree.curvature.hvp(lambda v: (v ** 3).sum(), jnp.array([1.0, 2.0]), jnp.ones(2))
@@ -138,5 +153,5 @@ def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> jax.Array
     Source: see `hessian`.
     """
     op = hessian(loss, flat, *args)
-    found: jax.Array = once(op, checked_vector(op, v))
-    return found
+    columns: jax.Array = product_uncached(op, as_columns(v, op.size, op.dtype))
+    return columns

@@ -1,4 +1,4 @@
-"""A model's outputs as one row of numbers for each example."""
+"""A model's outputs as one row for each example."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..._errors import ArgumentError
-from .._autodiff.call import Call, fixed
+from .._autodiff.call import Call
 
 
-class Form(NamedTuple):
-    """What outputs look like, and a way back to that from rows `(N, D)`."""
+class OutputStructure(NamedTuple):
+    """The shapes of a model's outputs, and the way back to them from rows `(N, D)`."""
 
     shapes: tuple[tuple[int, ...], ...]
     treedef: Any
+
+    @property
+    def width(self) -> int:
+        """The number of values for each example."""
+        return sum(math.prod(shape[1:]) for shape in self.shapes)
 
     def outputs(self, rows: jax.Array) -> Any:
         """Return outputs as the model returns them, for as many examples as there are rows."""
@@ -31,7 +36,7 @@ class Form(NamedTuple):
         return self.treedef.unflatten(arrays)
 
 
-def rows(outputs: Any) -> jax.Array:
+def as_rows(outputs: Any) -> jax.Array:
     """Return outputs as `(N, D)`."""
     leaves = [x.reshape(x.shape[0], -1) for x in jax.tree.leaves(outputs)]
     return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves, axis=1)
@@ -43,63 +48,63 @@ class Outputs(NamedTuple):
     apply: Call
 
     def __call__(self, flat: jax.Array) -> jax.Array:
-        return rows(self.apply(flat))
+        return as_rows(self.apply(flat))
 
-    def form(self, flat: jax.Array) -> Form:
-        """Return what the outputs look like."""
+    def structure(self, flat: jax.Array) -> OutputStructure:
+        """Return the structure of the outputs."""
         leaves, treedef = jax.tree.flatten(jax.eval_shape(self.apply, flat))
-        return Form(tuple(tuple(x.shape) for x in leaves), treedef)
+        return OutputStructure(tuple(tuple(x.shape) for x in leaves), treedef)
 
-    def of(self, i: Any) -> Callable[[jax.Array], jax.Array]:
-        """Return the outputs of one example alone, as `(1, D)`."""
-        function, args = self.apply.parts()
-        examples = self.apply.size
+    def example(self, i: Any) -> Callable[[jax.Array], jax.Array]:
+        """Return the outputs of example i alone, `(1, D)`, as a function of the vector."""
+        function, args = self.apply.unpack()
+        count = self.apply.examples
 
-        def own(a: Any) -> Any:
-            whole = fixed(a) or not getattr(a, "ndim", 0) or len(a) != examples
-            return a if whole else lax.dynamic_slice_in_dim(a, i, 1)
+        def take(x: Any) -> Any:
+            shared = callable(x) or not getattr(x, "ndim", 0) or len(x) != count
+            return x if shared else lax.dynamic_slice_in_dim(x, i, 1)
 
-        one = jax.tree.map(own, args, is_leaf=fixed)
-        return lambda flat: rows(function(flat, *one))
+        one = jax.tree.map(take, args, is_leaf=callable)
+        return lambda flat: as_rows(function(flat, *one))
 
 
 def check_outputs(apply: Call, flat: jax.Array) -> None:
-    """Refuse outputs that are not floating numbers with an example in each row."""
-    found = jax.tree.leaves(jax.eval_shape(apply, flat))
-    examples = apply.size
-    good = [
-        x.ndim > 0 and x.shape[0] == examples and jnp.issubdtype(x.dtype, jnp.floating)
-        for x in found
+    """Raise for outputs that are not floating-point arrays with an example in each row."""
+    outputs = jax.tree.leaves(jax.eval_shape(apply, flat))
+    count = apply.examples
+    valid = [
+        x.ndim > 0 and x.shape[0] == count and jnp.issubdtype(x.dtype, jnp.floating)
+        for x in outputs
     ]
-    if not found or not all(good):
-        shown = ", ".join(f"{x.dtype}{list(x.shape)}" for x in found)
+    if not outputs or not all(valid):
+        shown = ", ".join(f"{x.dtype}{list(x.shape)}" for x in outputs)
         raise ArgumentError(
-            f"{apply.name}: expected floating outputs with the {examples} examples of x along "
+            f"{apply.name}: expected floating-point outputs with the {count} examples of x along "
             f"their first axis, found {shown or 'none'}"
         )
 
 
-_BYTES = 2**25  # of Jacobians at once
+_BYTES = 2**25  # of the Jacobians that are computed at once
 
 
-def sums(function: Callable[[Any], Any], count: int, each: int) -> Any:
-    """Return the sum of a function over numbers from 0, several at once.
+def sum_over(function: Callable[[Any], Any], count: int, nbytes: int) -> Any:
+    """Return the sum of a function over the indices 0 to `count - 1`, in batches.
 
     Args:
-      function: from a number to an array.
-      count: how many numbers.
-      each: the bytes that one takes.
+      function: from an index to an array.
+      count: the number of indices.
+      nbytes: the bytes that one evaluation takes.
     """
-    size = max(1, min(count, _BYTES // max(1, each)))
+    size = max(1, min(count, _BYTES // max(1, nbytes)))
 
-    def many(numbers: jax.Array) -> Any:
-        return jax.tree.map(lambda x: x.sum(0), jax.vmap(function)(numbers))
+    def batch(indices: jax.Array) -> Any:
+        return jax.tree.map(lambda x: x.sum(0), jax.vmap(function)(indices))
 
     full = count // size * size
-    first = many(jnp.arange(size))
+    first = batch(jnp.arange(size))
 
     def body(k: Any, total: Any) -> Any:
-        return total + many(k * size + jnp.arange(size))
+        return total + batch(k * size + jnp.arange(size))
 
     total = lax.fori_loop(1, count // size, body, first)
-    return total + many(jnp.arange(full, count)) if full < count else total
+    return total + batch(jnp.arange(full, count)) if full < count else total

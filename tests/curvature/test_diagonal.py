@@ -1,0 +1,103 @@
+"""Diagonals and traces, exact and estimated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jtree import curvature as C  # noqa: N812
+
+from .problems import (
+    KEY,
+    close,
+    diagonal_operator,
+    empty,
+    matrix_of,
+    operator,
+    weighted,
+)
+
+MATRIX = matrix_of(*np.geomspace(1e-4, 10, 40))
+
+
+@pytest.mark.usefixtures("double")
+def test_exact_diagonals_and_traces() -> None:
+    op = operator(MATRIX)
+    close(C.diagonal(op), np.diag(MATRIX))
+    assert float(C.trace(op)) == pytest.approx(np.trace(MATRIX))
+    assert float(C.trace(op).error) == 0
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("method", ["hutchinson", "xtrace"])
+def test_estimated_traces(method: Any) -> None:
+    estimate = C.trace(operator(MATRIX), method, key=KEY, samples=15)
+    assert 0 < float(estimate.error) < 5
+    assert abs(float(estimate) - np.trace(MATRIX)) < 5 * float(estimate.error)
+
+
+@pytest.mark.usefixtures("double")
+def test_estimated_diagonals() -> None:
+    errors = {
+        method: abs(C.diagonal(operator(MATRIX), method, key=KEY, samples=15) - np.diag(MATRIX))
+        for method in ("hutchinson", "xdiag")
+    }
+    assert 3 * errors["xdiag"].max() < errors["hutchinson"].max() < 3
+
+
+@pytest.mark.usefixtures("double")
+def test_estimates_of_more_samples_than_parameters() -> None:
+    op = operator(matrix_of(1.0, 2.0, -3.0))
+    estimate = C.diagonal(op, "hutchinson", key=KEY, samples=20_000)
+    close(estimate, C.diagonal(op), 0.1)
+
+
+@pytest.mark.usefixtures("double")
+def test_standard_errors_are_those_of_a_sample() -> None:
+    op = operator(matrix_of(*np.arange(6.0)))
+    keys = jax.random.split(KEY, 300)
+    traces = jax.jit(jax.vmap(lambda key: C.trace(op, "hutchinson", key=key, samples=2)))(keys)
+    assert np.mean(traces.error**2) == pytest.approx(np.var(traces.value), rel=0.25)
+    assert np.isnan(C.trace(op, "hutchinson", key=KEY, samples=1).error)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_estimates_with_a_sketch_in_half_precision(dtype: Any) -> None:
+    values = jnp.arange(1.0, 9.0).astype(dtype)
+    op = C.hessian(weighted, jnp.ones(8, dtype), values)
+    estimate = C.trace(op, "xtrace", key=KEY, samples=6)
+    assert estimate.value.dtype == estimate.error.dtype == dtype
+    assert float(estimate) == pytest.approx(36, abs=0.5)
+    diagonal = C.diagonal(op, "xdiag", key=KEY, samples=8)
+    assert diagonal.dtype == dtype
+    np.testing.assert_allclose(diagonal.astype(float), values.astype(float), atol=0.2)
+
+
+def test_the_error_of_an_estimate_is_at_least_rounding() -> None:
+    op = diagonal_operator(np.exp(-np.arange(60.0)))
+    estimate = C.trace(op, "xtrace", key=KEY, samples=40)
+    assert float(estimate.error) >= 1e-7 * float(estimate)
+    assert float(estimate) == pytest.approx(1 / (1 - np.exp(-1)), abs=1e-5)
+
+
+def test_an_operator_without_parameters() -> None:
+    op = empty()
+    for method in ("exact", "hutchinson", "xdiag"):
+        assert C.diagonal(op, method, key=KEY).shape == (0,)
+    for method in ("exact", "hutchinson", "xtrace"):
+        assert float(C.trace(op, method, key=KEY)) == 0
+    shift = C.ggn(lambda v, x: x + v.sum(), lambda o, _: (o**2).sum(), jnp.zeros(0), jnp.ones(3), 0)
+    assert shift.dense().shape == (0, 0)
+
+
+def test_an_estimate_is_a_scalar_with_an_error() -> None:
+    estimate = C.Estimate(jnp.array(2.5), jnp.array(0.25))
+    assert (float(estimate), repr(estimate)) == (2.5, "Estimate(2.5, error=0.25)")
+    assert np.allclose(estimate, 2.5)
+    assert float(jnp.abs(estimate)) == 2.5
+    value, error = estimate
+    assert (float(value), float(error)) == (2.5, 0.25)

@@ -1,20 +1,20 @@
-"""The exceptions of jtree. Each is also the built-in that a Python user would catch.
+"""The exceptions of jtree. Each is also a subclass of a built-in exception.
 
 ```
-JtreeError                      the root of them all
-├── ModelError                  ValueError: a model that cannot be walked or does not fit
-│   └── DeletedArrayError       RuntimeError: an array whose buffer was donated or deleted
-├── VectorError                 ValueError: a flat vector of the wrong length or rank
-│   └── VectorTypeError         TypeError: no vector at all
-├── PathError                   KeyError and ValueError: a path or a glob that matches nothing
-├── ArgumentError               ValueError: an option that is none of those offered
-│   └── ArgumentTypeError       TypeError: an option of the wrong type
+JtreeError                      the base class
+├── ModelError                  ValueError: the model cannot be walked or does not fit
+│   └── DeletedArrayError       RuntimeError: an array was donated or deleted
+├── VectorError                 ValueError: a vector has the wrong length or rank
+│   └── VectorTypeError         TypeError: an argument is not a vector
+├── PathError                   KeyError, ValueError: a path or a glob matches nothing
+├── ArgumentError               ValueError: an option has an invalid value
+│   └── ArgumentTypeError       TypeError: an option has the wrong type
 ├── CurvatureError              ArithmeticError: an indefinite matrix, or no convergence
-├── ExtraError                  ImportError: a package of an extra is not installed
+├── ExtraError                  ImportError: an optional package is not installed
 ├── LoadError                   ValueError: the source does not fit the destination; has `.diff`
-├── RuleError                   ValueError: a rule that does not fit the arrays it is applied to
-└── CheckpointError             OSError: missing, unreadable or in the way
-    └── ChecksumError           the bytes on disk are not the bytes that were written
+├── RuleError                   ValueError: a migration rule does not fit the arrays
+└── CheckpointError             OSError: a checkpoint is missing, unreadable or in the way
+    └── ChecksumError           the bytes on disk are not those that were written
 ```
 """
 
@@ -26,34 +26,37 @@ from typing import Any
 
 
 class JtreeError(Exception):
-    """The root of every exception that jtree raises itself."""
+    """The base class of the exceptions of jtree."""
 
 
 class ModelError(JtreeError, ValueError):
-    """A model cannot be walked, or is not of the structure that was asked for."""
+    """A model cannot be walked, or does not have the expected structure."""
 
 
 class DeletedArrayError(ModelError, RuntimeError):
-    """An array's buffer is gone: it was donated to a jitted function, or deleted."""
+    """An array was donated to a jitted function, or deleted."""
 
 
 class VectorError(JtreeError, ValueError):
-    """A flat vector has the wrong length or rank."""
+    """A vector has the wrong length or rank."""
 
 
 class VectorTypeError(VectorError, TypeError):
-    """Something that is no array was given as a flat vector."""
+    """An argument is not a vector."""
 
 
 class PathError(JtreeError, KeyError, ValueError):
-    """A path or a glob matches nothing: a KeyError to index with, a ValueError to pass on."""
+    """A path or a glob matches nothing.
 
-    def __str__(self) -> str:  # KeyError would print its message with quotes around it
+    This is a KeyError for `re[path]`, and a ValueError for the argument of a function.
+    """
+
+    def __str__(self) -> str:  # KeyError would print its message in quotes
         return str(self.args[0])
 
 
 class ArgumentError(JtreeError, ValueError):
-    """An option has a value that is none of those offered."""
+    """An option has an invalid value."""
 
 
 class ArgumentTypeError(ArgumentError, TypeError):
@@ -61,26 +64,30 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 
 class CurvatureError(JtreeError, ArithmeticError):
-    """A matrix is not what an algorithm needs, or the algorithm did not converge."""
+    """A matrix lacks a property that an algorithm requires, or the algorithm did not converge."""
 
 
 class ExtraError(JtreeError, ImportError):
-    """A package that only some of jtree needs is not installed; the message says how to."""
+    """An optional package is not installed; the message says how to install it."""
 
 
 class LoadError(JtreeError, ValueError):
-    """A source does not fit its destination. Nothing was loaded; `.diff` holds the whole report."""
+    """A source does not fit its destination, and nothing was loaded.
+
+    Attributes:
+      diff: a `jtree.Diff` with all mismatches.
+    """
 
     def __init__(self, message: str, diff: Any) -> None:
         super().__init__(message)
-        self.diff = diff  # a jtree.Diff
+        self.diff = diff
 
     def __reduce__(self) -> tuple[type[LoadError], tuple[str, Any]]:
         return type(self), (self.args[0], self.diff)
 
 
 class RuleError(JtreeError, ValueError):
-    """A rule of a migration matches nothing, does not fit an array, or collides with another."""
+    """A migration rule matches nothing, does not fit an array, or collides with another rule."""
 
 
 class CheckpointError(JtreeError, OSError):
@@ -88,10 +95,14 @@ class CheckpointError(JtreeError, OSError):
 
 
 class ChecksumError(CheckpointError):
-    """Arrays read from a checkpoint are not the arrays that were written."""
+    """The arrays in a checkpoint are not those that were written."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `"; did you mean ...?"` with the nearest known names, or nothing."""
+    """Return `"; did you mean ...?"` with the known names that are most similar, or nothing.
+
+    >>> did_you_mean("wieght", ["weight", "bias"]), did_you_mean("x", ["weight", "bias"])
+    ('; did you mean weight?', '')
+    """
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""

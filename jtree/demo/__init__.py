@@ -1,4 +1,4 @@
-"""The demo: digits learned through one vector, a Hessian, a checkpoint and a diff."""
+"""A demo: train on digits through one vector, draw a Hessian, save, load and compare."""
 
 from .._public import publish
 from ._run import run

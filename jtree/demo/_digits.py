@@ -13,21 +13,21 @@ HELD_OUT = 360  # of the 1,797 images
 
 
 class LabelledImages(NamedTuple):
-    """Images, one per row, with pixels from 0 to 1, and the digit that each one shows."""
+    """Images, one per row, with pixels from 0 to 1, and the digit in each image."""
 
     images: jax.Array
     labels: jax.Array
 
 
 class Digits(NamedTuple):
-    """The images to learn from, and those held out."""
+    """The training images, and the held-out ones."""
 
     train: LabelledImages
     held_out: LabelledImages
 
 
 def load(seed: int) -> Digits:
-    """Return the images in an order that the seed decides, the last ones held out."""
+    """Return the images in an order that depends on the seed. The last ones are held out."""
     images, labels = load_digits(return_X_y=True)
     images, labels = (images / 16).astype(np.float32), labels.astype(np.int32)
     order = np.random.default_rng(seed).permutation(len(labels))

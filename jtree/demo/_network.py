@@ -15,8 +15,8 @@ class Network(nnx.Module):
     Args:
       sizes: the number of features, from the input to the logits.
       activation: a function of an array.
-      unbiased: the numbers of the layers without a bias.
-      seed: seeds the kernels.
+      unbiased: the indices of the layers without a bias.
+      seed: the seed of the kernels.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Network(nnx.Module):
     ) -> None:
         rngs = nnx.Rngs(seed)
         self.layers = nnx.List(
-            nnx.Linear(fan_in, fan_out, use_bias=number not in unbiased, rngs=rngs)
-            for number, (fan_in, fan_out) in enumerate(pairwise(sizes))
+            nnx.Linear(fan_in, fan_out, use_bias=i not in unbiased, rngs=rngs)
+            for i, (fan_in, fan_out) in enumerate(pairwise(sizes))
         )
         self.activation = activation
 
     def __call__(self, images: jax.Array, /) -> jax.Array:
-        """Return logits, `(batch, sizes[-1])`, of images, `(batch, sizes[0])`."""
+        """Return the logits `(batch, sizes[-1])` of images `(batch, sizes[0])`."""
         *hidden, last = self.layers
         for layer in hidden:
             images = self.activation(layer(images))

@@ -1,4 +1,4 @@
-"""What the demo prints: a few lines for each step, and at the end what was measured."""
+"""The output of the demo: a few lines for each step, and a table of measurements."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from rich.text import Text
+
+from .._text import table
 
 
 @dataclass
 class DemoStep:
-    """One step of the demo: what it measured, by name, and how long it took."""
+    """A step of the demo: its measurements by name, and how long it took."""
 
     measured: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -24,7 +25,7 @@ class DemoStep:
 
 @dataclass
 class DemoReport:
-    """The steps so far. When quiet, nothing is printed but the table at the end."""
+    """The steps of the demo so far. If quiet, only the table at the end is printed."""
 
     quiet: bool = False
     steps: list[DemoStep] = field(default_factory=list)
@@ -34,42 +35,39 @@ class DemoReport:
 
     @contextmanager
     def step(self, title: str, code: str) -> Iterator[DemoStep]:
-        """Print what comes next, and time it; it has a section in the table."""
+        """Print the title and the code of a step, and time the block."""
         self.steps.append(DemoStep())
         self.console.rule(f"[bold]{len(self.steps)}. {title}", align="left")
         self.console.print(Text(code, style="cyan"))
-        begin = perf_counter()
+        start = perf_counter()
         yield self.steps[-1]
-        self.steps[-1].seconds = perf_counter() - begin
+        self.steps[-1].seconds = perf_counter() - start
         self.console.print()
 
-    def say(self, *things: Any) -> None:
-        """Print text as it is, or whatever rich can render."""
-        for thing in things:
-            self.console.print(Text(thing) if isinstance(thing, str) else thing)
+    def say(self, *renderables: Any) -> None:
+        """Print text without markup, or anything else that rich can render."""
+        for x in renderables:
+            self.console.print(Text(x) if isinstance(x, str) else x)
 
-    def track(self, number: int, doing: str) -> Iterable[int]:
-        """Yield numbers beside a progress bar, which only a terminal shows, and only meanwhile."""
+    def track(self, count: int, title: str) -> Iterable[int]:
+        """Yield `range(count)` beside a progress bar, which is shown on a terminal only."""
         shown = self.console.is_terminal and not self.quiet
-        return track(range(number), doing, console=self.console, transient=True, disable=not shown)
+        return track(range(count), title, console=self.console, transient=True, disable=not shown)
 
     def conclude(self, files: dict[str, str]) -> None:
-        """Print the table: what was measured, how long it took, and where the files are."""
-        table = Table(title="What was measured", title_justify="left")
-        table.add_column("what", no_wrap=True)
-        table.add_column("measured", overflow="fold")
-        table.add_column("time", justify="right", min_width=7, no_wrap=True)
-        for step in self.steps:
-            _add_section(table, step.measured, step.seconds)
-        _add_section(table, {"all steps": ""}, sum(step.seconds for step in self.steps))
-        _add_section(table, files)
-        Console(highlight=False).print(table)
+        """Print the table of measurements, durations and files."""
+        total = sum(step.seconds for step in self.steps)
+        sections = [_rows(step.measured, f"{step.seconds:.1f} s") for step in self.steps]
+        sections += [_rows({"all steps": ""}, f"{total:.1f} s"), _rows(files, "")]
+        titles = ("what", "measured", "time")
+        drawn = table(titles, *sections, right=("time",), title="Measurements")
+        drawn.title_justify = "left"
+        for column, no_wrap in zip(drawn.columns, (True, False, True), strict=True):
+            column.no_wrap = no_wrap
+        Console(highlight=False).print(drawn)
 
 
-def _add_section(table: Table, rows: dict[str, str], seconds: float | None = None) -> None:
-    """Add rows between two lines, with the time that they took beside the first."""
-    time = "" if seconds is None else f"{seconds:.1f} s"
-    for what, text in rows.items():
-        table.add_row(Text(what), Text(text), time)
-        time = ""
-    table.add_section()
+def _rows(measured: dict[str, str], time: str) -> list[tuple[str, str, str]]:
+    """Return the rows of a section, with its time in the first one."""
+    rows = enumerate(measured.items())
+    return [(name, text, "" if i else time) for i, (name, text) in rows]

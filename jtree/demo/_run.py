@@ -1,4 +1,4 @@
-"""The steps of the demo, each with the lines of jtree that it shows."""
+"""The steps of the demo, each with the code that it demonstrates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SMALL = (16, 10, 10, 10)  # its Hessian has 390 rows, one per parameter
 
 
 def run(out: Path, /, *, seed: int = 0, quiet: bool = False) -> None:
-    """Run the demo: print what happens, and write its files to a folder.
+    """Run the demo: print its results, and write its files to a folder.
 
     Args:
-      out: the folder. It is made where it is missing; the demo's files in it are replaced.
-      seed: seeds the order of the images and the numbers that networks start from.
-      quiet: print nothing but the table at the end.
+      out: the folder, which is created if it is missing. Files of an earlier run are replaced.
+      seed: the seed of the order of the images and of the initial networks.
+      quiet: whether to print only the table at the end.
     """
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint"
@@ -43,7 +43,7 @@ def run(out: Path, /, *, seed: int = 0, quiet: bool = False) -> None:
 
 
 def _learn(report: DemoReport, digits: Digits, seed: int) -> Network:
-    """Return a network that was trained over its flat vector."""
+    """Return a network after training over its flat vector."""
     code = (
         "flat, re = jtree.destructure(network)\n"
         "grad = jax.grad(lambda flat: loss(re(flat), data))(flat)\n"
@@ -62,7 +62,7 @@ def _learn(report: DemoReport, digits: Digits, seed: int) -> Network:
 
 
 def _layout(network: Network) -> Table:
-    """Return where each parameter is in the vector, as a table."""
+    """Return the slice of the vector for each parameter, as a table."""
     _, re = jtree.destructure(network)
     slices = {path: f"flat[{x.start}:{x.stop}]" for path, x in re.slices.items()}
     rows = [(path, str(shape), slices[path]) for path, shape in re.shapes.items()]
@@ -82,7 +82,7 @@ def _compare_gradients(report: DemoReport, network: Network, split: LabelledImag
     )
     with report.step("Nested and flat gradients agree", code) as step:
         nested, direct = _gradients(network, split)
-        report.say(f"{len(direct):,} numbers each, the largest {jnp.abs(direct).max():.2g}")
+        report.say(f"{len(direct):,} elements each, the largest {jnp.abs(direct).max():.2g}")
         difference = jnp.abs(nested - direct).max()
         step.measured["gradients, largest |nested - flat|"] = f"{difference:.2g}"
 
@@ -127,7 +127,7 @@ def _write(figure: Figure, path: Path) -> str:
 def _save_and_load(
     report: DemoReport, network: Network, held_out: LabelledImages, seed: int, checkpoint: Path
 ) -> None:
-    """Load what was saved into a network with another activation and one bias more."""
+    """Load a saved network into one with another activation and an additional bias."""
     code = (
         "jtree.save(path, network, overwrite=True)\n"
         'other = jtree.loadmodel(other, jtree.load(path), none="zero")'
@@ -136,13 +136,13 @@ def _save_and_load(
         jtree.save(checkpoint, network, overwrite=True)
         other = Network(SIZES, activation=nnx.relu, seed=seed + 1)
         other = jtree.loadmodel(other, jtree.load(checkpoint), none="zero")
-        report.say("gelu became relu; layers/1/bias, which was not there, became zeros")
+        report.say("gelu became relu; layers/1/bias, which was absent, became zero")
         step.measured["parameters, largest |saved - loaded|"] = f"{_difference(network, other):.2g}"
         step.measured["accuracy of the other network, as loaded"] = _accuracy(other, held_out)
 
 
 def _difference(saved: Network, loaded: Network) -> float:
-    """Return the largest difference of two networks' parameters; an absent one is zero."""
+    """Return the largest difference between the parameters of two networks."""
     before = jtree.trainables(saved)
     return max(
         float(jnp.abs(array - before.get(path, 0)).max())
@@ -151,8 +151,8 @@ def _difference(saved: Network, loaded: Network) -> float:
 
 
 def _compare_networks(report: DemoReport, network: Network, seed: int) -> None:
-    """Say why the trained network does not fit into one of another shape."""
-    with report.step("What does not fit, and why", "jtree.diff(third, network)") as step:
+    """Print why the trained network does not fit into one of another shape."""
+    with report.step("Mismatches", "jtree.diff(third, network)") as step:
         third = Network((64, 32, 48, 24, 10), activation=nnx.relu, unbiased={0}, seed=seed)
         diff = jtree.diff(third, network)
         report.say(diff)

@@ -1,4 +1,4 @@
-"""Training over the flat vector: what an optimiser, or a Hessian, wants to see."""
+"""Train over the flat vector, as an optimiser or a Hessian needs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOLVER = optax.lbfgs()
 
 
 def cross_entropy(network: Network, split: LabelledImages) -> jax.Array:
-    """Return the mean cross-entropy of a network's logits."""
+    """Return the mean cross-entropy of the logits of a network."""
     losses = optax.softmax_cross_entropy_with_integer_labels(network(split.images), split.labels)
     return jnp.mean(losses)
 
@@ -32,7 +32,7 @@ def loss(flat: jax.Array, re: jtree.Restructure, split: LabelledImages) -> jax.A
 
 @jax.jit
 def accuracy(network: Network, split: LabelledImages) -> jax.Array:
-    """Return the share of images whose digit a network tells."""
+    """Return the fraction of images that a network classifies correctly."""
     return jnp.mean(network(split.images).argmax(axis=-1) == split.labels)
 
 
@@ -42,12 +42,12 @@ def train(network: Network, split: LabelledImages, steps: Iterable[int]) -> tupl
     state, value = _strong(SOLVER.init(flat)), jnp.inf
     for _ in steps:
         flat, state, value = _step(flat, state, re, split)
-        jax.block_until_ready(value)  # or the progress bar would run ahead of the work
+        jax.block_until_ready(value)  # so that the progress bar waits for the work
     return re(flat), float(value)
 
 
 def _strong(state: Any) -> Any:
-    """Return a state without weak types, which optax starts from; they would compile twice."""
+    """Return a state without weak types, with which the first step would compile twice."""
     return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), state)
 
 

@@ -1,16 +1,13 @@
 """JAX models, nested and flat: vectors, states and checkpoints, with nothing lost on the way.
 
-One vector:      destructure, Restructure
-What is in it:   trainables, modules, children, count, isnumeric, trainable, walk
-Printed:         summary, Summary
-Precision:       f16, bf16, f32, f64
-Numbers across:  state, loadmodel, diff, Diff
-Files:           save, save_async, load, open, verify, Checkpoint, Saving
-Shapes:          outputsize
-Second order:    curvature
-Modules:         layers, init, callbacks, migrate
-Pictures:        plot
-Errors:          JtreeError, and those that derive from it
+Vectors:      destructure, Restructure
+Queries:      trainables, count, modules, children, trainable, isnumeric, walk, Walk, Slot
+Summaries:    summary, Summary, outputsize
+Precision:    f16, bf16, f32, f64
+Loading:      state, loadmodel, diff, Diff
+Checkpoints:  save, save_async, load, open, verify, Checkpoint, Saving
+Modules:      callbacks, curvature, init, layers, migrate, plot
+Errors:       JtreeError and its subclasses
 """
 
 from importlib import import_module

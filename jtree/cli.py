@@ -17,6 +17,8 @@ from . import __version__
 from ._errors import JtreeError
 from ._text import table
 
+__all__ = ["app"]
+
 app = typer.Typer(name="jtree", no_args_is_help=True, add_completion=False)
 
 EXTRA = {"matplotlib": "matplotlib", "optax": "optax", "sklearn": "scikit-learn"}

@@ -1,4 +1,4 @@
-"""The package itself: its layers, its public names, what importing it costs, its errors."""
+"""The package as a whole: layers, public names, the cost of importing it, errors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import pickle
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jtree
 
-ROOT = Path(jtree.__file__).parent
+from .source import folder, imports, modules, syntax
 
-# From the bottom up. A folder imports from itself and from the rows above it; the names in one row
-# do not import each other. Modules beside the folders stand here by name.
+# From the bottom up. A folder imports from itself and from the rows above it, but not from others in
+# its row. Modules that lie beside the folders are listed by name.
 LAYERS: list[tuple[str, ...]] = [
     ("_errors", "_progress", "_public", "_text"),
     ("_tree", "_initialiser", "_callbacks"),
@@ -96,63 +95,39 @@ MODULES = {"callbacks", "curvature", "init", "layers", "migrate", "plot"}
 PACKAGES = {name: import_module(f"jtree.{name}") for name in (*sorted(MODULES), "checkpoint")}
 
 
-@cache
-def modules() -> dict[str, Path]:
-    files = sorted(ROOT.rglob("*.py"))
-    names = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for f in files}
-    return {name.removesuffix(".__init__"): file for name, file in names.items()}
-
-
-def imports(name: str, file: Path) -> set[str]:
-    """Return what a module imports, lazily too: `jtree` modules by their short names."""
-    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-    package = [] if name == "__init__" else package
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ["", ""]
-            base = ".".join([*above, node.module or ""]).strip(".") if node.level else node.module
-            known = modules()
-            inner = {f"{base}.{alias.name}".strip(".") for alias in node.names}
-            chosen = {x for x in inner if x in known} or {base or "__init__"}
-            found |= {f"jtree:{x}" for x in chosen} if node.level else {str(base)}
-    return found
-
-
-GRAPH = {name: imports(name, file) for name, file in modules().items()}
+GRAPH = {name: imports(name)[0] for name in modules()}
 
 
 def test_imports_have_no_cycle() -> None:
-    inner = {
-        name: {x.removeprefix("jtree:") for x in found if x.startswith("jtree:")}
-        for name, found in GRAPH.items()
-    }
-    graphlib.TopologicalSorter(inner).prepare()
+    graphlib.TopologicalSorter(GRAPH).prepare()
 
 
-def folder(name: str) -> str:
-    """Return the folder of a module, or the module's own name where it lies beside the folders."""
-    above = modules()[name].relative_to(ROOT).parent
-    return str(above) if above.parts else name
+def test_imports_go_down_only() -> None:
+    edges = {(name, x) for name in GRAPH for x in GRAPH[name] - {"__init__"}}
+    edges = {(name, x) for name, x in edges if folder(name) != folder(x)}
+    assert not {(name, x) for name, x in edges if LAYER[folder(x)] >= LAYER[folder(name)]}
 
 
-INNER = {
-    name: {x.removeprefix("jtree:") for x in found if x.startswith("jtree:")}
-    for name, found in GRAPH.items()
-}
+def test_no_two_folders_import_each_other() -> None:
+    edges = {(folder(name), folder(x)) for name in GRAPH for x in GRAPH[name]}
+    assert not {(a, b) for a, b in edges if a < b and (b, a) in edges}
 
 
-@pytest.mark.parametrize("name", INNER)
-def test_imports_go_down_only(name: str) -> None:
-    above = {x for x in INNER[name] if x != "__init__" and folder(x) != folder(name)}
-    assert not {x for x in above if LAYER[folder(x)] >= LAYER[folder(name)]}
+def test_the_longest_path_of_imports_has_ten_modules() -> None:
+    """The version, which the command imports from the top of the package, counts for nothing."""
+
+    @cache
+    def longest(name: str) -> tuple[str, ...]:
+        below = (longest(x) for x in sorted(GRAPH[name] - {"__init__"}))
+        return name, *max(below, key=len, default=())
+
+    path = max(map(longest, GRAPH), key=len)
+    assert len(path) <= 10, " -> ".join(path)
 
 
 def test_only_the_checkpoints_name_orbax_and_nothing_names_a_framework() -> None:
     for name in GRAPH:
-        outer = {found.split(".")[0] for found in GRAPH[name]}
+        outer = imports(name)[1]
         assert "orbax" not in outer or name.startswith("checkpoint"), name
         allowed = {"matplotlib"} if name.startswith("plot") else FOR_ONE.get(name, set())
         exempt = name.startswith("demo") or name == "cli"
@@ -160,13 +135,12 @@ def test_only_the_checkpoints_name_orbax_and_nothing_names_a_framework() -> None
 
 
 def test_only_the_walk_recurses_over_trees() -> None:
-    inner = {"_tree.structure", "_tree.walk"}
-    for name, file in modules().items():
-        tree = ast.parse(file.read_text())
-        for function in (x for x in tree.body if isinstance(x, ast.FunctionDef)):
+    recursive = {"_tree.structure", "_tree.walk"}
+    for name in modules():
+        for function in (x for x in syntax(name).body if isinstance(x, ast.FunctionDef)):
             calls = {x.func.id for x in ast.walk(function) if calls_a_name(x)}
-            recursive = function.name in calls and function.name not in ("state", "_decode")
-            assert not recursive or name in inner, f"{name}.{function.name}"
+            exempt = name in recursive or function.name in ("state", "_decode")
+            assert function.name not in calls or exempt, f"{name}.{function.name}"
 
 
 def calls_a_name(node: ast.AST) -> Any:

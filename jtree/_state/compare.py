@@ -184,10 +184,10 @@ def _compare_arrays(path: str, expected: Any, found: Any) -> Any:
     return wrong._replace(expected=expected.dtype, found=found.dtype)
 
 
-def _hint(found: Any) -> str:
-    if found is True:
+def _hint(x: Any) -> str:
+    if x is True:
         return "; only False, for an absent parameter, can stand for an array"
-    if isinstance(found, int | float | complex):
+    if isinstance(x, int | float | complex):
         return "; make it an array with numpy.asarray"
     return ""
 
@@ -249,9 +249,9 @@ def _resolve_ties(dst: Side, sources: dict[int, Any]) -> tuple[list[Mismatch], d
         else:
             names = " and ".join(_path.show(paths[index]) for index in group)
             known = all(isreadable(x) or isinstance(x, _Marker) for x in values)
-            found = "different values" if known else "values that cannot be compared yet"
+            text = "different values" if known else "values that cannot be compared yet"
             path = paths[group[0]]
-            conflicts.append(mismatch(path, "ties", "one parameter", f"{found} at {names}"))
+            conflicts.append(mismatch(path, "ties", "one parameter", f"{text} at {names}"))
     return conflicts, resolved
 
 

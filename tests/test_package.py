@@ -18,8 +18,8 @@ import jtree
 
 from .source import folder, imports, modules, syntax
 
-# From the bottom up. A folder imports from itself and from the rows above it, but not from others in
-# its row. Modules that lie beside the folders are listed by name.
+# From the bottom up. A folder imports from itself and from the rows above it, but not from others
+# in its row. Modules that lie beside the folders are listed by name.
 LAYERS: list[tuple[str, ...]] = [
     ("_errors", "_progress", "_public", "_text"),
     ("_tree", "_initialiser", "_callbacks"),

@@ -1,4 +1,4 @@
-"""Every kind of layer, from PyTorch: the same outputs in both, to 1e-5."""
+"""Each kind of layer of PyTorch, with outputs equal to 1e-5 in every framework of JAX."""
 
 from __future__ import annotations
 
@@ -19,43 +19,27 @@ from jtree import migrate
 
 from ..same import close_to_scale as close
 from ..same import normal
+from .models import channels_first, channels_last, randomised_torch, refusal
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("seeded_torch")
 KEY = jax.random.key(0)
 
 
-def first(x: Any) -> Any:
-    """Return a batch of images with channels first."""
-    return np.moveaxis(x, -1, 1)
-
-
-def last(x: Any) -> Any:
-    return np.moveaxis(np.asarray(x), 1, -1)
-
-
-def randomised(layer: Any) -> Any:
-    for x in layer.parameters():
-        torch.nn.init.normal_(x, std=0.5)
-    for x in layer.buffers():
-        if x.is_floating_point():
-            torch.nn.init.uniform_(x, 0.5, 2.0)
-    return layer.eval()
-
-
-def linen_apply(module: Any, source: Any, *inputs: Any, **options: Any) -> Any:
-    target = migrate.linen(module, None, *inputs)
-    variables, _ = migrate.convert(target, source, **options)
+def linen_apply(module: Any, source: Any, *inputs: Any) -> Any:
+    """Return the outputs of a linen module with the weights of a source."""
+    variables, _ = migrate.convert(migrate.linen(module, None, *inputs), source)
     return module.apply(variables, *map(jnp.asarray, inputs))
 
 
-def nnx_apply(model: Any, source: Any, *inputs: Any, **options: Any) -> Any:
-    return migrate.convert(model, source, **options)[0](*map(jnp.asarray, inputs))
+def nnx_apply(model: Any, source: Any, *inputs: Any) -> Any:
+    """Return the outputs of a model with the weights of a source."""
+    return migrate.convert(model, source)[0](*map(jnp.asarray, inputs))
 
 
 @pytest.mark.parametrize(("n", "m"), [(3, 4), (4, 4)])
 def test_linear(n: int, m: int) -> None:
-    layer, x = randomised(torch.nn.Linear(n, m)), normal(5, n)
+    layer, x = randomised_torch(torch.nn.Linear(n, m)), normal(5, n)
     expected = layer(torch.tensor(x))
     close(nnx_apply(nnx.Linear(n, m, rngs=nnx.Rngs(0)), layer, x), expected)
     close(linen_apply(nn.Dense(m), layer, x), expected)
@@ -65,7 +49,7 @@ def test_linear(n: int, m: int) -> None:
 
 
 def test_a_dense_layer_with_several_axes_of_features() -> None:
-    layer, x = randomised(torch.nn.Linear(6, 4)), normal(5, 2, 3)
+    layer, x = randomised_torch(torch.nn.Linear(6, 4)), normal(5, 2, 3)
     model = nnx.LinearGeneral((2, 3), (2, 2), axis=(-2, -1), rngs=nnx.Rngs(0))
     expected = layer(torch.tensor(x).reshape(5, 6)).reshape(5, 2, 2)
     close(nnx_apply(model, layer, x), expected)
@@ -85,9 +69,9 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize("options", CONVOLUTIONS, ids=str)
 def test_convolutions(options: dict[str, Any]) -> None:
     dims = len(options["kernel_size"])
-    layer = randomised(getattr(torch.nn, f"Conv{dims}d")(4, 8, **options))
+    layer = randomised_torch(getattr(torch.nn, f"Conv{dims}d")(4, 8, **options))
     x = normal(2, *(9, 8, 7)[:dims], 4)
-    expected = last(layer(torch.tensor(first(x))))
+    expected = channels_last(layer(torch.tensor(channels_first(x))))
     size, pad = options["kernel_size"], options.get("padding", (0,) * dims)
     common = {
         "strides": options.get("stride", (1,) * dims),
@@ -111,7 +95,7 @@ def test_convolutions(options: dict[str, Any]) -> None:
     )
     close(nnx_apply(own, layer.state_dict(), x), expected)
     eqx_layer, report = migrate.convert(eqx.nn.Conv(dims, 4, 8, key=KEY, **options), layer)
-    close(last(jax.vmap(eqx_layer)(first(x))), expected)
+    close(channels_last(jax.vmap(eqx_layer)(channels_first(x))), expected)
     assert not report.settings
 
 
@@ -128,9 +112,9 @@ TRANSPOSED = [
 @pytest.mark.parametrize("options", TRANSPOSED, ids=str)
 def test_transposed_convolutions(options: dict[str, Any], channels: tuple[int, int]) -> None:
     dims = len(options["kernel_size"])
-    layer = randomised(getattr(torch.nn, f"ConvTranspose{dims}d")(*channels, **options))
+    layer = randomised_torch(getattr(torch.nn, f"ConvTranspose{dims}d")(*channels, **options))
     x = normal(2, *(5, 6)[:dims], 4)
-    expected = last(layer(torch.tensor(first(x))))
+    expected = channels_last(layer(torch.tensor(channels_first(x))))
     pads = migrate.transposed_padding(
         options["kernel_size"],
         padding=options.get("padding", 0),
@@ -162,53 +146,17 @@ def test_transposed_convolutions(options: dict[str, Any], channels: tuple[int, i
 def test_transposed_convolutions_in_groups(options: dict[str, Any], groups: int) -> None:
     dims = len(options["kernel_size"])
     build = getattr(torch.nn, f"ConvTranspose{dims}d")
-    layer = randomised(build(4, 6, groups=groups, **options))
+    layer = randomised_torch(build(4, 6, groups=groups, **options))
     x = normal(2, *(5, 6)[:dims], 4)
-    expected = layer(torch.tensor(first(x)))
+    expected = layer(torch.tensor(channels_first(x)))
     model = eqx.nn.ConvTranspose(dims, 4, 6, groups=groups, key=KEY, **options)
     model, _ = migrate.convert(model, layer)
-    close(jax.vmap(model)(first(x)), expected)
-
-
-def test_flattened_images_permute_the_rows() -> None:
-    torch_model = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 5 * 3, 2)
-    )
-    x = normal(2, 7, 5, 3)
-    expected = torch_model(torch.tensor(first(x)))
-    model = nnx.Sequential(
-        nnx.Conv(3, 4, (3, 3), padding="VALID", rngs=nnx.Rngs(0)),
-        nnx.relu,
-        jtree.layers.flatten,
-        nnx.Linear(60, 2, rngs=nnx.Rngs(0)),
-    )
-    hint = migrate.flattened("3", shape=(4, 5, 3))
-    close(nnx_apply(model, torch_model.state_dict(), x, hints=[hint]), expected)
-    hint = migrate.flattened("layers/3", shape=(4, 5, 3))
-    _, report = migrate.convert(model, torch_model, hints=[hint])
-    assert not report.warnings
-    _, report = migrate.convert(model, torch_model)
-    assert report.warnings == (
-        "layers/3: its 60 inputs may be a flattened image of 4 channels and 15 positions, which "
-        "the two frameworks order differently; if so, add "
-        'migrate.flattened("layers/3", shape=(4, height, width)) to hints',
-    )
-    eqx_model = eqx.nn.Sequential(
-        [
-            eqx.nn.Conv2d(3, 4, 3, key=KEY),
-            eqx.nn.Lambda(jax.nn.relu),
-            eqx.nn.Lambda(jnp.ravel),
-            eqx.nn.Linear(60, 2, key=KEY),
-        ]
-    )
-    found, report = migrate.convert(eqx_model, torch_model, hints=[hint])
-    close(jax.vmap(found)(first(x)), expected)
-    assert not report.warnings
+    close(jax.vmap(model)(channels_first(x)), expected)
 
 
 def test_batch_norm_with_its_statistics() -> None:
-    layer, x = randomised(torch.nn.BatchNorm2d(4, momentum=0.3)), normal(2, 3, 5, 4)
-    expected = last(layer(torch.tensor(first(x))))
+    layer, x = randomised_torch(torch.nn.BatchNorm2d(4, momentum=0.3)), normal(2, 3, 5, 4)
+    expected = channels_last(layer(torch.tensor(channels_first(x))))
     model = nnx.BatchNorm(4, use_running_average=True, rngs=nnx.Rngs(0))
     model, report = migrate.convert(model, layer)
     close(model(jnp.asarray(x)), expected)
@@ -222,7 +170,7 @@ def test_batch_norm_with_its_statistics() -> None:
 
 @pytest.mark.parametrize("mode", ["batch", "ema"])
 def test_batch_norm_of_equinox(mode: Any) -> None:
-    layer, x = randomised(torch.nn.BatchNorm1d(4)), normal(7, 4)
+    layer, x = randomised_torch(torch.nn.BatchNorm1d(4)), normal(7, 4)
     expected = layer(torch.tensor(x))
     pair = eqx.nn.make_with_state(eqx.nn.BatchNorm)(4, axis_name="batch", mode=mode)
     (model, state), _ = migrate.convert(pair, layer)
@@ -235,9 +183,7 @@ def test_batch_norm_of_equinox(mode: Any) -> None:
         eqx.nn.inference_mode(whole), axis_name="batch", in_axes=(0, None), out_axes=(0, None)
     )
     close(call(jnp.asarray(x), eqx.nn.State(whole))[0], expected)
-    with pytest.raises(jtree.LoadError) as caught:
-        migrate.convert(pair[0], layer)
-    assert str(caught.value) == (
+    assert refusal(pair[0], layer) == (
         "nothing was loaded: 2 mismatches\n"
         "  (root): expected no mean in BatchNorm, found float32[4] in running_mean, which is not "
         "all zero; give the model its running statistics: for Equinox, pass (model, state)\n"
@@ -246,8 +192,8 @@ def test_batch_norm_of_equinox(mode: Any) -> None:
     )
 
 
-def test_a_batch_norm_of_equinox_goes_on_training_from_what_was_loaded() -> None:
-    layer = randomised(torch.nn.BatchNorm1d(4, momentum=0.1))
+def test_a_converted_batch_norm_of_equinox_continues_to_train() -> None:
+    layer = randomised_torch(torch.nn.BatchNorm1d(4, momentum=0.1))
     pair = eqx.nn.make_with_state(eqx.nn.BatchNorm)(
         4, axis_name="batch", mode="batch", momentum=0.9
     )
@@ -285,46 +231,25 @@ NORMS: list[tuple[Any, Any, Any, Any]] = [
 
 @pytest.mark.parametrize("build", NORMS, ids=["layer", "group", "rms"])
 def test_norms(build: tuple[Callable[[], Any], ...]) -> None:
-    layer, x = randomised(build[0]()), normal(7, 16)
+    layer, x = randomised_torch(build[0]()), normal(7, 16)
     expected = layer(torch.tensor(x))
     model, report = migrate.convert(build[1](), layer)
     close(model(jnp.asarray(x)), expected)
     assert not report.settings
     close(linen_apply(build[2](), layer, x), expected)
-    found, report = migrate.convert(build[3](), layer)
-    close(jax.vmap(found)(x), expected)
+    model, report = migrate.convert(build[3](), layer)
+    close(jax.vmap(model)(x), expected)
     assert not report.settings
 
 
-def test_the_report_has_other_epsilons() -> None:
-    layer = torch.nn.LayerNorm(4)
-    _, report = migrate.convert(nnx.LayerNorm(4, rngs=nnx.Rngs(0)), layer.state_dict())
-    assert [setting.text for setting in report.settings] == [
-        "(root): epsilon=1e-06 in the model, 1e-05 by default in the source's framework"
-    ]
-
-
-def test_the_report_has_padding_that_depends_on_the_input() -> None:
-    layer = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
-    model = nnx.Conv(3, 4, (3, 3), strides=2, padding="SAME", rngs=nnx.Rngs(0))
-    _, report = migrate.convert(model, layer.state_dict())
-    assert [setting.text for setting in report.settings] == [
-        "(root): padding=SAME in the model, unknown in the source"
-    ]
-    _, report = migrate.convert(model, layer)
-    assert [setting.text for setting in report.settings] == [
-        "(root): padding=SAME in the model, ((1, 1), (1, 1)) in the source"
-    ]
-
-
 def test_embeddings_and_parametric_relu() -> None:
-    layer, tokens = randomised(torch.nn.Embedding(5, 4)), np.array([[0, 4, 2]])
+    layer, tokens = randomised_torch(torch.nn.Embedding(5, 4)), np.array([[0, 4, 2]])
     expected = layer(torch.tensor(tokens))
     close(nnx_apply(nnx.Embed(5, 4, rngs=nnx.Rngs(0)), layer, tokens), expected)
     close(linen_apply(nn.Embed(5, 4), layer, tokens), expected)
-    found, _ = migrate.convert(eqx.nn.Embedding(5, 4, key=KEY), layer)
-    close(jax.vmap(jax.vmap(found))(tokens), expected)
-    slope, x = randomised(torch.nn.PReLU()), normal(3, 4)
+    table, _ = migrate.convert(eqx.nn.Embedding(5, 4, key=KEY), layer)
+    close(jax.vmap(jax.vmap(table))(tokens), expected)
+    slope, x = randomised_torch(torch.nn.PReLU()), normal(3, 4)
     close(nnx_apply(nnx.PReLU(), slope, x), slope(torch.tensor(x)))
     close(nnx_apply(eqx.nn.PReLU(), slope, x), slope(torch.tensor(x)))
 
@@ -340,7 +265,7 @@ def scan(cell: Any, carry: Any, xs: Any) -> Any:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("cell", [nnx.LSTMCell, nnx.OptimizedLSTMCell])
 def test_lstm(cell: Any, bias: bool) -> None:
-    layer = randomised(torch.nn.LSTM(3, 5, bias=bias, batch_first=True))
+    layer = randomised_torch(torch.nn.LSTM(3, 5, bias=bias, batch_first=True))
     x = normal(2, 6, 3)
     expected = layer(torch.tensor(x))[0]
     rngs = nnx.Rngs(0)
@@ -348,9 +273,9 @@ def test_lstm(cell: Any, bias: bool) -> None:
         close(nnx_apply(nnx.RNN(cell(3, 5, rngs=rngs), rngs=rngs), layer, x), expected)
         close(linen_apply(nn.RNN(nn.LSTMCell(5)), layer, x), expected)
         close(linen_apply(nn.RNN(nn.OptimizedLSTMCell(5)), layer, x), expected)
-    found, _ = migrate.convert(eqx.nn.LSTMCell(3, 5, use_bias=bias, key=KEY), layer)
+    model, _ = migrate.convert(eqx.nn.LSTMCell(3, 5, use_bias=bias, key=KEY), layer)
     zeros = (jnp.zeros(5), jnp.zeros(5))
-    close(jax.vmap(lambda xs: scan(found, zeros, xs))(x), expected)
+    close(jax.vmap(lambda xs: scan(model, zeros, xs))(x), expected)
 
 
 def test_lstm_of_two_layers_in_two_directions() -> None:
@@ -374,24 +299,22 @@ def test_lstm_of_two_layers_in_two_directions() -> None:
         def forward(self, x: Any) -> Any:
             return self.lstm(x)[0]
 
-    layer, x = randomised(Torch()), normal(2, 6, 3)
+    layer, x = randomised_torch(Torch()), normal(2, 6, 3)
     close(nnx_apply(Both(nnx.Rngs(0)), layer, x), layer(torch.tensor(x)))
     rngs = nnx.Rngs(0)
-    with pytest.raises(jtree.LoadError, match=r"bias_ih_l1: expected nothing, found float32"):
-        migrate.convert(nnx.RNN(nnx.LSTMCell(3, 5, rngs=rngs), rngs=rngs), layer.lstm)
+    single = nnx.RNN(nnx.LSTMCell(3, 5, rngs=rngs), rngs=rngs)
+    assert "  bias_ih_l1: expected nothing, found float32[20]" in refusal(single, layer.lstm)
 
 
 def test_gru() -> None:
-    layer, x = randomised(torch.nn.GRU(3, 5, batch_first=True)), normal(2, 6, 3)
+    layer, x = randomised_torch(torch.nn.GRU(3, 5, batch_first=True)), normal(2, 6, 3)
     expected = layer(torch.tensor(x))[0]
     close(linen_apply(nn.RNN(nn.GRUCell(5)), layer, x), expected)
-    found, _ = migrate.convert(eqx.nn.GRUCell(3, 5, key=KEY), layer)
-    close(jax.vmap(lambda xs: scan(found, jnp.zeros(5), xs))(x), expected)
+    converted, _ = migrate.convert(eqx.nn.GRUCell(3, 5, key=KEY), layer)
+    close(jax.vmap(lambda xs: scan(converted, jnp.zeros(5), xs))(x), expected)
     rngs = nnx.Rngs(0)
     model = nnx.RNN(nnx.GRUCell(3, 5, rngs=rngs), rngs=rngs)
-    with pytest.raises(jtree.LoadError) as caught:
-        migrate.convert(model, layer)
-    assert str(caught.value) == (
+    assert refusal(model, layer) == (
         "nothing was loaded: 1 mismatch\n"
         "  cell: expected no hidden bias n in GRUCell, found float32[5] in bias_hh_l0, which is "
         "not all zero; use a GRU that has this bias, such as flax.linen.GRUCell or eqx.nn.GRUCell"
@@ -400,10 +323,10 @@ def test_gru() -> None:
     close(nnx_apply(model, layer, x), layer(torch.tensor(x))[0])
 
 
-def test_recurrent_cells_of_their_own() -> None:
+def test_single_cells() -> None:
     x, h = normal(2, 3), normal(2, 5)
     for build, cell in ((torch.nn.LSTMCell, nnx.LSTMCell), (torch.nn.RNNCell, nnx.SimpleCell)):
-        layer = randomised(build(3, 5))
+        layer = randomised_torch(build(3, 5))
         model, _ = migrate.convert(cell(3, 5, rngs=nnx.Rngs(0)), layer.state_dict())
         if build is torch.nn.RNNCell:
             close(model(h, x)[1], layer(torch.tensor(x), torch.tensor(h)))
@@ -414,7 +337,7 @@ def test_recurrent_cells_of_their_own() -> None:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_attention(bias: bool) -> None:
-    layer = randomised(torch.nn.MultiheadAttention(6, 2, bias=bias, batch_first=True))
+    layer = randomised_torch(torch.nn.MultiheadAttention(6, 2, bias=bias, batch_first=True))
     x = normal(2, 5, 6)
     t = torch.tensor(x)
     expected = layer(t, t, t)[0]
@@ -423,21 +346,13 @@ def test_attention(bias: bool) -> None:
     )
     close(nnx_apply(model, layer, x), expected)
     close(linen_apply(nn.MultiHeadDotProductAttention(2, use_bias=bias), layer, x), expected)
-    found = eqx.nn.MultiheadAttention(
-        2,
-        6,
-        use_query_bias=bias,
-        use_key_bias=bias,
-        use_value_bias=bias,
-        use_output_bias=bias,
-        key=KEY,
-    )
-    found, _ = migrate.convert(found, layer)
-    close(jax.vmap(lambda y: found(y, y, y))(x), expected)
+    biases = {f"use_{name}_bias": bias for name in ("query", "key", "value", "output")}
+    converted, _ = migrate.convert(eqx.nn.MultiheadAttention(2, 6, key=KEY, **biases), layer)
+    close(jax.vmap(lambda y: converted(y, y, y))(x), expected)
 
 
 def test_attention_with_keys_of_another_size() -> None:
-    layer = randomised(torch.nn.MultiheadAttention(6, 2, kdim=4, vdim=4, batch_first=True))
+    layer = randomised_torch(torch.nn.MultiheadAttention(6, 2, kdim=4, vdim=4, batch_first=True))
     x, y = normal(2, 5, 6), normal(2, 3, 4)
     expected = layer(*map(torch.tensor, (x, y, y)))[0]
     model = nnx.MultiHeadAttention(
@@ -448,7 +363,7 @@ def test_attention_with_keys_of_another_size() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.float16])
 def test_narrow_sources_and_narrow_models(dtype: Any) -> None:
-    layer = randomised(torch.nn.Linear(4, 4))
+    layer = randomised_torch(torch.nn.Linear(4, 4))
     narrow = {name: x.to(dtype) for name, x in layer.state_dict().items()}
     model, _ = migrate.convert(nnx.Linear(4, 4, rngs=nnx.Rngs(0)), narrow)
     assert model.kernel.dtype == jnp.float32
@@ -457,3 +372,56 @@ def test_narrow_sources_and_narrow_models(dtype: Any) -> None:
     model, _ = migrate.convert(half, layer)
     expected = layer.weight.T.numpy().astype(ml_dtypes.bfloat16)
     np.testing.assert_array_equal(np.asarray(model.kernel[...]), expected)
+
+
+def test_a_token_that_is_attended_to_is_not_lost() -> None:
+    """Even if it is all zero."""
+    attention = torch.nn.MultiheadAttention(4, 2, add_bias_kv=True)
+    torch.nn.init.zeros_(attention.bias_k)
+    model = nnx.MultiHeadAttention(2, 4, decode=False, rngs=nnx.Rngs(0))
+    assert refusal(model, attention) == (
+        "nothing was loaded: 2 mismatches\n"
+        "  (root): expected no bias k in MultiHeadAttention, found float32[1, 1, 4] in bias_k; add "
+        "this parameter to the layer, or drop it with a rule\n"
+        "  (root): expected no bias v in MultiHeadAttention, found float32[1, 1, 4] in bias_v; add "
+        "this parameter to the layer, or drop it with a rule"
+    )
+
+
+def test_instance_norm_as_itself_and_as_group_norm() -> None:
+    layer, x = torch.nn.InstanceNorm2d(4, affine=True, eps=1e-3), normal(2, 4, 5, 6)
+    torch.nn.init.normal_(layer.weight)
+    expected = layer(torch.tensor(x))
+    model, report = migrate.convert(eqx.nn.GroupNorm(4, 4, eps=1e-3), layer)
+    close(jax.vmap(model)(x), expected)
+    assert not report.settings
+    model, report = migrate.convert(nnx.InstanceNorm(4, epsilon=1e-5, rngs=nnx.Rngs(0)), layer)
+    assert [x.name for x in report.settings] == ["epsilon"]
+    expected = "expected layer norm weights for LayerNorm, found InstanceNorm2d in the source"
+    assert expected in refusal(nnx.LayerNorm(4, rngs=nnx.Rngs(0)), layer)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"), [("bi,ihn->bhn", (6, 4, 2)), ("...i,nhi->...hn", (2, 4, 6))]
+)
+def test_einsums_are_dense_layers(text: str, shape: tuple[int, ...]) -> None:
+    """The text tells the order of the axes of the kernel and of the features."""
+    layer, x = torch.nn.Linear(6, 8), normal(3, 6)
+    expected = layer(torch.tensor(x)).reshape(3, 4, 2)
+    model, _ = migrate.convert(nnx.Einsum(text, shape, (4, 2), rngs=nnx.Rngs(0)), layer)
+    close(model(jnp.asarray(x)), expected)
+    module = nn.Einsum(shape, text)
+    variables, _ = migrate.convert(migrate.linen(module, None, x), model, layout="nnx")
+    close(module.apply(variables, x), expected)
+    batched = nnx.Einsum("ebi,ein->ebn", (3, 6, 8), None, rngs=nnx.Rngs(0))
+    assert "kernel: expected float32[3, 6, 8], found no kernel" in refusal(batched, layer)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.parametrizations.spectral_norm],
+)
+def test_parametrized_weights_are_refused(norm: Any) -> None:
+    module = torch.nn.Sequential(norm(torch.nn.Linear(4, 4)))
+    model = nnx.Sequential(nnx.Linear(4, 4, rngs=nnx.Rngs(0)))
+    assert "remove_parametrizations" in refusal(model, module.state_dict())

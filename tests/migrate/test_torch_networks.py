@@ -1,4 +1,4 @@
-"""Whole networks of PyTorch, trained a little, with the same outputs in NNX, linen and Equinox."""
+"""Networks of PyTorch, trained for a few steps, with equal outputs in NNX, linen and Equinox."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import jtree
 from jtree import migrate
 
 from ..same import close_to_scale as close
+from .models import assert_equal
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -36,24 +37,21 @@ def trained(model: Any, *batch: Any) -> Any:
     return model.eval()
 
 
-def sources(model: Any, folder: Path) -> list[Any]:
-    """Return a model, and its arrays in memory and in files."""
+def sources_of(model: Any, folder: Path) -> list[Any]:
+    """Return a model, its arrays in memory, and its arrays in files of two formats."""
     state = model.state_dict()
     torch.save(state, folder / "model.pt")
-    found = [model, {name: x.numpy() for name, x in state.items()}, jtree.open(folder / "model.pt")]
     save_file = pytest.importorskip("safetensors.torch").save_file
     save_file({name: x.clone() for name, x in state.items()}, folder / "model.safetensors")
-    return [*found, jtree.open(folder / "model.safetensors")]
+    files = [jtree.open(folder / name) for name in ("model.pt", "model.safetensors")]
+    return [model, {name: x.numpy() for name, x in state.items()}, *files]
 
 
-def converted(target: Any, given: list[Any], **options: Any) -> tuple[Any, Any]:
-    """Return what all sources become, which is the same, and the first one's report."""
-    (first, report), *others = [migrate.convert(target, x, **options) for x in given]
-    arrays = [x for x in jtree.walk(first).values if jtree.isnumeric(x)]
+def converted(target: Any, sources: list[Any], **options: Any) -> tuple[Any, Any]:
+    """Return the model that all sources become alike, and the report of the first."""
+    (first, report), *others = [migrate.convert(target, x, **options) for x in sources]
     for other, _ in others:
-        theirs = (x for x in jtree.walk(other).values if jtree.isnumeric(x))
-        for x, y in zip(arrays, theirs, strict=True):
-            np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+        assert_equal(other, first)
     return first, report
 
 
@@ -210,17 +208,17 @@ def test_a_resnet(tmp_path: Path) -> None:
     expected = model(x).detach()
     images = jnp.asarray(x.permute(0, 2, 3, 1).numpy())
     hints = [migrate.flattened("classifier/0", shape=(2 * CHANNELS, 4, 4))]
-    given = sources(model, tmp_path)
-    found, report = converted(NnxResNet(nnx.Rngs(0)), given, hints=hints)
-    close(nnx.jit(lambda model, x: model(x))(found, images), expected)
+    sources = sources_of(model, tmp_path)
+    flax_model, report = converted(NnxResNet(nnx.Rngs(0)), sources, hints=hints)
+    close(nnx.jit(lambda model, x: model(x))(flax_model, images), expected)
     assert not report.settings
     assert not report.warnings
     target = migrate.linen(LinenResNet(), None, images)
-    variables, _ = converted(target, given, hints=hints)
+    variables, _ = converted(target, sources, hints=hints)
     close(jax.jit(LinenResNet().apply)(variables, images), expected)
-    (found, state), _ = converted(eqx.nn.make_with_state(EqxResNet)(), given)
-    still = eqx.nn.inference_mode(found)
-    call = jax.vmap(still, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+    (eqx_model, state), _ = converted(eqx.nn.make_with_state(EqxResNet)(), sources)
+    inference = eqx.nn.inference_mode(eqx_model)
+    call = jax.vmap(inference, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
     close(call(jnp.asarray(x.numpy()), state)[0], expected)
 
 
@@ -324,8 +322,8 @@ class EqxLayer(eqx.Module):
 
     def __init__(self) -> None:
         self.ln_1, self.ln_2 = eqx.nn.LayerNorm(SIZE), eqx.nn.LayerNorm(SIZE)
-        yes = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
-        self.attn = eqx.nn.MultiheadAttention(HEADS, SIZE, key=KEY, **yes)
+        biases = {f"use_{name}_bias": True for name in ("query", "key", "value", "output")}
+        self.attn = eqx.nn.MultiheadAttention(HEADS, SIZE, key=KEY, **biases)
         self.mlp = {
             "c_fc": eqx.nn.Linear(SIZE, 4 * SIZE, key=KEY),
             "c_proj": eqx.nn.Linear(4 * SIZE, SIZE, key=KEY),
@@ -364,14 +362,14 @@ def test_a_transformer(tmp_path: Path) -> None:
     tokens = torch.randint(VOCABULARY, (4, LENGTH))
     model = trained(TorchGPT(), tokens, tokens.roll(1, 1))
     expected = model(tokens).detach()
-    numbers = jnp.asarray(tokens.numpy().astype(np.int32))
-    given = sources(model, tmp_path)
-    found, report = converted(NnxGPT(nnx.Rngs(0)), given, rename={"h": "blocks"})
-    close(nnx.jit(lambda model, x: model(x))(found, numbers), expected)
+    ids = jnp.asarray(tokens.numpy().astype(np.int32))
+    sources = sources_of(model, tmp_path)
+    flax_model, report = converted(NnxGPT(nnx.Rngs(0)), sources, rename={"h": "blocks"})
+    close(nnx.jit(lambda model, x: model(x))(flax_model, ids), expected)
     assert report.ignored == {"lm_head.weight": "equal to wte.weight"}
     assert not report.settings
-    target = migrate.linen(LinenGPT(), None, numbers)
-    variables, _ = converted(target, given, rename={"h.*.mlp": "blocks/*", "h": "blocks"})
-    close(jax.jit(LinenGPT().apply)(variables, numbers), expected)
-    eqx_model, _ = converted(EqxGPT(), given)
-    close(jax.vmap(eqx_model)(numbers), expected)
+    target = migrate.linen(LinenGPT(), None, ids)
+    variables, _ = converted(target, sources, rename={"h.*.mlp": "blocks/*", "h": "blocks"})
+    close(jax.jit(LinenGPT().apply)(variables, ids), expected)
+    eqx_model, _ = converted(EqxGPT(), sources)
+    close(jax.vmap(eqx_model)(ids), expected)

@@ -1,0 +1,46 @@
+"""Reports of conversions, as text."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from jtree import migrate
+
+from ..same import normal
+from .models import TwoLayers, linear, two_layers_source
+
+
+def test_a_report_prints_as_a_table() -> None:
+    model, source = TwoLayers(nnx.Rngs(0)), two_layers_source()
+    _, report = migrate.convert(model, source)
+    assert repr(report) == "Report(2 layers from torch, 1 array copied)"
+    lines = str(report).splitlines()
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+    assert [row for row in cells if len(row) == 4] == [
+        ["layers/0", "dense", "layers.0.weight, layers.0.bias", ""],
+        ["layers/1", "dense", "layers.1.weight, layers.1.bias", ""],
+        ["scale", "array", "scale", "copied"],
+        ["drop/rngs/count", "array", "", "kept: the model's own"],
+        ["drop/rngs/key", "array", "", "kept: the model's own"],
+    ]
+
+
+def test_a_report_counts_what_to_check() -> None:
+    norm = nnx.LayerNorm(4, rngs=nnx.Rngs(0))
+    _, report = migrate.convert(norm, {"weight": np.ones(4), "bias": np.zeros(4)})
+    assert repr(report) == "Report(1 layer from torch, 1 setting to check)"
+    assert "check" in str(report)
+
+
+def test_warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    model = nnx.Sequential(nnx.Conv(1, 4, (3, 3), rngs=nnx.Rngs(0)), linear(64, 3))
+    source = {"0.weight": normal(4, 1, 3, 3), "0.bias": normal(4)}
+    source |= {"1.weight": normal(3, 64), "1.bias": normal(3)}
+    with caplog.at_level(logging.WARNING, logger="jtree"):
+        _, report = migrate.convert(model, source)
+    assert repr(report) == "Report(2 layers from torch, 1 warning)"
+    assert caplog.messages == [f"converted, but {report.warnings[0]}"]

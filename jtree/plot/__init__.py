@@ -1,13 +1,13 @@
-"""Pictures of vectors and of what is measured over them, labelled by path.
+"""Plots of vectors, matrices and losses over parameters, labeled by path.
 
 A matrix over all parameters:  hessian
-Its eigenvalues:               spectrum
+Eigenvalues:                   spectrum
 The loss around a vector:      landscape
-The numbers themselves:        parameters
+The values of a vector:        parameters
 
-Each function returns a `matplotlib.figure.Figure` of its own: pyplot and its current figure are
-neither used nor changed. A notebook shows the figure; `figure.savefig(path)` writes it to a file.
-matplotlib is the extra `plot`, and is imported when something is drawn.
+Each function returns a new `matplotlib.figure.Figure`, and neither uses nor changes pyplot. A
+notebook displays the figure, and `figure.savefig(path)` writes it to a file. matplotlib is the
+optional dependency `jtree[plot]`, and is imported when something is drawn.
 """
 
 from .._public import publish

@@ -1,4 +1,4 @@
-"""Which parts of a vector a picture names, and how."""
+"""The blocks of a vector that plots label, and their labels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from .._vector.restructure import Restructure
 
-WIDEST = 28  # characters of a label
+MAX_LABEL = 28  # characters
 
 
-class Block(NamedTuple):
-    """Neighbours in a vector under one name: one parameter, or several with a common start."""
+class LabeledBlock(NamedTuple):
+    """A slice of a vector with a label: one parameter, or adjacent ones below a common path."""
 
     label: str
     start: int
@@ -24,62 +24,63 @@ class Block(NamedTuple):
 
     @property
     def middle(self) -> float:
-        """Where the label goes, in a picture whose number k is drawn around k."""
+        """The position of the label, where element k is drawn around k."""
         return (self.start + self.stop - 1) / 2
 
 
-def blocks(re: Restructure, most: int, /) -> list[Block]:
-    """Return the parameters of a layout as blocks, no more than `most` of them.
+def label_blocks(re: Restructure, most: int, /) -> list[LabeledBlock]:
+    """Return the parameters of a `Restructure` as labeled blocks, at most `most` of them.
 
-    One block per parameter where that is few enough. Otherwise those under one node are one block,
-    of the deepest nodes that make few enough; and where even the children of the root are too
-    many, neighbours are put together.
+    Each parameter is a block if there are few enough. Otherwise the parameters below one node are
+    a block, for the deepest nodes that give few enough blocks. If even the root has too many
+    children, adjacent ones are merged.
     """
     single = [
-        Block(path or "(root)", part.start, part.stop)
+        LabeledBlock(path or "(root)", part.start, part.stop)
         for path, part in re.slices.items()
         if part.start < part.stop
     ]
     if len(single) <= most:
-        return [_short(_mark(block, re)) for block in single]
+        return [_shorten_label(_mark_tied(block, re)) for block in single]
     deepest = max(block.label.count("/") for block in single)
     for depth in range(deepest, 0, -1):
-        grouped = list(_under(single, depth))
+        grouped = list(_group(single, depth))
         if len(grouped) <= most:
-            return list(map(_short, grouped))
-    return list(map(_short, _neighbours(list(_under(single, 1)), most)))
+            return list(map(_shorten_label, grouped))
+    return list(map(_shorten_label, _merge(list(_group(single, 1)), most)))
 
 
-def _mark(block: Block, re: Restructure) -> Block:
-    """Say of a parameter that it has more places than the one that names it."""
-    tied = any(block.label == places[0] for places in re.ties)
+def _mark_tied(block: LabeledBlock, re: Restructure) -> LabeledBlock:
+    """Return a block whose label says so if the parameter is tied."""
+    tied = any(block.label == paths[0] for paths in re.ties)
     return block._replace(label=f"{block.label} (tied)") if tied else block
 
 
-def _under(single: Sequence[Block], depth: int) -> Iterator[Block]:
-    """Put neighbours together whose paths have their first steps in common."""
-    for start, group in groupby(single, lambda block: block.label.split("/")[:depth]):
+def _group(blocks: Sequence[LabeledBlock], depth: int) -> Iterator[LabeledBlock]:
+    """Yield adjacent blocks whose paths begin with the same keys as one block."""
+    for keys, group in groupby(blocks, lambda block: block.label.split("/")[:depth]):
         first, *rest = group
-        label = f"{'/'.join(start)}/**" if rest else first.label
-        yield Block(label, first.start, (rest or [first])[-1].stop)
+        label = f"{'/'.join(keys)}/**" if rest else first.label
+        yield LabeledBlock(label, first.start, (rest or [first])[-1].stop)
 
 
-def _neighbours(single: Sequence[Block], most: int) -> Iterator[Block]:
-    each = -(-len(single) // most)
-    for k in range(0, len(single), each):
-        first, *rest = single[k : k + each]
+def _merge(blocks: Sequence[LabeledBlock], most: int) -> Iterator[LabeledBlock]:
+    """Yield blocks merged with their neighbors, at most `most` of them."""
+    each = -(-len(blocks) // most)
+    for k in range(0, len(blocks), each):
+        first, *rest = blocks[k : k + each]
         last = (rest or [first])[-1]
-        names = (_cut(block.label.removesuffix("/**"), 12) for block in (first, last))
-        yield Block(" to ".join(names) if rest else first.label, first.start, last.stop)
+        names = (_shorten(block.label.removesuffix("/**"), 12) for block in (first, last))
+        yield LabeledBlock(" to ".join(names) if rest else first.label, first.start, last.stop)
 
 
-def _short(block: Block) -> Block:
-    return block._replace(label=_cut(block.label, WIDEST))
+def _shorten_label(block: LabeledBlock) -> LabeledBlock:
+    return block._replace(label=_shorten(block.label, MAX_LABEL))
 
 
-def _cut(label: str, widest: int) -> str:
-    """Cut the middle out of a long label: paths differ at their ends."""
-    if len(label) <= widest:
+def _shorten(label: str, most: int) -> str:
+    """Return a label of at most `most` characters, without its middle: paths differ at the ends."""
+    if len(label) <= most:
         return label
-    start = widest // 3
-    return f"{label[:start]}…{label[start + 1 - widest :]}"
+    start = most // 3
+    return f"{label[:start]}…{label[start + 1 - most :]}"

@@ -1,4 +1,4 @@
-"""A figure that notebooks show without pyplot."""
+"""A figure that notebooks display without pyplot."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from io import BytesIO
 from matplotlib.figure import Figure
 
 
-class Picture(Figure):
-    """A matplotlib figure that is its own picture in a notebook, with no magic command before."""
+class DisplayedFigure(Figure):
+    """A matplotlib figure that notebooks display as an image, without a magic command."""
 
     def _repr_png_(self) -> bytes:
         file = BytesIO()

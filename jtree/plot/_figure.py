@@ -1,4 +1,4 @@
-"""What all pictures share: a figure, and colours that the colour-blind can tell apart."""
+"""What all plots share: a figure, and colors that color-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ if TYPE_CHECKING:
 
 POSITIVE, NEGATIVE = "#b2182b", "#2166ac"  # the two ends of RdBu
 BARS = "#4477aa"
-INK, PALE, FAINT = "#333333", "#666666", "#bbbbbb"  # text, lesser text, nothing
+INK, PALE, FAINT = "#333333", "#666666", "#bbbbbb"  # text, secondary text, missing values
 SIGNED, ORDERED = "RdBu_r", "viridis"
 MONO = "monospace"
 
 
 def check_installed() -> None:
-    """Refuse where matplotlib is not installed, before anything is computed."""
+    """Raise if matplotlib is not installed, before anything is computed."""
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise ExtraError(
-            "jtree.plot draws with matplotlib, which is not installed; run: "
-            'pip install "jtree[plot]"'
+            'jtree.plot needs matplotlib, which is not installed; run: pip install "jtree[plot]"'
         ) from error
 
 
-def figure(width: float, height: float, *, square: bool = False) -> Figure:
-    """Return an empty figure of a size in inches, for axes of equal scales where `square`."""
-    from ._display import Picture
+def new_figure(width: float, height: float, *, square: bool = False) -> Figure:
+    """Return an empty figure of a size in inches; `square` is for axes of equal scales."""
+    from ._display import DisplayedFigure
 
-    return Picture(figsize=(width, height), layout="compressed" if square else "constrained")
+    return DisplayedFigure(
+        figsize=(width, height), layout="compressed" if square else "constrained"
+    )
 
 
 def tidy(axes: Axes) -> None:
-    """Leave of the frame only what numbers are read from."""
+    """Remove the sides of the frame that have no ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=9)
 
 
-def add_bar(image: Any, axes: Axes, label: str, format: str | None = None) -> Colorbar:
-    """Draw the scale of an image's colours beside it."""
+def add_colorbar(image: Any, axes: Axes, label: str, format: str | None = None) -> Colorbar:
+    """Draw the color scale of an image beside it."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=32, format=format)

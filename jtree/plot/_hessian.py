@@ -1,4 +1,4 @@
-"""A matrix over all parameters, and the norms of its blocks."""
+"""Plots of matrices over all parameters, and of the norms of their blocks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ import numpy as np
 from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
 from .._vector.restructure import Restructure
-from ._blocks import Block, blocks
-from ._figure import FAINT, INK, MONO, ORDERED, SIGNED, add_bar, check_installed, figure, tidy
+from ._blocks import LabeledBlock, label_blocks
+from ._figure import (
+    FAINT,
+    INK,
+    MONO,
+    ORDERED,
+    SIGNED,
+    add_colorbar,
+    check_installed,
+    new_figure,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,34 +28,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-PIXELS = 512  # along each side of the picture
-LABELS = 36
-WRITTEN = 8  # blocks whose norms are written as numbers
-DECADES = 4  # of the logarithmic part of the colours, at most
+PIXELS = 512  # along each side
+MAX_LABELS = 36
+MAX_WRITTEN = 8  # blocks along each side for their norms to be written as text
+DECADES = 4  # of the logarithmic part of the colors, at most
 
 
 def hessian(matrix: Any, /, *, re: Restructure | None = None, title: str | None = None) -> Figure:
-    """Return a picture of a symmetric matrix over parameters, with its blocks named by path.
+    """Plot a symmetric matrix over parameters, with its blocks labeled by path.
 
-    On the left is every entry, red above zero and blue below, on a symmetric logarithmic scale
-    that is linear for the smaller half of the entries, or below a ten thousandth of the largest.
-    A matrix of more than 512 rows is drawn in square cells, each of which shows its entry of the
-    largest magnitude; entries that are not finite are grey. On the right is the Frobenius norm of
-    each block, all blocks the same size. Where there are more than 36 parameters, those under one
-    node (`layers/3/**`) make one block.
+    The left panel shows every entry, red above zero and blue below, on a symmetric logarithmic
+    scale that is linear below the median magnitude, or below 1e-4 of the largest. A matrix of more
+    than 512 rows is figure in square cells, each with its entry of the largest magnitude. Entries
+    that are not finite are gray. The right panel shows the Frobenius norm of each block, with all
+    blocks of the same size. If there are more than 36 parameters, those below one node are one
+    block, such as `layers/3/**`.
 
     Args:
-      matrix: `(n, n)`, real; or an operator with a method `dense()` that returns it, such as
-        `jtree.curvature.hessian`.
-      re: names the blocks; `re.size` is `n`. By default an operator's own `re`. Without any there
-        are no blocks, and no second panel.
-      title: by default the kind of operator, if any, and the number of rows.
+      matrix: `(n, n)`, real; or an operator with a method `dense()` that returns the matrix, such
+        as the result of `jtree.curvature.hessian`.
+      re: the `Restructure` that labels the blocks, of size `n`; by default that of the operator.
+        Without one there are no blocks and no second panel.
+      title: the title; by default the kind of operator and the number of parameters.
 
     Returns:
       A new figure.
 
     Raises:
-      ArgumentError: the matrix is not square, or not of the size of `re`.
+      ArgumentError: the matrix is not square, is empty, or does not have the size of `re`.
       ArgumentTypeError: the matrix is complex.
       ExtraError: matplotlib is not installed.
 
@@ -58,54 +68,54 @@ def hessian(matrix: Any, /, *, re: Restructure | None = None, title: str | None 
     """
     check_installed()
     re = getattr(matrix, "re", None) if re is None else re
-    dense = _dense(matrix, re)
-    picture = figure(*((13.4, 6.2) if re is not None else (7.4, 6.2)), square=True)
+    values = _as_matrix(matrix, re)
+    figure = new_figure(*((13.4, 6.2) if re is not None else (7.4, 6.2)), square=True)
     kind = type(matrix).__name__ if hasattr(matrix, "dense") else "Matrix"
-    picture.suptitle(title or f"{kind} over {plural(len(dense), 'parameter')}", color=INK)
+    figure.suptitle(title or f"{kind} over {plural(len(values), 'parameter')}", color=INK)
     if re is None:
-        _draw_entries(picture.subplots(), dense, [])
-        return picture
-    named = blocks(re, LABELS)
-    left, right = picture.subplots(1, 2, width_ratios=(1.25, 1))
-    _draw_entries(left, dense, named)
-    _draw_norms(right, _norms(dense, named), [block.label for block in named])
-    return picture
+        _draw_entries(figure.subplots(), values, [])
+        return figure
+    blocks = label_blocks(re, MAX_LABELS)
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    _draw_entries(left, values, blocks)
+    _draw_norms(right, _norms(values, blocks), [block.label for block in blocks])
+    return figure
 
 
-def _dense(matrix: Any, re: Restructure | None) -> np.ndarray:
-    """Return a matrix, or an operator's, as a real NumPy array of a dtype that NumPy can reduce."""
-    found = np.asarray(matrix.dense() if hasattr(matrix, "dense") else matrix)
-    if found.ndim != 2 or found.shape[0] != found.shape[1]:
-        raise ArgumentError(f"expected a square matrix, found an array of shape {found.shape}")
-    if re is not None and len(found) != re.size:
+def _as_matrix(matrix: Any, re: Restructure | None) -> np.ndarray:
+    """Return a matrix, or that of an operator, as float32 or float64, which NumPy can reduce."""
+    array = np.asarray(matrix.dense() if hasattr(matrix, "dense") else matrix)
+    if array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise ArgumentError(f"matrix: expected a square array, found shape {array.shape}")
+    if re is not None and len(array) != re.size:
         raise ArgumentError(
-            f"expected a matrix of shape ({re.size}, {re.size}), one row per parameter of {re}, "
-            f"found {found.shape}"
+            f"matrix: expected shape ({re.size}, {re.size}), one row for each parameter of {re}, "
+            f"found {array.shape}"
         )
-    if np.iscomplexobj(found):
+    if np.iscomplexobj(array):
         raise ArgumentTypeError(
-            f"expected a real matrix, found one of {found.dtype}; draw its .real, .imag or abs"
+            f"matrix: expected a real array, found {array.dtype}; plot its .real, .imag or abs"
         )
-    if found.size == 0:
-        raise ArgumentError("expected a matrix of one row or more, found an empty one")
-    return found if found.dtype in (np.float32, np.float64) else found.astype(np.float32)
+    if array.size == 0:
+        raise ArgumentError("matrix: expected at least one row, found shape (0, 0)")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
 
 
-def _draw_entries(axes: Axes, matrix: np.ndarray, named: list[Block]) -> None:
+def _draw_entries(axes: Axes, matrix: np.ndarray, blocks: list[LabeledBlock]) -> None:
     cell = -(-len(matrix) // PIXELS)
     image = _show(axes, _largest(matrix, cell), cell, len(matrix))
-    add_bar(image, axes, "entry, on a symmetric logarithmic scale")
+    add_colorbar(image, axes, "entry, on a symmetric logarithmic scale")
     each = f", each pixel the largest of {cell} by {cell}" if cell > 1 else ""
     axes.set_title(f"Entries{each}", fontsize=10, color=INK)
     axes.set_xlabel("position in the vector")
     tidy(axes)
-    if named:
-        _draw_borders(axes, [block.start for block in named[1:]])
-        _draw_labels(axes, named, len(matrix))
+    if blocks:
+        _draw_borders(axes, [block.start for block in blocks[1:]])
+        _draw_labels(axes, blocks, len(matrix))
 
 
 def _largest(matrix: np.ndarray, cell: int) -> np.ndarray:
-    """Return the entry of the largest magnitude in every square of `cell` by `cell`, signed."""
+    """Return the signed entry of the largest magnitude in every square of `cell` by `cell`."""
     if cell == 1:
         return matrix
     starts = np.arange(0, len(matrix), cell)
@@ -115,12 +125,12 @@ def _largest(matrix: np.ndarray, cell: int) -> np.ndarray:
 
 
 def _show(axes: Axes, pixels: np.ndarray, cell: int, size: int) -> AxesImage:
-    """Draw pixels at the positions in the vector that they stand for."""
+    """Draw pixels over the elements of the vector that they represent."""
     end = len(pixels) * cell - 0.5
     image = axes.imshow(
         np.ma.masked_invalid(pixels),
-        cmap=_colours(SIGNED),
-        norm=_symmetric(pixels),
+        cmap=_colormap(SIGNED),
+        norm=_symmetric_norm(pixels),
         interpolation="nearest",
         extent=(-0.5, end, end, -0.5),
     )
@@ -128,14 +138,14 @@ def _show(axes: Axes, pixels: np.ndarray, cell: int, size: int) -> AxesImage:
     return image
 
 
-def _colours(name: str) -> Colormap:
+def _colormap(name: str) -> Colormap:
     from matplotlib import colormaps
 
     return colormaps[name].with_extremes(bad=FAINT)
 
 
-def _symmetric(pixels: np.ndarray) -> SymLogNorm:
-    """Return symmetric colours that are linear for the smaller half of what is not zero."""
+def _symmetric_norm(pixels: np.ndarray) -> SymLogNorm:
+    """Return a symmetric scale that is linear below the median magnitude of the nonzero entries."""
     from matplotlib.colors import SymLogNorm
 
     sizes = np.abs(pixels[np.isfinite(pixels) & (pixels != 0)])
@@ -151,37 +161,38 @@ def _draw_borders(axes: Axes, starts: list[int]) -> None:
         axes.axvline(start - 0.5, color=INK, linewidth=width)
 
 
-def _draw_labels(axes: Axes, named: list[Block], size: int) -> None:
-    """Write each label beside its block, pushed apart where they would overlap, with a line."""
-    middles = np.array([block.middle for block in named])
-    places = _apart(middles, size, 1 / (LABELS + 2))
-    axes.set_yticks(places, [block.label for block in named])
-    axes.tick_params("y", length=0, pad=16, labelsize=_fontsize(named), labelfontfamily=MONO)
-    for middle, place in zip(middles, places, strict=True):
-        (leader,) = axes.plot((0, -0.008, -0.03), (middle, middle, place), color=INK, linewidth=0.5)
+def _draw_labels(axes: Axes, blocks: list[LabeledBlock], size: int) -> None:
+    """Write each label beside its block, far enough from the others, with a line to the block."""
+    middles = np.array([block.middle for block in blocks])
+    positions = _spread(middles, size, 1 / (MAX_LABELS + 2))
+    axes.set_yticks(positions, [block.label for block in blocks])
+    axes.tick_params("y", length=0, pad=16, labelsize=_fontsize(blocks), labelfontfamily=MONO)
+    for middle, position in zip(middles, positions, strict=True):
+        ends = (middle, middle, position)
+        (leader,) = axes.plot((0, -0.008, -0.03), ends, color=INK, linewidth=0.5)
         leader.set(transform=axes.get_yaxis_transform(), clip_on=False, in_layout=False)
 
 
-def _apart(wanted: np.ndarray, size: int, share: float) -> np.ndarray:
-    """Return the places nearest to those wanted that are a share of the whole apart, in order."""
+def _spread(positions: np.ndarray, size: int, share: float) -> np.ndarray:
+    """Return the nearest positions, in order, that are a share of the size apart."""
     from scipy.optimize import isotonic_regression
 
-    steps = np.arange(len(wanted)) * share * size
+    steps = np.arange(len(positions)) * share * size
     end = size - 1 - steps[-1]
-    free = isotonic_regression(wanted - steps).x
+    free = isotonic_regression(positions - steps).x
     return np.asarray(np.clip(free, min(0, end), max(0, end)) + steps)
 
 
-def _fontsize(named: list[Any]) -> float:
-    return 9 if len(named) <= 24 else 7.5
+def _fontsize(labels: list[Any]) -> float:
+    return 9 if len(labels) <= 24 else 7.5
 
 
-def _norms(matrix: np.ndarray, named: list[Block]) -> np.ndarray:
+def _norms(matrix: np.ndarray, blocks: list[LabeledBlock]) -> np.ndarray:
     """Return the Frobenius norm of every block, summed in double precision."""
-    starts = [block.start for block in named]
+    starts = [block.start for block in blocks]
     sums = [
         np.add.reduceat(np.einsum("ij,ij->j", rows, rows, dtype=np.float64), starts)
-        for rows in (matrix[block.start : block.stop] for block in named)
+        for rows in (matrix[block.start : block.stop] for block in blocks)
     ]
     return np.sqrt(sums)
 
@@ -193,14 +204,14 @@ def _draw_norms(axes: Axes, norms: np.ndarray, labels: list[str]) -> None:
     positive = norms[np.isfinite(norms) & (norms > 0)]
     most = float(positive.max()) if positive.size else 1.0
     least = max(float(positive.min()), most / 10 ** (2 * DECADES)) if positive.size else most
-    lowest = min(least, most / 10)  # equal norms are no reason for a scale of no length
+    lowest = min(least, most / 10)  # a scale of length zero cannot be figure
     image = axes.imshow(
         np.ma.masked_where(~(norms > 0), norms),
-        cmap=_colours(ORDERED),
+        cmap=_colormap(ORDERED),
         norm=LogNorm(lowest, most),
         interpolation="nearest",
     )
-    bar = add_bar(image, axes, "norm (grey: zero, or not finite)", "%g")
+    bar = add_colorbar(image, axes, "norm (gray: zero or not finite)", "%g")
     bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5) if least > most / 100 else (1,)))
     bar.minorticks_off()
     axes.set_title("Frobenius norms of the blocks", fontsize=10, color=INK)
@@ -208,12 +219,12 @@ def _draw_norms(axes: Axes, norms: np.ndarray, labels: list[str]) -> None:
     axes.set_xticks(range(len(labels)), labels, rotation=90)
     axes.tick_params(length=0, labelsize=_fontsize(labels), labelfontfamily=MONO)
     axes.spines[:].set_visible(False)
-    if len(labels) <= WRITTEN:
-        _write(axes, norms, np.sqrt(most * lowest))
+    if len(labels) <= MAX_WRITTEN:
+        _write_norms(axes, norms, np.sqrt(most * lowest))
 
 
-def _write(axes: Axes, norms: np.ndarray, middle: float) -> None:
-    """Write each norm into its cell, in the ink that can be read there."""
+def _write_norms(axes: Axes, norms: np.ndarray, middle: float) -> None:
+    """Write each norm into its cell, in a color that contrasts with it."""
     for (row, column), norm in np.ndenumerate(norms):
         color = "white" if 0 < norm < middle else INK
         text = f"{norm:.{2 + (norm >= 100)}g}"

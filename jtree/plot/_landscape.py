@@ -1,4 +1,4 @@
-"""Slices of a loss through a vector of parameters, along one direction or two."""
+"""Plots of a loss around a vector of parameters, along one or two directions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from .._errors import ArgumentError, ArgumentTypeError, VectorError
 from .._tree.leaves import describe
 from .._vector.layout import check_vector
 from .._vector.restructure import Restructure
-from ._figure import INK, NEGATIVE, ORDERED, POSITIVE, add_bar, check_installed, figure, tidy
+from ._figure import (
+    INK,
+    NEGATIVE,
+    ORDERED,
+    POSITIVE,
+    add_colorbar,
+    check_installed,
+    new_figure,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +31,7 @@ if TYPE_CHECKING:
 
 Scaling = Literal["filter", "norm", "none"]
 LEVELS = 24
-RATIO = 20  # of the largest to the smallest loss, from which on colours are logarithmic
+RATIO = 20  # of the largest to the smallest loss, above which colors are logarithmic
 
 
 def landscape(
@@ -39,40 +48,39 @@ def landscape(
     names: Sequence[str] = ("direction 1", "direction 2"),
     title: str | None = None,
 ) -> Figure:
-    """Return a picture of a loss on a line or a plane through a vector.
+    """Plot a loss on a line or a plane through a vector.
 
-    Along one direction, a curve, and with it the parabola of the same slope and curvature in the
-    middle. Along two, a map with contour lines, in logarithmic colours where the largest loss is
-    20 times the smallest or more. Losses that are not finite are left blank.
+    Along one direction it is a curve, with the parabola that has the same slope and curvature in
+    the middle. Along two directions it is a contour map, with logarithmic colors if the largest
+    loss is more than 20 times the smallest. Losses that are not finite are left blank.
 
     Args:
-      loss: `loss(flat, *args)` is a real scalar. It is compiled once, and called for one vector
+      loss: `loss(flat, *args)`, a real scalar. It is compiled once, and evaluated at one vector
         after another.
-      flat: `(n,)`: the vector in the middle.
-      re: the layout of the vector; filters are read from it.
+      flat: `(n,)`, the vector in the middle.
+      re: the `Restructure` of the vector, which tells its filters.
       directions: `(n,)` or `(1, n)` for a line, `(2, n)` for a plane.
-      args: handed to the loss, compiled as arguments.
+      args: the arguments of the loss after the vector.
       scale: `"filter"` gives each filter of a direction the norm of the same filter of `flat`, so
-        that the unit is the size of the network's own weights, and networks can be compared: a
-        filter is what makes one output, all numbers at one index of the last axis of a kernel,
-        `(in, out)` or `(*window, in, out)`. Parameters of rank 1 or 0 are one filter each.
-        `"norm"` gives each direction the norm of `flat`. `"none"` leaves directions as they are,
-        as eigenvectors want.
-      span: how far to go from the middle, both ways; one number, or one per direction.
-      points: along each direction: by default 101 on a line and 31 on a plane, always odd, so that
-        the middle is one.
-      quadratic: whether to draw the parabola; it takes two forward derivatives of the loss.
-      names: what to call the directions.
-      title: by default, what the picture is of.
+        that distances are relative to the weights and networks can be compared. A filter computes
+        one output: it has all values at one index of the last axis of a kernel, `(in, out)` or
+        `(*window, in, out)`; parameters of rank 1 or 0 are one filter. `"norm"` gives each
+        direction the norm of `flat`. `"none"` keeps the directions, as is usual for eigenvectors.
+      span: the distance to the ends on both sides; one number, or one per direction.
+      points: the number of points along each direction, rounded up to an odd number; by default
+        101 on a line and 31 on a plane.
+      quadratic: whether to draw the parabola, which takes two forward derivatives of the loss.
+      names: the names of the directions.
+      title: the title.
 
     Returns:
       A new figure.
 
     Raises:
       VectorError: the vector or the directions have another length.
-      ArgumentError: more than two directions, a loss that is nowhere finite, or an option that is
-        none of those offered.
-      ArgumentTypeError: the loss is no real scalar, or the vector is not of real numbers.
+      ArgumentError: there are more than two directions, the loss is not finite anywhere, or `scale`
+        is unknown.
+      ArgumentTypeError: the loss is not a real scalar, or the vector is not floating point.
       ExtraError: matplotlib is not installed.
 
     Example:
@@ -83,22 +91,23 @@ def landscape(
       >>> figure.axes[0].get_xlabel()
       'direction 1'
 
-    Source: Li, Xu, Taylor, Studer, Goldstein, "Visualizing the loss landscape of neural nets",
-    2018, https://arxiv.org/abs/1712.09913 (filter normalisation is section 4).
+    Source: Li, Xu, Taylor, Studer and Goldstein, "Visualizing the loss landscape of neural nets",
+    NeurIPS 2018, arXiv:1712.09913; filter normalization is in section 4.
     """
     check_installed()
     check_vector(flat, re.layout)
     flat = jnp.asarray(flat)
     if not jnp.issubdtype(flat.dtype, jnp.floating):
-        raise ArgumentTypeError(f"expected a vector of real numbers, found one of {flat.dtype}")
-    unscaled = _directions(directions, re, flat)
-    scaled = _SCALES[_known(scale)](re, flat, unscaled)
+        raise ArgumentTypeError(f"flat: expected a floating-point vector, found {flat.dtype}")
+    if scale not in _SCALES:
+        raise ArgumentError(f"scale: expected 'filter', 'norm' or 'none', found {scale!r}")
+    scaled = _SCALES[scale](re, flat, _as_directions(directions, re, flat))
     _check_scalar(loss, flat, args)
     grid = _grid(span, len(scaled), points)
     values = _evaluate(loss, flat, scaled, grid, args)
     if not np.isfinite(values).any():
         raise ArgumentError(
-            f"the loss is not finite at any of {values.size} points around the vector"
+            f"loss: expected finite values, found none at the {values.size} points around flat"
         )
     if len(scaled) == 1:
         taylor = _taylor(loss, flat, scaled[0], args) if quadratic else None
@@ -106,43 +115,37 @@ def landscape(
     return _draw_plane(grid, values, names, title)
 
 
-def _directions(directions: Any, re: Restructure, flat: jax.Array) -> jax.Array:
-    found = jnp.atleast_2d(jnp.asarray(directions))
-    if found.ndim != 2 or found.shape[1] != re.size:
+def _as_directions(directions: Any, re: Restructure, flat: jax.Array) -> jax.Array:
+    rows = jnp.atleast_2d(jnp.asarray(directions))
+    if rows.ndim != 2 or rows.shape[1] != re.size:
         raise VectorError(
             f"directions: expected shape ({re.size},) or (2, {re.size}), found "
             f"{np.shape(directions)}"
         )
-    if len(found) not in (1, 2):
-        raise ArgumentError(f"directions: expected one or two, found {len(found)}")
-    return found.astype(flat.dtype)
-
-
-def _known(scale: str) -> str:
-    if scale not in _SCALES:
-        raise ArgumentError(f"scale: expected 'filter', 'norm' or 'none', found {scale!r}")
-    return scale
+    if len(rows) not in (1, 2):
+        raise ArgumentError(f"directions: expected one or two, found {len(rows)}")
+    return rows.astype(flat.dtype)
 
 
 def _by_filter(re: Restructure, flat: jax.Array, directions: jax.Array) -> jax.Array:
-    """Give each filter of the directions the norm that it has in the vector."""
+    """Return directions whose filters have the norms of the vector's filters."""
     parts = [
-        _like(direction[part].reshape(shape), flat[part].reshape(shape)).ravel()
+        _scale_filters(direction[part].reshape(shape), flat[part].reshape(shape)).ravel()
         for direction in directions
         for part, shape in zip(re.slices.values(), re.shapes.values(), strict=True)
     ]
     return jnp.concatenate(parts).reshape(directions.shape)
 
 
-def _like(direction: jax.Array, weights: jax.Array) -> jax.Array:
+def _scale_filters(direction: jax.Array, weights: jax.Array) -> jax.Array:
     """Return an array with the norms of another, over all axes but the last."""
     axes = tuple(range(weights.ndim - 1)) if weights.ndim > 1 else None
-    wanted, found = (jnp.sqrt(jnp.sum(x * x, axes, keepdims=True)) for x in (weights, direction))
-    return jnp.asarray(direction * wanted / jnp.where(found > 0, found, 1))
+    new, old = (jnp.sqrt(jnp.sum(x * x, axes, keepdims=True)) for x in (weights, direction))
+    return jnp.asarray(direction * new / jnp.where(old > 0, old, 1))
 
 
 def _by_norm(_: Restructure, flat: jax.Array, directions: jax.Array) -> jax.Array:
-    """Give each direction the norm of the vector."""
+    """Return directions with the norm of the vector."""
     norms = jnp.linalg.norm(directions, axis=1, keepdims=True)
     return jnp.asarray(directions * jnp.linalg.norm(flat) / jnp.where(norms > 0, norms, 1))
 
@@ -155,18 +158,16 @@ _SCALES: dict[str, Callable[[Restructure, jax.Array, jax.Array], jax.Array]] = {
 
 
 def _check_scalar(loss: Callable[..., Any], flat: jax.Array, args: tuple[Any, ...]) -> None:
-    found = jax.eval_shape(loss, flat, *args)
-    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise ArgumentTypeError(
-            f"expected a loss that returns a real scalar, found {describe(found)}"
-        )
+    value = jax.eval_shape(loss, flat, *args)
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ArgumentTypeError(f"loss: expected a real scalar, found {describe(value)}")
 
 
 def _grid(span: float | Sequence[float], count: int, points: int | None) -> list[np.ndarray]:
-    """Return where to evaluate along each direction."""
-    spans = np.broadcast_to(np.asarray(span, np.float64), count)
-    number = (101, 31)[count - 1] if points is None else points
-    return [np.linspace(-each, each, number + 1 - number % 2) for each in spans]
+    """Return the coordinates along each direction."""
+    ends = np.broadcast_to(np.asarray(span, np.float64), count)
+    points = (101, 31)[count - 1] if points is None else points
+    return [np.linspace(-end, end, points + 1 - points % 2) for end in ends]
 
 
 def _evaluate(
@@ -176,15 +177,15 @@ def _evaluate(
     grid: list[np.ndarray],
     args: tuple[Any, ...],
 ) -> np.ndarray:
-    """Return the losses at all points of the grid, the first direction first."""
+    """Return the losses on the grid, with an axis for each direction."""
     points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, len(grid))
 
     @jax.jit
-    def along(flat: jax.Array, directions: jax.Array, points: jax.Array, args: Any) -> Any:
+    def losses(flat: jax.Array, directions: jax.Array, points: jax.Array, args: Any) -> Any:
         return jax.lax.map(lambda point: loss(flat + point @ directions, *args), points)
 
-    found = np.asarray(along(flat, directions, jnp.asarray(points, flat.dtype), args), np.float64)
-    return found.reshape([len(each) for each in grid])
+    values = losses(flat, directions, jnp.asarray(points, flat.dtype), args)
+    return np.asarray(values, np.float64).reshape([len(coordinates) for coordinates in grid])
 
 
 def _taylor(
@@ -211,8 +212,8 @@ def _draw_line(
     name: str,
     title: str | None,
 ) -> Figure:
-    picture = figure(6.4, 4)
-    axes = picture.subplots()
+    figure = new_figure(6.4, 4)
+    axes = figure.subplots()
     finite = np.where(np.isfinite(values), values, np.nan)
     axes.plot(along, finite, color=POSITIVE, linewidth=2, label="loss")
     middle = len(along) // 2
@@ -224,16 +225,16 @@ def _draw_line(
     axes.grid(alpha=0.2)
     axes.legend(frameon=False, fontsize=9)
     tidy(axes)
-    return picture
+    return figure
 
 
 def _draw_parabola(
     axes: Axes, along: np.ndarray, finite: np.ndarray, taylor: tuple[float, float, float]
 ) -> None:
-    """Draw the parabola in the middle, no further than the picture of the loss reaches."""
+    """Draw the parabola, within the range of the losses."""
     value, first, second = taylor
     least, most = np.nanmin(finite), np.nanmax(finite)
-    room = 0.08 * (most - least) or 1.0
+    margin = 0.08 * (most - least) or 1.0
     axes.plot(
         along,
         value + first * along + second / 2 * along**2,
@@ -242,47 +243,47 @@ def _draw_parabola(
         linewidth=1.3,
         label=f"same slope ({first:.2g}) and curvature ({second:.2g})",
     )
-    axes.set_ylim(least - room, most + room)
+    axes.set_ylim(least - margin, most + margin)
 
 
 def _draw_plane(
     grid: list[np.ndarray], values: np.ndarray, names: Sequence[str], title: str | None
 ) -> Figure:
-    picture = figure(6.8, 5.6, square=True)
-    axes = picture.subplots()
-    _draw_heights(axes, grid, np.ma.masked_invalid(values.T))
+    figure = new_figure(6.8, 5.6, square=True)
+    axes = figure.subplots()
+    _draw_contours(axes, grid, np.ma.masked_invalid(values.T))
     axes.plot(0, 0, "o", markersize=6, markeredgecolor="white", color=POSITIVE)
     axes.set(xlabel=names[0], ylabel=names[1])
     if grid[0][-1] == grid[1][-1]:
         axes.set_aspect("equal")
     axes.set_title(title or "The loss on a plane", fontsize=11, color=INK)
     tidy(axes)
-    return picture
+    return figure
 
 
-def _draw_heights(axes: Axes, grid: list[np.ndarray], values: np.ma.MaskedArray) -> None:
-    """Draw losses as colours, with lines at some of them and a scale beside."""
+def _draw_contours(axes: Axes, grid: list[np.ndarray], values: np.ma.MaskedArray) -> None:
+    """Draw losses as filled contours, with lines at some levels and a color scale."""
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
     least, most = float(values.min()), float(values.max())
     logarithmic = least > 0 and most > RATIO * least
-    near = MaxNLocator(LEVELS).tick_values(least, most)
-    levels = np.geomspace(least, most, LEVELS + 1) if logarithmic else near
+    even = MaxNLocator(LEVELS).tick_values(least, most)
+    levels = np.geomspace(least, most, LEVELS + 1) if logarithmic else even
     norm = (LogNorm if logarithmic else Normalize)(levels[0], levels[-1])
     filled = axes.contourf(*grid, values, levels=levels, cmap=ORDERED, norm=norm)
     lines = axes.contour(*grid, values, levels=levels[::3], colors="white", linewidths=0.6)
     digits = _digits(least, most)
     _label_lines(axes, lines, f"%.{digits}g")
     label = "loss, on a logarithmic scale" if logarithmic else "loss"
-    bar = add_bar(filled, axes, label, f"%.{digits + 1}g")
+    bar = add_colorbar(filled, axes, label, f"%.{digits + 1}g")
     linear = MaxNLocator(8) if most > least else FixedLocator([least])
     bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)) if logarithmic else linear)
     bar.minorticks_off()
 
 
 def _digits(least: float, most: float) -> int:
-    """Return how many digits tell losses in a range apart.
+    """Return how many digits distinguish losses in a range.
 
     >>> _digits(0.0, 5.0), _digits(1.0, 1.00001)
     (3, 8)
@@ -293,15 +294,15 @@ def _digits(least: float, most: float) -> int:
 
 
 def _label_lines(axes: Axes, lines: QuadContourSet, fmt: str) -> None:
-    """Write losses on contour lines, none so near another, or the middle, that they overlap."""
+    """Label contour lines with their losses, but not where labels overlap."""
     from matplotlib.patheffects import withStroke
 
-    room = 0.1 * np.ptp(axes.get_xlim()), 0.05 * np.ptp(axes.get_ylim())
-    kept = [np.zeros(2)]
+    size = 0.1 * np.ptp(axes.get_xlim()), 0.05 * np.ptp(axes.get_ylim())
+    positions = [np.zeros(2)]
     for text in axes.clabel(lines, fmt=fmt, fontsize=8, inline=False):
-        place = np.array(text.get_position())
-        if any((np.abs(place - other) < room).all() for other in kept):
+        position = np.array(text.get_position())
+        if any((np.abs(position - other) < size).all() for other in positions):
             text.remove()
         else:
-            kept.append(place)
+            positions.append(position)
             text.set_path_effects([withStroke(linewidth=2, foreground=INK)])

@@ -1,4 +1,4 @@
-"""The numbers of a vector, by path."""
+"""Histograms of a vector's values, by path."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
 from .._vector.layout import check_vector
 from .._vector.restructure import Restructure
-from ._blocks import Block, blocks
-from ._figure import BARS, INK, MONO, PALE, check_installed, figure, tidy
+from ._blocks import LabeledBlock, label_blocks
+from ._figure import BARS, INK, MONO, PALE, check_installed, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST = 30  # histograms
+MAX_HISTOGRAMS = 30
 COLUMNS = 5
 
 
 def parameters(
     flat: Any, /, re: Restructure, *, bins: int = 40, title: str | None = None
 ) -> Figure:
-    """Return histograms of a vector's numbers, one for each parameter, named by path.
+    """Plot histograms of a vector's values, one for each parameter, labeled by path.
 
-    Each histogram has its own scales. A line marks zero, and beside the path are the shape, the
-    mean and the standard deviation, and how many numbers are exactly zero or not finite, where any
-    are. Where there are more than 30 parameters, those under one node make one histogram.
+    Each histogram has its own scales, and a line at zero. Below the path are the shape, the mean
+    and the standard deviation, and the counts of values that are exactly zero or not finite, if
+    there are any. If there are more than 30 parameters, those below one node share a histogram.
 
     Args:
-      flat: `(re.size,)`, real: parameters, a gradient, an update, a diagonal.
-      re: names the parts of the vector.
-      bins: how many bars a histogram has.
-      title: by default the number of parameters.
+      flat: `(re.size,)`, real: parameters, a gradient, an update or a diagonal.
+      re: the `Restructure` that labels the vector.
+      bins: the number of bars in each histogram.
+      title: the title; by default the number of parameters.
 
     Returns:
       A new figure.
@@ -53,35 +53,36 @@ def parameters(
     """
     check_installed()
     check_vector(flat, re.layout)
-    numbers = np.asarray(flat)
-    if np.iscomplexobj(numbers):
+    vector = np.asarray(flat)
+    if np.iscomplexobj(vector):
         raise ArgumentTypeError(
-            f"expected real numbers, found {numbers.dtype}; draw .real, .imag or abs of the vector"
+            f"flat: expected a real vector, found {vector.dtype}; plot its .real, .imag or abs"
         )
     if not re.size:
-        raise ArgumentError(f"expected a model with parameters, found {re}")
-    named = blocks(re, MOST)
-    rows = -(-len(named) // COLUMNS)
-    columns = -(-len(named) // rows)
-    picture = figure(3 * columns + 0.4, 1.9 * rows + 0.5)
-    picture.suptitle(title or plural(re.size, "parameter"), color=INK)
-    for number, block in enumerate(named):
-        axes, part = picture.add_subplot(rows, columns, number + 1), slice(block.start, block.stop)
-        _draw(axes, block.label, numbers[part].astype(np.float64), bins)
-        _describe(axes, _shape(re, block), numbers[part].astype(np.float64))
-    return picture
+        raise ArgumentError(f"re: expected at least one parameter, found {re}")
+    blocks = label_blocks(re, MAX_HISTOGRAMS)
+    rows = -(-len(blocks) // COLUMNS)
+    columns = -(-len(blocks) // rows)
+    figure = new_figure(3 * columns + 0.4, 1.9 * rows + 0.5)
+    figure.suptitle(title or plural(re.size, "parameter"), color=INK)
+    for index, block in enumerate(blocks, 1):
+        axes = figure.add_subplot(rows, columns, index)
+        values = vector[block.start : block.stop].astype(np.float64)
+        _draw_histogram(axes, block.label, values, bins)
+        _write_moments(axes, _describe_shape(re, block), values)
+    return figure
 
 
-def _shape(re: Restructure, block: Block) -> str:
-    """Return the shape of one parameter, or how many numbers several have."""
+def _describe_shape(re: Restructure, block: LabeledBlock) -> str:
+    """Return the shape of one parameter, or the number of elements of several."""
     for path, part in re.slices.items():
         if (part.start, part.stop) == (block.start, block.stop):
             return str(list(re.shapes[path]))
-    return f"{block.size:,} numbers"
+    return plural(block.size, "element")
 
 
-def _draw(axes: Axes, label: str, numbers: np.ndarray, bins: int) -> None:
-    finite = numbers[np.isfinite(numbers)]
+def _draw_histogram(axes: Axes, label: str, values: np.ndarray, bins: int) -> None:
+    finite = values[np.isfinite(values)]
     axes.axvline(0, color=INK, linewidth=0.7, zorder=0)
     axes.set_title(label, loc="left", fontsize=9, fontfamily=MONO, color=INK, pad=16)
     axes.set_yticks([])
@@ -97,15 +98,15 @@ def _draw(axes: Axes, label: str, numbers: np.ndarray, bins: int) -> None:
     axes.locator_params("x", nbins=4)
 
 
-def _describe(axes: Axes, shape: str, numbers: np.ndarray) -> None:
-    """Write the shape and a few figures under the path."""
-    finite = numbers[np.isfinite(numbers)]
-    about = f"{shape}   {finite.mean():.2g} ± {finite.std():.2g}" if finite.size else shape
-    axes.text(0, 1.03, about + _odd(numbers), transform=axes.transAxes, fontsize=8, color=PALE)
+def _write_moments(axes: Axes, shape: str, values: np.ndarray) -> None:
+    """Write the shape, the moments and the exceptional values below the path."""
+    finite = values[np.isfinite(values)]
+    text = f"{shape}   {finite.mean():.2g} ± {finite.std():.2g}" if finite.size else shape
+    axes.text(0, 1.03, text + _exceptions(values), transform=axes.transAxes, fontsize=8, color=PALE)
 
 
-def _odd(numbers: np.ndarray) -> str:
-    """Return how many numbers are zero, and how many not finite, where any are."""
-    zeros, bad = int((numbers == 0).sum()), int((~np.isfinite(numbers)).sum())
-    parts = [f"{zeros:,} zeros"] * (zeros > 0) + [f"{bad:,} not finite"] * (bad > 0)
-    return "".join(f"   {part}" for part in parts)
+def _exceptions(values: np.ndarray) -> str:
+    """Return the counts of values that are zero or not finite, if there are any."""
+    zeros, bad = int((values == 0).sum()), int((~np.isfinite(values)).sum())
+    counts = [plural(zeros, "zero")] * (zeros > 0) + [f"{bad:,} not finite"] * (bad > 0)
+    return "".join(f"   {count}" for count in counts)

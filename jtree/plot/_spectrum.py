@@ -1,4 +1,4 @@
-"""Eigenvalues: how many there are of each size, and during training."""
+"""Plots of eigenvalues: their density, and how it changes during training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
-from ._figure import INK, NEGATIVE, POSITIVE, check_installed, figure, tidy
+from ._figure import INK, NEGATIVE, POSITIVE, check_installed, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 POINTS = 500  # of a curve, on each side of zero
 DECADES = 4  # from the largest eigenvalue down to where the axis becomes linear, at most
-NOTHING = 1e-9  # of the largest weight: what rounding leaves of a node
-FEWEST = 0.3  # eigenvalues per decade that are still shown
+MIN_WEIGHT = 1e-9  # of the largest: a smaller weight is due to rounding
+MIN_DENSITY = 0.3  # eigenvalues per decade, the lower end of the axis
 
 
 def spectrum(
@@ -29,26 +29,26 @@ def spectrum(
     smooth: float = 0.06,
     title: str | None = None,
 ) -> Figure:
-    """Return a picture of eigenvalues: how many there are of each size.
+    """Plot the density of eigenvalues.
 
     The curve is the number of eigenvalues per decade, each smoothed by a Gaussian, red above zero
-    and blue below. Sizes are on an axis that is logarithmic on both sides and linear around zero,
-    where the eigenvalues are below the median, or a ten thousandth of the largest. All eigenvalues
-    of one matrix are also drawn by rank. Several spectra, such as those of several steps of
-    training, are drawn below one another on the same axes.
+    and blue below. The axis is logarithmic on both sides of zero, and linear around it: below the
+    median magnitude, or below 1e-4 of the largest. The eigenvalues of a single matrix are also
+    plotted by rank. Several spectra, such as those of several training steps, are plotted below
+    one another on the same axes.
 
     Args:
-      eigenvalues: `(n,)`, real, in any order; or what `jtree.curvature.spectrum` returns; or a
-        pair `(nodes, weights)`; or a dict of any of these by the label of each.
-      weights: `(n,)`: how many eigenvalues each number stands for; by default one.
+      eigenvalues: `(n,)`, real, in any order; or the result of `jtree.curvature.spectrum`; or a
+        pair `(nodes, weights)`; or a dict of labels to any of these.
+      weights: `(n,)`, the multiplicity of each eigenvalue; by default 1.
       smooth: the standard deviation of the Gaussian, in decades.
-      title: by default how many eigenvalues there are, and from where to where.
+      title: the title; by default the number of eigenvalues and their range.
 
     Returns:
       A new figure.
 
     Raises:
-      ArgumentError: there are no eigenvalues, or not one weight for each.
+      ArgumentError: there are no eigenvalues, some are not finite, or the weights do not match.
       ArgumentTypeError: the eigenvalues are complex.
       ExtraError: matplotlib is not installed.
 
@@ -60,28 +60,29 @@ def spectrum(
       >>> [axes.get_ylabel() for axes in figure.axes]
       ['step 0', 'step 10']
 
-    Source: the density of Hessians on such axes is in Ghorbani, Krishnan, Xiao, "An investigation
-    into neural net optimization via Hessian eigenvalue density", 2019,
-    https://arxiv.org/abs/1901.10159.
+    Source: Ghorbani, Krishnan and Xiao, "An investigation into neural net optimization via Hessian
+    eigenvalue density", ICML 2019, arXiv:1901.10159, has densities on such axes.
     """
     check_installed()
     several = isinstance(eigenvalues, Mapping)
     if several and weights is not None:
-        raise ArgumentError("weights: in a dict, give each spectrum as a pair (nodes, weights)")
-    given = (
-        eigenvalues if several else {"": eigenvalues if weights is None else (eigenvalues, weights)}
-    )
-    found = {str(label): _weighted(each) for label, each in given.items()}
-    if not found:
-        raise ArgumentError("expected one spectrum or more, found an empty dict")
-    axis = _Axis.around(np.concatenate([each.nodes for each in found.values()]), smooth)
-    picture = _draw_several(found, axis) if several else _draw_one(found[""], axis)
-    picture.suptitle(title or _title(list(found.values())), color=INK)
-    return picture
+        raise ArgumentError("weights: in a dict, pass each spectrum as a pair (nodes, weights)")
+    named = eigenvalues if several else {"": _pair(eigenvalues, weights)}
+    spectra = {str(label): _weighted(spectrum) for label, spectrum in named.items()}
+    if not spectra:
+        raise ArgumentError("eigenvalues: expected at least one spectrum, found an empty dict")
+    axis = EigenvalueAxis.around(np.concatenate([x.nodes for x in spectra.values()]), smooth)
+    figure = _draw_several(spectra, axis) if several else _draw_one(spectra[""], axis)
+    figure.suptitle(title or _title(list(spectra.values())), color=INK)
+    return figure
 
 
-class _Weighted(NamedTuple):
-    """Eigenvalues, and how many each one stands for."""
+def _pair(eigenvalues: Any, weights: Any) -> Any:
+    return eigenvalues if weights is None else (eigenvalues, weights)
+
+
+class WeightedEigenvalues(NamedTuple):
+    """Eigenvalues in increasing order, and their multiplicities."""
 
     nodes: np.ndarray
     weights: np.ndarray
@@ -91,72 +92,75 @@ class _Weighted(NamedTuple):
         return f"from {self.nodes[0]:.3g} to {self.nodes[-1]:.3g}"
 
 
-def _weighted(given: Any) -> _Weighted:
-    """Return eigenvalues from the smallest to the largest, with their weights."""
-    if hasattr(given, "nodes"):
-        given = _quadrature(given)
-    nodes, weights = given if isinstance(given, tuple) else (given, None)
+def _weighted(spectrum: Any) -> WeightedEigenvalues:
+    """Return the eigenvalues of a spectrum in increasing order, with their weights."""
+    if hasattr(spectrum, "nodes"):
+        spectrum = _quadrature(spectrum)
+    nodes, weights = spectrum if isinstance(spectrum, tuple) else (spectrum, None)
     nodes = np.asarray(nodes)
     if np.iscomplexobj(nodes):
         raise ArgumentTypeError(
-            f"expected real eigenvalues, found {nodes.dtype}; those of a symmetric matrix are what "
-            "numpy.linalg.eigvalsh returns"
+            f"eigenvalues: expected real values, found {nodes.dtype}; use numpy.linalg.eigvalsh "
+            "for a symmetric matrix"
         )
     nodes = nodes.astype(np.float64).ravel()
     weights = np.ones(len(nodes)) if weights is None else np.asarray(weights, np.float64).ravel()
-    if not len(nodes) or len(nodes) != len(weights):
+    if not len(nodes):
+        raise ArgumentError("eigenvalues: expected at least one, found none")
+    if len(nodes) != len(weights):
         raise ArgumentError(
-            f"expected eigenvalues and one weight for each, found {len(nodes)} and {len(weights)}"
+            f"weights: expected one for each of {plural(len(nodes), 'eigenvalue')}, "
+            f"found {len(weights)}"
         )
     if not np.isfinite(nodes).all():
-        raise ArgumentError("expected finite eigenvalues, found some that are not")
+        raise ArgumentError("eigenvalues: expected finite values, found NaN or infinity")
     order = np.argsort(nodes)
-    return _Weighted(nodes[order], weights[order])
+    return WeightedEigenvalues(nodes[order], weights[order])
 
 
-def _quadrature(given: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a `jtree.curvature.Spectrum` found, without nodes that stand for nothing."""
-    nodes, weights = np.asarray(given.nodes), np.asarray(given.weights)
-    seen = weights > NOTHING * weights.max()
-    return nodes[seen], weights[seen] * (given.size / weights.sum())
+def _quadrature(spectrum: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nodes and weights of a `jtree.curvature.Spectrum`, scaled to its size."""
+    nodes, weights = np.asarray(spectrum.nodes), np.asarray(spectrum.weights)
+    significant = weights > MIN_WEIGHT * weights.max()
+    return nodes[significant], weights[significant] * (spectrum.size / weights.sum())
 
 
-class _Axis(NamedTuple):
-    """The axis of eigenvalues: logarithmic on both sides, linear below a width."""
+class EigenvalueAxis(NamedTuple):
+    """The axis of eigenvalues: logarithmic on both sides of zero, linear in between."""
 
     linear: float
     values: np.ndarray
     smooth: float
 
     @classmethod
-    def around(cls, nodes: np.ndarray, smooth: float) -> _Axis:
+    def around(cls, nodes: np.ndarray, smooth: float) -> EigenvalueAxis:
         sizes = np.abs(nodes[nodes != 0]) if nodes.any() else np.ones(1)
         most = float(sizes.max())
         linear = np.clip(np.median(sizes), most / 10**DECADES, most / 100)
         ends = _decades(np.array([nodes.min(), nodes.max()]), linear)
-        room = 4 * smooth
-        below, above = min(ends[0], 0) - room, max(ends[1], 0) + room
+        margin = 4 * smooth
+        below, above = min(ends[0], 0) - margin, max(ends[1], 0) + margin
         along = np.concatenate([np.linspace(below, 0, POINTS), np.linspace(0, above, POINTS)])
         return cls(float(linear), linear * np.sinh(along * np.log(10)), smooth)
 
-    def density(self, spectrum: _Weighted) -> np.ndarray:
+    def density(self, spectrum: WeightedEigenvalues) -> np.ndarray:
         """Return the number of eigenvalues per decade at every value of the axis."""
-        at, where = _decades(self.values, self.linear), _decades(spectrum.nodes, self.linear)
-        total: np.ndarray = np.zeros(len(at))
-        for node, weight in zip(where, spectrum.weights, strict=True):
-            total += weight * np.exp(-(((at - node) / self.smooth) ** 2) / 2)
+        points, nodes = (_decades(x, self.linear) for x in (self.values, spectrum.nodes))
+        total: np.ndarray = np.zeros(len(points))
+        for node, weight in zip(nodes, spectrum.weights, strict=True):
+            total += weight * np.exp(-(((points - node) / self.smooth) ** 2) / 2)
         total /= self.smooth * np.sqrt(2 * np.pi)
         return total
 
     def ticks(self) -> list[float]:
-        """Return zero and some powers of ten on both sides, none so near that labels overlap."""
+        """Return zero and powers of ten on both sides, few enough that their labels fit."""
         positive = _powers(3 * self.linear, self.values[-1])
         negative = _powers(3 * self.linear, -self.values[0])
         return [*(-x for x in negative[::-1]), 0.0, *positive]
 
 
 def _powers(least: float, most: float) -> list[float]:
-    """Return powers of ten in a range, no more than four."""
+    """Return at most four powers of ten in a range."""
     if most < least:
         return []
     exponents = range(int(np.ceil(np.log10(least))), int(np.floor(np.log10(most))) + 1)
@@ -168,48 +172,52 @@ def _decades(values: np.ndarray, linear: float) -> np.ndarray:
     return np.asarray(np.arcsinh(values / linear) / np.log(10))
 
 
-def _title(found: list[_Weighted]) -> str:
-    if len(found) > 1:
+def _title(spectra: list[WeightedEigenvalues]) -> str:
+    if len(spectra) > 1:
         return "Eigenvalues"
-    total = round(float(found[0].weights.sum()))
-    return f"{plural(total, 'eigenvalue')} {found[0].range}"
+    total = round(float(spectra[0].weights.sum()))
+    return f"{plural(total, 'eigenvalue')} {spectra[0].range}"
 
 
-def _draw_one(spectrum: _Weighted, axis: _Axis) -> Figure:
+def _draw_one(spectrum: WeightedEigenvalues, axis: EigenvalueAxis) -> Figure:
     if not (spectrum.weights == 1).all():
-        picture = figure(7, 3.6)
-        _draw_density(picture.subplots(), spectrum, axis)
-        return picture
-    picture = figure(11, 3.8)
-    left, right = picture.subplots(1, 2)
+        figure = new_figure(7, 3.6)
+        _draw_density(figure.subplots(), spectrum, axis)
+        return figure
+    figure = new_figure(11, 3.8)
+    left, right = figure.subplots(1, 2)
     _draw_density(left, spectrum, axis)
     _draw_ranks(right, spectrum.nodes)
-    return picture
+    return figure
 
 
-def _draw_several(found: dict[str, _Weighted], axis: _Axis) -> Figure:
-    picture = figure(8, 1.1 * len(found) + 1.2)
-    rows = picture.subplots(len(found), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for axes, (label, spectrum) in zip(rows, found.items(), strict=True):
+def _draw_several(spectra: dict[str, WeightedEigenvalues], axis: EigenvalueAxis) -> Figure:
+    figure = new_figure(8, 1.1 * len(spectra) + 1.2)
+    rows = figure.subplots(len(spectra), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (label, spectrum) in zip(rows, spectra.items(), strict=True):
         _draw_density(axes, spectrum, axis)
         axes.set_ylabel(label, rotation=0, ha="right", va="center")
         axes.text(1, 1, spectrum.range, transform=axes.transAxes, ha="right", va="top", fontsize=8)
         axes.label_outer()
-    return picture
+    return figure
 
 
-def _draw_density(axes: Axes, spectrum: _Weighted, axis: _Axis) -> None:
+def _draw_density(axes: Axes, spectrum: WeightedEigenvalues, axis: EigenvalueAxis) -> None:
     from matplotlib.ticker import LogFormatterSciNotation
 
     density = axis.density(spectrum)
     signed = spectrum.nodes[spectrum.nodes != 0]
-    border = 0.0 if len(signed) and signed[0] < 0 else -np.inf  # no blue where none is below zero
+    border = (
+        0.0 if len(signed) and signed[0] < 0 else -np.inf
+    )  # no blue curve without negative eigenvalues
     border = np.inf if len(signed) and signed[-1] < 0 else border
     for side, color in ((axis.values <= border, NEGATIVE), (axis.values >= border, POSITIVE)):
-        axes.fill_between(axis.values, FEWEST, density, where=side, color=color, alpha=0.35, lw=0)
+        axes.fill_between(
+            axis.values, MIN_DENSITY, density, where=side, color=color, alpha=0.35, lw=0
+        )
         axes.plot(axis.values[side], density[side], color=color, linewidth=1.2)
     axes.set_xscale("asinh", linear_width=axis.linear)
-    axes.set(yscale="log", ylim=(FEWEST, 2 * max(density.max(), 2 * FEWEST)))
+    axes.set(yscale="log", ylim=(MIN_DENSITY, 2 * max(density.max(), 2 * MIN_DENSITY)))
     axes.set_xticks(axis.ticks(), minor=False)
     axes.xaxis.set_major_formatter(LogFormatterSciNotation(linthresh=axis.linear))
     axes.minorticks_off()
@@ -219,7 +227,7 @@ def _draw_density(axes: Axes, spectrum: _Weighted, axis: _Axis) -> None:
 
 
 def _draw_ranks(axes: Axes, nodes: np.ndarray) -> None:
-    """Draw the sizes of eigenvalues by rank, the negative ones on top."""
+    """Draw the magnitudes of eigenvalues by rank, the negative ones on top."""
     ranks, colors = np.arange(len(nodes)), np.where(nodes < 0, NEGATIVE, POSITIVE)
     order = np.argsort(-nodes)
     axes.scatter(ranks[order], np.abs(nodes)[order], s=9, c=colors[order])

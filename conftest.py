@@ -54,5 +54,8 @@ def pytest_runtest_teardown() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _names(doctest_namespace: dict[str, object]) -> None:
+def _examples(doctest_namespace: dict[str, object], request: pytest.FixtureRequest) -> None:
+    """Let examples use the usual names without importing them, and write files nobody keeps."""
     doctest_namespace |= {"jax": jax, "jnp": jnp, "np": np, "jtree": jtree}
+    if isinstance(request.node, pytest.DoctestItem):
+        request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))

@@ -10,7 +10,6 @@ from ..._errors import LoadError
 from ..._state.load import compare_walks, load_compared
 from ..._state.mismatch import Diff
 from ..._tree.walk import walk
-from .._layouts.registry import framework_layout
 from .._rules.apply import apply
 from .._rules.base import Rule
 from .hints import Hint, check_arguments
@@ -85,7 +84,7 @@ def convert(
     hints = list(hints)
     if rules or hints:
         check_arguments(rules, hints)
-    origin = read_source(source, framework_layout(layout))
+    origin = read_source(source, layout)
     arrays = apply(rules, origin.arrays) if rules else origin.arrays
     named = name_source(origin, arrays, names)
     target = read_target(model)
@@ -93,8 +92,8 @@ def convert(
     values = convert_values(target, named, matches, hints)
     unused = find_unused(named, matches)
     compared = compare_walks(target.walked, walk(values.by_path), none="keep")
-    problems = find_problems(target, named, values, unused, hints, compared.diff.mismatches)
-    if problems:
+    if compared.diff or unused.problems or values.refused:
+        problems = find_problems(target, named, values, unused, compared.diff.mismatches)
         diff = Diff(problems, compared.diff.config)
         raise LoadError(f"nothing was loaded: {diff.message()}", diff)
     loaded = load_compared(target.walked, compared)

@@ -10,7 +10,6 @@ from ..._state.mismatch import Mismatch, mismatch
 from .._layouts.canonical import ONES, TOKENS
 from .._layouts.spec import FrameworkLayout, KeyPath
 from .defaults import remedy
-from .hints import Hint, unneeded_hints
 from .stages import (
     Candidate,
     LayerMatch,
@@ -31,7 +30,6 @@ def find_problems(
     source: NamedSource,
     values: Values,
     unused: Unused,
-    hints: Sequence[Hint],
     mismatches: Iterable[Mismatch],
 ) -> tuple[Mismatch, ...]:
     """Return every reason why nothing can be loaded, sorted by name.
@@ -41,7 +39,6 @@ def find_problems(
       source: the source.
       values: the new arrays of the model.
       unused: the arrays of the source that the model does not take.
-      hints: the hints of the user.
       mismatches: the mismatches of the new arrays with the model.
     """
     problems = [
@@ -52,7 +49,7 @@ def find_problems(
             if len(x.match.candidates) > 1
         ),
         *unused.problems,
-        *(unneeded_hints(hints, values.layers) if hints else ()),
+        *values.unneeded,
         *_explained(model, source, values, unused, mismatches),
     ]
     in_model = {slot.path: keys for keys, slot in model.arrays.items()}
@@ -73,7 +70,7 @@ def _layer_problems(values: LayerValues, source: NamedSource) -> Iterator[Mismat
     elif not match.same_kind:
         yield _other_kind(match)
     else:
-        yield from _doubled(match, source)
+        yield from (_doubled(match, name, sources) for name, sources in values.doubled)
         yield from (_lost(match, x, source) for x in values.lost)
         yield from (_unfit(match, x) for x in values.unfit)
 
@@ -109,19 +106,11 @@ def _other_kind(match: LayerMatch) -> Mismatch:
     return mismatch(match.layer.path, "kind", expected, found, advice)
 
 
-def _doubled(match: LayerMatch, source: NamedSource) -> Iterator[Mismatch]:
-    """Refuse two arrays for one canonical array, except for the biases of cells, which add up."""
-    for layer in match.sources:
-        arrays: dict[str, list[str]] = {}
-        for spec in match.source_spec:
-            array = source.by_name.get((*layer.key_path, *spec.key_path))
-            for name in spec.canonical if array is not None else ():
-                arrays.setdefault(name, []).append(array.name if array else "")
-        for name, names in arrays.items():
-            if name and len(names) > 1 and not name.startswith("bias_"):
-                expected = f"one array for its {_words(name)}"
-                advice = "; drop or rename one of them with a rule"
-                yield mismatch(match.layer.path, "kind", expected, " and ".join(names), advice)
+def _doubled(match: LayerMatch, name: str, sources: Sequence[str]) -> Mismatch:
+    """Refuse several arrays for one canonical array."""
+    expected, found = f"one array for its {_words(name)}", " and ".join(sources)
+    advice = "; drop or rename one of them with a rule"
+    return mismatch(match.layer.path, "kind", expected, found, advice)
 
 
 def _lost(match: LayerMatch, lost: LostArray, source: NamedSource) -> Mismatch:

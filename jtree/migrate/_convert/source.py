@@ -10,7 +10,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from ..._errors import ArgumentError
+from ..._errors import ArgumentError, did_you_mean
 from ..._state.sources import open_tree
 from ..._tree.leaves import isarray
 from ..._tree.nodes import loaded
@@ -21,8 +21,9 @@ from .stages import SourceModel, TypedModel
 from .target import read_model
 
 
-def read_source(source: Any, layout: FrameworkLayout) -> SourceModel:
+def read_source(source: Any, layout_name: str) -> SourceModel:
     """Return the arrays of a source by name, and its layers as far as their types are known."""
+    layout = _find_layout(layout_name)
     if _is_instance(source, "torch.nn", "Module"):
         _check_layout(layout, "torch", "a PyTorch module")
         return _read_torch(source, layout)
@@ -41,6 +42,15 @@ def read_source(source: Any, layout: FrameworkLayout) -> SourceModel:
         values = ((slot.path, _to_numpy(slot.value)) for slot in model.walked.slots)
         return SourceModel(layout, {path: x for path, x in values if isarray(x)})
     return _read_typed(model, layout)
+
+
+def _find_layout(name: object) -> FrameworkLayout:
+    if not isinstance(name, str) or name not in LAYOUTS:
+        raise ArgumentError(
+            f"layout: expected one of {', '.join(LAYOUTS)}, found {name!r}"
+            + did_you_mean(str(name), LAYOUTS)
+        )
+    return LAYOUTS[name]
 
 
 def _is_instance(x: Any, module: str, name: str) -> bool:

@@ -194,6 +194,7 @@ class LayerValues:
       shapes: the shapes of its canonical arrays.
       incomplete: the first layer of the source that lacks arrays, or None.
       lost: the arrays of the source that the model lacks.
+      doubled: the canonical arrays that the source has twice, each with the names of its sources.
       unfit: the hints that do not fit the layer.
     """
 
@@ -205,6 +206,7 @@ class LayerValues:
     shapes: Mapping[str, tuple[int, ...]]
     incomplete: SourceLayer | None
     lost: Sequence[LostArray]
+    doubled: Sequence[tuple[str, Sequence[str]]]
     unfit: Sequence[UnfitHint]
 
 
@@ -230,12 +232,16 @@ class Values(NamedTuple):
       arrays: all other arrays.
       by_path: all new arrays by path, with None for each that the model keeps.
       kept: the paths of optional arrays that the model keeps, since the source lacks them.
+      unneeded: a mismatch for each hint that concerns no layer.
+      refused: whether there is a problem beside missing arrays and other shapes.
     """
 
     layers: Sequence[LayerValues]
     arrays: Sequence[ArrayValue]
     by_path: Mapping[str, Any]
     kept: Sequence[str]
+    unneeded: Sequence[Mismatch]
+    refused: bool
 
 
 class Unused(NamedTuple):

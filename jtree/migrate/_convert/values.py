@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from ..._tree.leaves import describe
 from .._layouts.canonical import CanonicalArrays, from_canonical, lost_names, to_canonical
 from .._layouts.spec import KeyPath
 from .defaults import Defaults, allowing_globs, default_value
-from .hints import Hint, ImageHints, apply_images, image_hints
+from .hints import Hint, ImageHints, apply_images, image_hints, unneeded_hints
 from .images import Flattened
 from .stages import (
     ArrayMatch,
@@ -46,7 +46,9 @@ def convert_values(
         by_path |= layer.arrays
     missing = [x.match for x in arrays if x.array is None and len(x.match.candidates) < 2]
     kept = [x.slot.path for x in missing if x.slot.path in model.optional]
-    return Values(layers, arrays, by_path | dict.fromkeys(kept), kept)
+    unneeded = list(unneeded_hints(hints, layers)) if hints else []
+    refused = bool(unneeded) or any(x.lost or x.doubled or x.unfit for x in layers)
+    return Values(layers, arrays, by_path | dict.fromkeys(kept), kept, unneeded, refused)
 
 
 class _Reader(NamedTuple):
@@ -88,6 +90,7 @@ class _ConvertedSource(NamedTuple):
     notes: Sequence[str]
     shapes: Mapping[str, tuple[int, ...]]
     lost: Sequence[LostArray]
+    doubled: Sequence[tuple[str, Sequence[str]]]
     unfit: Sequence[UnfitHint]
 
 
@@ -105,7 +108,7 @@ def _convert_layer(
         blocks = [x.arrays[path] for x in converted if path in x.arrays]
         if blocks and len(blocks) == len(converted):
             arrays[path] = blocks[0] if match.stacked is None else np.stack(blocks)
-    globs = _allowed_defaults(match, arrays, defaults)
+    globs = _allowed_defaults(match, arrays, defaults) if defaults else {}
     filled = {path: _default(match, path) for path in globs}
     notes = [
         f"{match.specs[path].path}: {'ones' if x.all() else 'zeros'}, by migrate.defaults"
@@ -120,6 +123,7 @@ def _convert_layer(
         converted[-1].shapes if converted else {},
         next((x.source for x in converted if len(x.arrays) < len(match.specs)), None),
         [array for x in converted for array in x.lost],
+        [pair for x in converted for pair in x.doubled],
         _distinct(x.unfit for x in converted),
     )
 
@@ -176,8 +180,24 @@ def _convert_source(
         notes,
         {name: tuple(x.shape) for name, x in canonical.items()},
         [LostArray(name, describe(canonical[name]), layer) for name in lost],
+        list(_doubled(match, layer, source)),
         unfit,
     )
+
+
+def _doubled(
+    match: LayerMatch, layer: SourceLayer, source: NamedSource
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield canonical arrays with several sources, apart from the biases of cells, which add up."""
+    names: dict[str, list[str]] = {}
+    for spec in match.source_spec:
+        array = source.by_name.get((*layer.key_path, *spec.key_path))
+        if array is not None:
+            for name in spec.canonical:
+                names.setdefault(name, []).append(array.name)
+    for name, sources in names.items():
+        if name and len(sources) > 1 and not name.startswith("bias_"):
+            yield name, sources
 
 
 def _write(match: LayerMatch, canonical: CanonicalArrays) -> dict[str, Any]:

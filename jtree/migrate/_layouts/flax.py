@@ -236,11 +236,6 @@ _CONTAINERS: dict[str, dict[str, KeyPath]] = {
 }
 
 
-def _without_collection(keys: KeyPath) -> KeyPath:
-    """Remove the name of the collection that a variable of linen is in."""
-    return keys[1:] if keys[:1] in (("params",), ("batch_stats",)) else keys
-
-
 LINEN = FrameworkLayout(
     name="linen",
     separator="/",
@@ -248,7 +243,7 @@ LINEN = FrameworkLayout(
     types={("flax.linen", name): layer_type for name, layer_type in _LINEN_TYPES.items()},
     containers={("flax.linen", name): keys for name, keys in _CONTAINERS.items()},
     defaults=_DEFAULTS,
-    split=_without_collection,
+    substitutions=((r"^(params|batch_stats)(/|$)", ""),),  # the collection of a variable
 )
 NNX = FrameworkLayout(
     name="nnx",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -68,7 +68,7 @@ class FrameworkLayout(NamedTuple):
       types: its types of layers, by module and name.
       containers: keys below containers that other frameworks lack, and what replaces them.
       defaults: the settings that layers have unless they are given others.
-      split: splits the last key of a path into several where it holds more than a name.
+      substitutions: regular expressions for parts of paths, and what replaces each.
       channels_first: whether the channels of a flattened image come first.
     """
 
@@ -78,7 +78,7 @@ class FrameworkLayout(NamedTuple):
     types: Mapping[tuple[str, str], LayerType] = {}
     containers: Mapping[tuple[str, str], Mapping[str, KeyPath]] = {}
     defaults: Mapping[str, Mapping[str, Any]] = {}
-    split: Callable[[KeyPath], KeyPath] = lambda keys: keys
+    substitutions: Sequence[tuple[str, str]] = ()
     channels_first: bool = False
 
     def key_path(self, name: str) -> KeyPath:
@@ -88,9 +88,11 @@ class FrameworkLayout(NamedTuple):
         >>> TORCH.key_path("blocks.10.fc.weight"), LINEN.key_path("blocks_10/fc")
         (('blocks', '10', 'fc', 'weight'), ('blocks', '10', 'fc'))
         """
-        keys = name.replace(self.separator, "/").split("/")
-        split = self.split(tuple(key for key in keys if key not in ("", "~")))
-        return tuple(part for key in split for part in _split_number(key))
+        path = name.replace(self.separator, "/")
+        for pattern, replacement in self.substitutions:
+            path = re.sub(pattern, replacement, path)
+        keys = (key for key in path.split("/") if key not in ("", "~"))
+        return tuple(part for key in keys for part in _split_number(key))
 
 
 _NUMBERED = re.compile(r"(.*?[A-Za-z0-9])((?:_(?:\d+|\*))+)")

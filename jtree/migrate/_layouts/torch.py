@@ -5,11 +5,10 @@ Source: https://docs.pytorch.org/docs/stable/nn.html.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from .convolution import conv_settings, conv_transpose_settings, transposed_conv_padding
-from .spec import ArraySpec, FrameworkLayout, KeyPath, LayerSpec, LayerType, read_fields
+from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType, read_fields
 from .transforms import CONV_OUT_IN_WINDOW, CONV_TRANSPOSE_IN_OUT_WINDOW, MATRIX, TRANSPOSED_MATRIX
 
 _AFFINE: LayerSpec = (ArraySpec("weight", ("scale",)), ArraySpec("bias", ("bias",)))
@@ -145,16 +144,8 @@ _TYPES = {
     ),
 }
 
-_NUMBERED = re.compile(r"(\w+_[ih]h|weight_hr)_l(\d+)(_reverse)?")
-
-
-def _split(keys: KeyPath) -> KeyPath:
-    """Split the layer's index and direction from a key such as `weight_ih_l0_reverse`."""
-    match = _NUMBERED.fullmatch(keys[-1]) if keys else None
-    if match is None:
-        return keys
-    name, index, reverse = match.groups()
-    return (*keys[:-1], index, *(("reverse",) if reverse else ()), name)
+# PyTorch has the layer's index and direction in names such as `weight_ih_l0_reverse`.
+_NUMBERED = r"(?<![^/])(\w+_[ih]h|weight_hr)_l(\d+)"
 
 
 TORCH = FrameworkLayout(
@@ -170,6 +161,6 @@ TORCH = FrameworkLayout(
         "rms_norm": {},
         "rnn": {"activation": "tanh"},
     },
-    split=_split,
+    substitutions=((f"{_NUMBERED}_reverse$", r"\2/reverse/\1"), (f"{_NUMBERED}$", r"\2/\1")),
     channels_first=True,
 )

@@ -1,4 +1,4 @@
-"""The stages of a conversion: each once and in order, with one walk of the model, one comparison."""
+"""The stages of a conversion: each once and in order, one walk of the model, one comparison."""
 
 from __future__ import annotations
 

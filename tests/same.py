@@ -1,4 +1,4 @@
-"""What it means for two models to be the same."""
+"""Equality of models, to the bit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def same_leaf(a: Any, b: Any) -> bool:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Tell whether two models have the same types, places and numbers, to the bit."""
+    """Return whether two models have the same types, paths and values, to the bit."""
     left, right = jtree.walk(a), jtree.walk(b)
     types = [(path, type(node)) for path, node in left.nodes]
     if types != [(path, type(node)) for path, node in right.nodes]:
@@ -55,7 +55,7 @@ def close_to_scale(found: Any, expected: Any) -> None:
 
 
 def normal(*shape: int, seed: int | None = None) -> Any:
-    """Return standard normal float32 numbers: new ones at every call, unless it names a seed."""
+    """Return a standard normal float32 array, a new one at every call without a seed."""
     source = _RANDOM if seed is None else np.random.default_rng(seed)
     return source.normal(size=shape).astype(np.float32)
 

@@ -263,7 +263,7 @@ def test_early_stopping_stops_at_the_documented_epochs() -> None:
     assert calls(early_stopping(lambda x: x, 2, init_score=9), parabola) + 1 == 6
 
 
-def test_a_nan_is_no_improvement_and_no_best_score() -> None:
+def test_a_nan_is_neither_an_improvement_nor_a_best_score() -> None:
     trigger = early_stopping(lambda x: x, 3)
     assert calls(trigger, [2.0, math.nan, math.nan, 1.0, math.nan, math.nan, math.nan]) == 6
     assert trigger.score == 1.0
@@ -420,7 +420,7 @@ def test_a_terminal_sees_a_bar_which_is_gone_in_the_end(
     assert shown.endswith("\x1b[1A\x1b[2K")
 
 
-def test_no_bar_where_there_is_no_terminal_or_none_is_wanted(
+def test_no_bar_without_a_terminal_or_with_progress_false(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for stream, options in ((io.StringIO(), {}), (Terminal(), {"progress": False})):

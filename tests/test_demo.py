@@ -133,7 +133,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_in_the_place_of_the_folder_is_a_usage_error(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     assert "is a file" in invoke("demo", "--out", tmp_path / "out", code=2)
 

@@ -18,7 +18,7 @@ from .same import same
 from .zoo import Affine, Shared, abstract
 
 
-def test_a_function_in_a_list_of_layers_keeps_its_place() -> None:
+def test_a_function_in_a_list_of_layers_keeps_its_index() -> None:
     rngs = nnx.Rngs(0)
     model = nnx.Sequential(nnx.Linear(2, 2, rngs=rngs), nnx.relu, nnx.Linear(2, 2, rngs=rngs))
     assert [x[:8] for x in jtree.trainables(model)] == ["layers/0"] * 2 + ["layers/2"] * 2
@@ -64,7 +64,7 @@ def test_imaginary_parts_are_not_dropped() -> None:
         jtree.destructure({"z": jnp.ones(1)})[1].ravel({"z": z})
 
 
-def test_ravel_takes_floating_numbers_only() -> None:
+def test_ravel_takes_floating_arrays_only() -> None:
     _, re = jtree.destructure({"w": jnp.ones(1)})
     with pytest.raises(
         ValueError, match=r"^w: expected a floating-point or complex array, found int32"
@@ -112,7 +112,7 @@ def test_abstract_models_obey_the_laws_too() -> None:
         jtree.loadmodel(model, {"w": None}, none="keep")
 
 
-def test_loading_under_tracing_into_numpy_and_into_tied_places() -> None:
+def test_loading_under_tracing_into_numpy_and_into_tied_leaves() -> None:
     load = jax.jit(lambda src: jtree.loadmodel({"a": np.zeros(2, np.float32)}, src))
     assert load({"a": jnp.ones(2)})["a"].tolist() == [1, 1]
     tied = jax.jit(lambda a, b: jtree.loadmodel(a, b, ties=[("a", "b")]))
@@ -195,7 +195,7 @@ def test_many_renamed_leaves_are_reported_quickly() -> None:
         jax.random.split(jax.random.key(0), 2),
     ],
 )
-def test_a_vector_of_no_numbers_is_refused(vector: Any) -> None:
+def test_a_vector_of_a_non_numeric_dtype_is_refused(vector: Any) -> None:
     with pytest.raises(TypeError, match=r"^expected a vector of 2 elements, found an array of "):
         jtree.destructure({"w": jnp.ones(2)})[1](vector)
 
@@ -229,7 +229,7 @@ def test_weak_types_are_those_of_the_destination() -> None:
     assert not jtree.loadmodel({"x": jnp.ones(())}, {"x": weak})["x"].weak_type
 
 
-def test_children_made_anew_at_each_flatten_may_be_trainable() -> None:
+def test_children_created_by_each_flatten_may_be_trainable() -> None:
     @jax.tree_util.register_pytree_node_class
     @dataclass
     class Fresh:
@@ -258,7 +258,7 @@ def test_asking_a_restructure_for_something_else_than_a_path() -> None:
 
 
 @pytest.mark.parametrize("ties", [[5], [("a", 3)], [()]])
-def test_ties_that_are_no_paths_are_refused(ties: Any) -> None:
+def test_ties_that_are_not_paths_are_refused(ties: Any) -> None:
     with pytest.raises(ValueError, match=r"^ties: expected tuples of two paths or more, found"):
         jtree.destructure({"a": jnp.ones(1)}, ties=ties)
 
@@ -287,12 +287,12 @@ def test_an_int_key_and_attributes_that_begin_with_an_underscore() -> None:
     assert jtree.state(Module())["_size"] == 3
 
 
-def test_partial_data_of_a_function_is_found() -> None:
+def test_the_arrays_of_a_partial_are_parameters() -> None:
     model = jax.tree_util.Partial(partial(jnp.add, 1), jnp.ones(1))
     assert jtree.destructure(model)[1].paths == ("0/0",)
 
 
-def test_a_reference_that_can_be_changed_in_place_is_refused() -> None:
+def test_a_mutable_reference_is_refused() -> None:
     model = {"w": jax.new_ref(jnp.ones(2))}
     for function in (jtree.destructure, jtree.state, lambda m: jtree.loadmodel(m, m)):
         with pytest.raises(jtree.ModelError, match=r"^w: expected an array, found a mutable ref"):
@@ -317,7 +317,7 @@ def test_refresh_keeps_ties_and_takes_static_fields() -> None:
         jtree.destructure({"w": jnp.ones(2)})[1].refresh({"w": jnp.ones(3)})
 
 
-def test_where_on_one_tied_place_takes_the_parameter() -> None:
+def test_where_on_one_tied_leaf_selects_the_parameter() -> None:
     _, re = jtree.destructure(Shared(nnx.Rngs(0)), where="enc/kernel")
     assert re.ties == (("dec/kernel", "enc/kernel"),)
 
@@ -327,7 +327,7 @@ def test_an_array_where_the_destination_has_a_branch() -> None:
     assert (report.missing, report.unexpected) == (("a/b",), ("a",))
 
 
-def test_what_is_static_is_told_apart_by_its_bits() -> None:
+def test_static_leaves_are_compared_by_their_bits() -> None:
     def layout(x: Any) -> jtree.Restructure:
         return jtree.destructure({"s": x})[1]
 

@@ -1,4 +1,4 @@
-"""The initialisers: their law, their shapes, and which of them are JAX's own."""
+"""The initialisers: distributions, shapes, and those that are equal to JAX's."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ HALF = [(name, dtype) for name in SAME for dtype in (jnp.float16, jnp.bfloat16)]
     ("name", "dtype"),
     [(name, jnp.float32) for name in SAME] + [x for x in HALF if x[0] != "orthogonal"],
 )
-def test_these_are_the_very_numbers_of_jax(name: str, dtype: Any) -> None:
+def test_these_are_equal_to_those_of_jax(name: str, dtype: Any) -> None:
     for shape in [(20, 30), (3, 3, 8, 4)]:
         ours = getattr(init, name)(KEY, shape, dtype)
         assert ours.dtype == dtype
@@ -250,7 +250,7 @@ def test_sparse_init_is_for_matrices() -> None:
         assert str(error.value) == f"shape: sparse_init expects two axes, found {shape}"
 
 
-def test_identity_init_by_its_numbers() -> None:
+def test_identity_init_by_its_values() -> None:
     assert init.identity_init(None, (3, 3), gain=3).tolist() == [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
     assert init.identity_init(KEY, (3, 5)).tolist() == jnp.eye(3, 5).tolist()
     assert init.identity_init(None, (4,), shift=1).tolist() == [0] * 4
@@ -317,7 +317,7 @@ def test_every_initialiser_has_one_signature(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [x for x in ALL if x != "sparse_init"])
-def test_every_shape_is_welcome(name: str) -> None:
+def test_every_shape_is_valid(name: str) -> None:
     shapes: list[tuple[int, ...]] = [(3, 4, 5), (0, 3), (3, 0), (2, 0, 3)]
     shapes += [(), (3,), (0,)] if name != "orthogonal" else []
     for shape in shapes:
@@ -325,7 +325,7 @@ def test_every_shape_is_welcome(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*SCALED, "randn32", "orthogonal", "sparse_init"])
-def test_complex_numbers_are_drawn_too(name: str) -> None:
+def test_complex_arrays_are_drawn_too(name: str) -> None:
     x = make(name)(KEY, (30, 40), jnp.complex64)
     assert x.dtype == jnp.complex64
     assert x.imag.any()
@@ -342,7 +342,7 @@ def test_options_are_remembered_and_overridden() -> None:
     assert sparse(KEY, (8, 8), sparsity=0).max() > 0
 
 
-def test_a_gain_fits_wherever_its_numbers_do() -> None:
+def test_a_gain_fits_wherever_its_values_do() -> None:
     x = init.glorot_uniform(KEY, (1000, 1000), jnp.float16, gain=1e-3)
     assert (x != 0).mean() > 0.9
     assert jnp.isfinite(init.glorot_uniform(KEY, (8, 8), gain=1e30)).all()
@@ -358,7 +358,7 @@ def test_an_initialiser_is_a_value(name: str) -> None:
     assert pickle.loads(pickle.dumps(made)) == made
 
 
-def test_an_initialiser_prints_as_it_was_made() -> None:
+def test_an_initialiser_prints_as_it_was_called() -> None:
     assert repr(init.glorot_uniform(gain=2)) == "glorot_uniform(gain=2)"
     assert repr(init.truncated_normal(std=3, lo=0)) == "truncated_normal(lo=0, std=3)"
     assert repr(init.ones32()) == "ones32()"

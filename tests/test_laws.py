@@ -44,7 +44,7 @@ def as_jax(model: Any, re: jtree.Restructure) -> Any:
     return walked.rebuild(values)
 
 
-def test_trainable_numbers_are_counted(model: Any) -> None:
+def test_trainable_elements_are_counted(model: Any) -> None:
     flat, re = jtree.destructure(model)
     assert jtree.count(model) == flat.size
     assert tuple(jtree.trainables(model)) == re.paths
@@ -168,7 +168,7 @@ def test_an_abstract_model_gives_an_abstract_vector(model: Any) -> None:
         assert same(abstract(rebuilt), abstract(as_jax(model, re)))
 
 
-def test_an_abstract_destination_takes_the_numbers(model: Any) -> None:
+def test_an_abstract_destination_takes_the_values(model: Any) -> None:
     loaded = jtree.loadmodel(abstract(model), model)
     arrays = [slot.value for slot in jtree.walk(loaded).slots]
     assert not any(isinstance(x, jax.ShapeDtypeStruct) for x in arrays)

@@ -1,4 +1,4 @@
-"""Every kind of model that jtree must work on. A new kind is one function here, under every law."""
+"""One function per kind of model. Every law is tested on each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference layers: what they compute, in training and in inference, and what they refuse."""
+"""The reference layers: outputs in training and in inference, and invalid inputs."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_names_keep_their_order_under_jit_and_in_states() -> None:
     assert again(rows(4, 2)).shape == (4, 1)
 
 
-def test_functions_keep_their_place_and_are_no_leaves() -> None:
+def test_functions_have_an_index_and_are_not_leaves() -> None:
     model = network()
     assert list(jtree.trainables(model))[-1] == "layers/4/bias"
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(model))
@@ -113,7 +113,7 @@ def test_no_bias_stays_no_bias_through_jit(make: Any) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_an_ensemble_is_made_and_called_by_vmap(bias: bool) -> None:
+def test_an_ensemble_is_created_and_called_by_vmap(bias: bool) -> None:
     keys = jax.random.split(KEY, 5)
     many = jax.vmap(lambda key: Dense(2, 3, key=key, bias=bias))(keys)
     y = jax.vmap(lambda m, x: m(x), in_axes=(0, None))(many, rows(4, 2))
@@ -264,7 +264,7 @@ def test_batchnorm_keeps_the_precision_of_its_input() -> None:
     close(layer(x), x, rtol=1e-4)
 
 
-def test_running_statistics_are_no_parameters_and_carry_no_gradient() -> None:
+def test_running_statistics_are_not_parameters_and_have_no_gradient() -> None:
     assert list(jtree.trainables(BatchNorm(2))) == ["beta", "gamma"]
     x = rows(4, 2)
     grads = jax.grad(lambda x: forward(BatchNorm(2), x)[1].mu.sum())(x)

@@ -112,6 +112,6 @@ def test_a_wrong_size_says_which_layer() -> None:
 
 
 @pytest.mark.parametrize("shapes", [(), (3,), ("ab",), ((-1, 2),), ((1.5,),), (((2,), "x"),)])
-def test_what_is_no_shape_is_refused(shapes: Any) -> None:
+def test_invalid_shapes_are_refused(shapes: Any) -> None:
     with pytest.raises(jtree.ArgumentError, match="outputsize expects shapes"):
         outputsize(flatten, *shapes)

@@ -66,7 +66,7 @@ def test_state_of_nnx_and_equinox_modules() -> None:
 # --- loadmodel, rule by rule ---------------------------------------------------------------------
 
 
-def test_numbers_are_loaded_and_nothing_else() -> None:
+def test_only_arrays_are_loaded() -> None:
     dst = Affine(jnp.zeros((2, 3)), jnp.zeros(3), activation=jnp.sin, name="dst")
     src = Affine(jnp.ones((2, 3)), jnp.ones(3), activation=jnp.cos, name="src")
     loaded = jtree.loadmodel(dst, src)
@@ -91,7 +91,7 @@ def test_shapes_must_match() -> None:
     assert report.shape == {"w": ((3, 2), (6,))}
 
 
-def test_missing_and_unexpected_places_come_with_a_near_name() -> None:
+def test_missing_and_unexpected_paths_come_with_a_near_one() -> None:
     dst = {"layers": [{"weight": jnp.ones(2)}], "other": jnp.ones(1)}
     src = {"layers": [{"wieght": jnp.ones(2)}], "more": jnp.zeros(4)}
     assert refused(dst, src) == (
@@ -243,7 +243,7 @@ def test_an_array_against_something_else() -> None:
     )
 
 
-def test_an_abstract_source_has_no_numbers_to_load() -> None:
+def test_an_abstract_source_has_no_values_to_load() -> None:
     abstract = {"x": jax.ShapeDtypeStruct((2,), jnp.float32)}
     assert not jtree.diff({"x": jnp.ones(2)}, abstract)
     with pytest.raises(jtree.ModelError, match=r"^x: the source is abstract: it has a shape and a"):

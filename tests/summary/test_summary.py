@@ -1,4 +1,4 @@
-"""summary, and the text of jtree's own layers."""
+"""summary, and the printed form of layers."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_what_is_not_trainable_counts_apart() -> None:
     ]
 
 
-def test_tied_places_are_counted_once_and_said() -> None:
+def test_tied_leaves_are_counted_once_with_a_note() -> None:
     found = jtree.summary(Shared(nnx.Rngs(0)))
     assert found.total.trainable.parameters == jtree.count(Shared(nnx.Rngs(0)))
     assert str(found).endswith("; 3 tied leaves not counted again.")
@@ -165,7 +165,7 @@ def test_boxes_add_nothing_and_linen_and_nnx_are_named() -> None:
     assert [row.path for row in jtree.summary(boxed).rows] == [""]
 
 
-def test_abstract_models_deleted_arrays_and_tracers_have_no_numbers_to_read() -> None:
+def test_abstract_models_deleted_arrays_and_tracers_have_no_values_to_read() -> None:
     model = {"w": jnp.zeros(2), "n": jnp.full(2, jnp.nan)}
     assert "(all zero)" not in str(jtree.summary(abstract(model)))
     model["w"].delete()
@@ -186,7 +186,7 @@ DTYPES = [jnp.float32, jnp.float16, jnp.bfloat16, jnp.float8_e5m2, jnp.complex64
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [3, 2**16 + 1])  # read by NumPy, and by a jitted function
-def test_remarks_on_numbers(dtype: Any, size: int) -> None:
+def test_remarks_on_values(dtype: Any, size: int) -> None:
     def remarks(*values: float) -> tuple[str, ...]:
         x = jnp.zeros(size, jnp.float32).at[: len(values)].set(jnp.array(values)).astype(dtype)
         return jtree.summary(x).rows[0].remarks
@@ -197,7 +197,7 @@ def test_remarks_on_numbers(dtype: Any, size: int) -> None:
     assert remarks(jnp.inf) == remarks(-jnp.inf) == ("(some Inf)",)
 
 
-def test_remarks_on_imaginary_parts_numpy_arrays_and_none_on_what_has_no_numbers() -> None:
+def test_remarks_on_imaginary_parts_and_numpy_arrays() -> None:
     odd = [jnp.array([complex(0, np.inf)]), np.array([np.nan]), np.zeros(2, ">f4")]
     some = [(f.zero, f.nan, f.inf) for f in value_notes(odd) if f]
     assert some == [(False, False, True), (False, True, False), (True, False, False)]
@@ -207,7 +207,7 @@ def test_remarks_on_imaginary_parts_numpy_arrays_and_none_on_what_has_no_numbers
     )
 
 
-def test_reading_numbers_is_no_error_while_jax_looks_for_nan() -> None:
+def test_reading_values_is_not_an_error_under_debug_nans() -> None:
     x = jnp.full(2**16 + 1, jnp.nan, jnp.bfloat16)
     with jax.debug_nans(True), jax.disable_jit():
         assert jtree.summary(x).rows[0].remarks == ("(some NaN)",)

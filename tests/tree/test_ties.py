@@ -1,4 +1,4 @@
-"""One parameter at several places: by reference, by array, by path."""
+"""Tied parameters: by reference, by array, by path."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_ties_by_path_hold_under_tracing() -> None:
     assert size == 9
 
 
-def test_nested_gradients_of_tied_places_are_added() -> None:
+def test_nested_gradients_of_tied_leaves_are_summed() -> None:
     _, re = jtree.destructure(language_model(), ties=TIED)
     ones = jax.tree.map(jnp.ones_like, language_model())
     assert re.ravel_grad(ones).tolist() == [2.0] * 6 + [1.0] * 3
@@ -81,7 +81,7 @@ def test_gradients_of_shared_modules_are_added_and_agree_with_the_flat_one() -> 
     close(re.ravel_grad(nnx.grad(loss)(model)), expected)
 
 
-def test_the_same_array_object_is_one_parameter_only_when_asked() -> None:
+def test_the_same_array_object_is_one_parameter_only_by_ties_arrays() -> None:
     zeros = jnp.zeros(2)
     model = {"a": zeros, "b": zeros, "c": [zeros + 1]}
     assert len(jtree.destructure(model)[1]) == 6

@@ -86,7 +86,7 @@ def test_a_vector_of_another_dtype_is_restored_leaf_by_leaf(dtype: Any) -> None:
     assert {x.dtype for x in kept.values()} == {jnp.asarray(np.zeros(0, dtype)).dtype}
 
 
-def test_integers_too_large_for_int32_are_made_floating_without_wrapping() -> None:
+def test_integers_too_large_for_int32_become_floating_without_wrapping() -> None:
     _, re = jtree.destructure({"x": jnp.ones(1)})
     assert re(np.array([2**40]))["x"].item() == 2.0**40
 
@@ -99,7 +99,7 @@ def test_the_vectors_dtype_can_be_chosen() -> None:
         jtree.destructure({"x": jnp.ones(2)}, dtype=jnp.int32)
 
 
-def test_what_is_no_parameter_rides_along_bit_for_bit() -> None:
+def test_other_leaves_are_kept_bit_for_bit() -> None:
     model = {
         "big": jnp.array([2**31 + 1, 2**32 - 1], jnp.uint32),
         "key": jax.random.key(7),
@@ -132,7 +132,7 @@ def test_where_takes_globs_and_functions() -> None:
     assert re(flat * 2)["a"]["w"] is model["a"]["w"]
 
 
-def test_the_layout_can_be_asked() -> None:
+def test_paths_shapes_dtypes_slices_and_indices() -> None:
     _, re = jtree.destructure({"a": jnp.ones((2, 3)), "b": [jnp.ones(2, jnp.bfloat16), 5]})
     assert re.paths == ("a", "b/0")
     assert re.shapes == {"a": (2, 3), "b/0": (2,)}

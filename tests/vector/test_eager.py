@@ -215,7 +215,7 @@ def test_a_structure_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert second.layout is first.layout
 
 
-def test_a_trainable_registered_later_is_asked() -> None:
+def test_a_trainable_registered_later_is_used() -> None:
     class Late:
         def __init__(self, a: Any, b: Any) -> None:
             self.a, self.b = a, b

@@ -141,7 +141,7 @@ def test_state_of_a_state_is_itself(model: Any) -> None:
 
 def test_saved_and_loaded_it_is_the_state(model: Any, tmp_path: Any) -> None:
     if any(getattr(s.value, "dtype", None) == jax.dtypes.float0 for s in jtree.walk(model).slots):
-        pytest.skip("float0 is no number that could be saved")
+        pytest.skip("float0 has no values to save")
     jtree.save(tmp_path / "model", model)
     loaded, state = jtree.load(tmp_path / "model"), jtree.state(model)
     assert same(loaded, on_host(state))
@@ -190,7 +190,7 @@ def test_a_restructure_survives_a_pickle(model: Any) -> None:
     try:
         pickle.dumps(model)
     except (pickle.PicklingError, TypeError, AttributeError):
-        pytest.skip("the model cannot be pickled itself")
+        pytest.skip("the model itself cannot be pickled")
     copied = pickle.loads(pickle.dumps(re))
     assert copied.layout == re.layout
     assert same(copied(flat), re(flat))

@@ -1,4 +1,4 @@
-"""Public packages: the one place that users import a class or a function from."""
+"""Public names: classes and functions name the package that users import them from."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Mismatch(NamedTuple):
 
 
 def mismatch(path: str, kind: str, expected: Any, found: Any, hint: str = "") -> Mismatch:
-    """Return a mismatch with the sentence that says where, expected and found."""
+    """Return a mismatch with a sentence of its path and what was expected and found."""
     text = f"{paths.show(path)}: expected {expected}, found {found}{hint}"
     return Mismatch(path, kind, expected, found, text)
 

@@ -1,4 +1,4 @@
-"""What stands for a tree: register a type, such as that of an open checkpoint, to load from it."""
+"""Generic functions for objects that stand for a tree, such as paths and open checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @singledispatch
 def resolve(x: Any, /) -> Any:
-    """Return the opened checkpoint that a path stands for, and any other object as it is."""
+    """Return the opened checkpoint that a path stands for, and any other object unchanged."""
     return x
 
 

@@ -62,7 +62,7 @@ def compare_values(pairs: Pairs, *, shown: bool) -> Iterator[Mismatch]:
 
 
 def _is_comparable(a: Any, b: Any) -> bool:
-    """Tell whether two arrays of one shape hold numbers, or PRNG keys of one kind."""
+    """Return whether two arrays of one shape hold numbers, or PRNG keys of one kind."""
     if any(jnp.issubdtype(x.dtype, jax.dtypes.extended) for x in (a, b)):
         return bool(a.dtype == b.dtype)
     return isnumber(a.dtype) and isnumber(b.dtype)

@@ -180,7 +180,7 @@ def _dataclass_fields(node: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def to_basic(node: object, values: dict[Any, Any]) -> Any:
-    """Return a list, tuple or dict in the place of a node, with a value for each child.
+    """Return a list, tuple or dict with the structure of a node, and a value for each child.
 
     An entry of an NNX list that is not a child, such as a function, becomes `()`, so that the
     others keep their indices.

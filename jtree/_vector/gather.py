@@ -75,7 +75,7 @@ def _below_none(path: str, slots: dict[str, Slot]) -> bool:
 
 
 def check_shape(path: str, value: Any, shape: tuple[int, ...]) -> None:
-    """Raise an error unless a value is an array of numbers of this shape."""
+    """Raise an error unless a value is an array of this shape with a numeric dtype."""
     if not isarray(value) or tuple(value.shape) != shape or not isnumber(value.dtype):
         raise ModelError(
             f"{paths.show(path)}: expected an array of shape {shape}, found {describe(value)}"

@@ -50,7 +50,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def _identity(x: Any) -> Any:
-    """Return a key that tells leaves apart: the bits of a number, so that NaN equals NaN."""
+    """Return a key to compare leaves by: the bits of a float, so that NaN equals NaN."""
     if isinstance(x, np.ndarray | np.generic) and not x.dtype.hasobject:
         return type(x), x.dtype, x.shape, x.tobytes()
     if isinstance(x, float | complex):

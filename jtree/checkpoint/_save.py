@@ -169,7 +169,7 @@ def _begin(
 
 
 def _is_path(tree: object) -> bool:
-    """Tell whether a tree is the path of a checkpoint; other text is a leaf."""
+    """Return whether a tree is the path of a checkpoint; other text is a leaf."""
     if isinstance(tree, str):
         return "://" in tree or ("\0" not in tree and os.path.exists(tree))
     return isinstance(tree, os.PathLike)

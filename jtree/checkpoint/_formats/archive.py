@@ -158,7 +158,7 @@ def _directory64(file: File, end: int) -> tuple[int, int, int, int]:
 
 
 def _has_end64(file: File, start: int, end: int) -> bool:
-    """Tell whether an end record in 64 bits, and nothing else, is between two offsets."""
+    """Return whether an end record in 64 bits, and nothing else, is between two offsets."""
     size = _END64.size + _LOCATOR.size
     return end - start == size and file.read(start, 4) == b"PK\x06\x06"
 

@@ -11,7 +11,7 @@ from .npy_array import lazy_array, read_header
 
 
 def is_equinox(path: Path) -> bool:
-    """Tell whether a file is Equinox's: by its suffix, or by more than one array in it."""
+    """Return whether a file is Equinox's: by its suffix, or by more than one array in it."""
     file = File(path)
     header = read_header(file, 0)
     return str(path).endswith(".eqx") or header.size + header.nbytes < file.size

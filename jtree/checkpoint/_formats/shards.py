@@ -23,7 +23,7 @@ _NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(\.\w+)")
 
 
 def has_shards(directory: Path) -> bool:
-    """Tell whether there are shards in a directory, or an index of them."""
+    """Return whether there are shards in a directory, or an index of them."""
     names = [x.name for x in directory.iterdir()]
     return any(_indexes(names, suffix) or _shards(names, suffix) for suffix in SUFFIXES)
 

@@ -142,7 +142,7 @@ def _strided(data: np.ndarray[Any, Any], x: Tensor) -> np.ndarray[Any, Any]:
 
 
 def _is_dense(x: Tensor) -> bool:
-    """Tell whether every element of the storage's range is one element of the tensor."""
+    """Return whether every element of the storage's range is one element of the tensor."""
     expected = 1
     for stride, n in sorted(zip(x.strides, x.shape, strict=True)):
         if n > 1 and stride != expected:

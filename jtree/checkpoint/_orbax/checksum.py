@@ -29,7 +29,7 @@ def checksum(x: Any) -> Checksum:
 
 
 def is_damaged(x: Any, expected: Checksum) -> bool:
-    """Tell whether an array, on whatever devices, has other values than those expected."""
+    """Return whether an array, on whatever devices, has other values than those expected."""
     if isinstance(expected, int):
         expected = [[[0] * x.ndim, list(x.shape), expected]]
     shards = list(_shards(x))

@@ -36,5 +36,5 @@ def as_path(path: object) -> Path:
 
 
 def is_local(path: Path) -> bool:
-    """Tell whether a path is in this machine's file system."""
+    """Return whether a path is in this machine's file system."""
     return "://" not in str(path)

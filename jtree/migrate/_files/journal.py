@@ -72,7 +72,7 @@ def mark_installed(staging: Path, fingerprint: str) -> None:
 
 
 def is_installed(staging: Path, fingerprint: str) -> bool:
-    """Tell whether a process was killed after it installed the target, before it cleaned up."""
+    """Return whether a process was killed after it installed the target, before it cleaned up."""
     mark = staging / _INSTALLED
     if mark.exists():
         return mark.read_text() == fingerprint

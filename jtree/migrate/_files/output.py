@@ -21,7 +21,7 @@ _DIFFERENT = "expected the values that were computed, found others"
 
 
 def is_key(x: LazyArray) -> bool:
-    """Tell whether an array holds PRNG keys."""
+    """Return whether an array holds PRNG keys."""
     return bool(jnp.issubdtype(x.dtype, jax.dtypes.extended))
 
 

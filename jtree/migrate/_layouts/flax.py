@@ -166,7 +166,7 @@ def _subscripts(node: Any) -> tuple[str, str, str]:
 
 
 def _is_dense(node: Any) -> bool:
-    """Tell whether each axis of the kernel of an einsum is either contracted or new."""
+    """Return whether each axis of the kernel of an einsum is either contracted or new."""
     kernel, axes = _subscripts(node)[1], _einsum_options(node)["axes"]
     return bool(kernel) and sorted(axes) == list(range(len(kernel)))
 

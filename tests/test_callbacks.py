@@ -212,7 +212,7 @@ def test_the_trailing_call_comes_from_a_real_timer_too() -> None:
 def test_throttle_refuses_what_it_cannot_do() -> None:
     with pytest.raises(jtree.ArgumentError) as error:
         throttle(print, -1)
-    assert str(error.value) == "timeout: expected seconds, 0 or more, found -1"
+    assert str(error.value) == "timeout: expected 0 seconds or more, found -1"
     with pytest.raises(jtree.ArgumentError) as error:
         throttle(print, 1, leading=False)
     assert str(error.value) == "leading, trailing: expected one of them to be True, found neither"
@@ -383,7 +383,7 @@ def test_other_errors_pass_and_a_stray_signal_is_an_error() -> None:
     with pytest.raises(jtree.ArgumentTypeError) as error:
         train(add, 0, [1], callbacks=print)  # type: ignore[arg-type]
     assert str(error.value) == (
-        "callbacks: expected a sequence of functions, found one; write [print]"
+        "callbacks: expected a sequence of functions, found one function; write [print]"
     )
 
 

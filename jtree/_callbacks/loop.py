@@ -82,7 +82,7 @@ def train(
     if callable(callbacks):
         name = getattr(callbacks, "__name__", None) or repr(callbacks)
         raise ArgumentTypeError(
-            f"callbacks: expected a sequence of functions, found one; write [{name}]"
+            f"callbacks: expected a sequence of functions, found one function; write [{name}]"
         )
     with closing(tracked(data, "train", shown=progress)) as items:
         for item in items:

@@ -55,7 +55,7 @@ def throttle(
     Source: `throttle` of Flux.jl.
     """
     if not timeout >= 0:
-        raise ArgumentError(f"timeout: expected seconds, 0 or more, found {timeout}")
+        raise ArgumentError(f"timeout: expected 0 seconds or more, found {timeout}")
     if not (leading or trailing):
         raise ArgumentError("leading, trailing: expected one of them to be True, found neither")
     return Throttled(f, timeout, leading, trailing, clock, timer)

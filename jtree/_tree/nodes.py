@@ -86,7 +86,7 @@ def entries(node: object) -> Entries | None:
     JAX asks `is_leaf` of the root first, so a predicate that is false once opens the root only.
     `y is not node` would open the root again in a model that contains itself, and
     `flatten_one_level_with_keys` gives every field of a NamedTuple the key of the first one
-    (jax issue 39297).
+    (jax issue 39297, open as of JAX 0.10.2).
     """
     if node is None or isinstance(node, jax.Array | np.ndarray):
         return None

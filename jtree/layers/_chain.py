@@ -33,7 +33,7 @@ class _Container(Layer):
             return unwrap(self._values[key])
         if key not in self.keys():
             near = did_you_mean(str(key), map(str, self.keys()))
-            raise PathError(f"{self!r} has the layers {self.keys()}, found {key!r}{near}")
+            raise PathError(f"{self!r} has no layer {key!r}; its layers are {self.keys()}{near}")
         return unwrap(self.layers[key])
 
     def keys(self) -> list[Any]:

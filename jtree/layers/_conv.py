@@ -92,7 +92,9 @@ class Conv(Layer):
         size = (window,) if isinstance(window, int) else tuple(window)
         owner = f"Conv({size}, {c_in} => {c_out})"
         if c_in % groups or c_out % groups:
-            raise ArgumentError(f"{owner} expects numbers of channels that groups={groups} divides")
+            raise ArgumentError(
+                f"{owner} expects numbers of channels that are divisible by groups={groups}"
+            )
         weight = initialise(init, key, (*size, c_in // groups, c_out))
         set_fields(
             self,

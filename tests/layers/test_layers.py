@@ -62,7 +62,7 @@ def test_a_chain_is_indexed_by_position_name_and_slices() -> None:
     assert list(model)[1] is relu
     named = Chain(z=relu, a=Dense(2, 1, key=KEY))
     assert (named["z"], named[0], named[1:].keys()) == (relu, relu, ["a"])
-    with pytest.raises(KeyError, match=r"has the layers \['z', 'a'\], found 'b'"):
+    with pytest.raises(KeyError, match=r"has no layer 'b'; its layers are \['z', 'a'\]"):
         named["b"]
 
 
@@ -425,7 +425,7 @@ def test_wrong_options_are_refused() -> None:
         Conv((3, 3), 1, 1, stride=(1, 2, 3))
     with pytest.raises(jtree.ArgumentError, match="1 numbers or pairs, found 'full'"):
         MaxPool((3,), pad="full")  # type: ignore[arg-type]
-    with pytest.raises(jtree.ArgumentError, match="that groups=2 divides"):
+    with pytest.raises(jtree.ArgumentError, match="divisible by groups=2"):
         Conv((3, 3), 3, 4, groups=2)
     with pytest.raises(jtree.ArgumentError, match="Chain expects layers and functions, found list"):
         Chain([relu])

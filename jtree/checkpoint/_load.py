@@ -90,7 +90,7 @@ def load(
 
 def _read(checkpoint: Checkpoint, into: Any, *, where: Where, sharding: Any, **options: Any) -> Any:
     """Return the state of an opened checkpoint, or a model with its values."""
-    place = None if sharding is None else _placement(sharding)
+    place = None if sharding is None else _sharding_function(sharding)
     if into is None:
         tree = select_leaves(checkpoint.tree, where)
         return read_tree(tree) if place is None else read_tree(tree, _lossless(place))
@@ -100,7 +100,7 @@ def _read(checkpoint: Checkpoint, into: Any, *, where: Where, sharding: Any, **o
     return load_into(into, tree, where=where, sharding=place, **options)
 
 
-def _placement(sharding: Any) -> ShardingFunction:
+def _sharding_function(sharding: Any) -> ShardingFunction:
     """Return a function from a path and an array to a sharding, checked."""
     fixed = isinstance(sharding, jax.sharding.Sharding | jax.Device)
     if not (fixed or callable(sharding)):

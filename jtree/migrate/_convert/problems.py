@@ -81,17 +81,17 @@ def _ambiguous(path: str, candidates: Sequence[Candidate], layout: FrameworkLayo
     names = [[separator.join(layer.key_path) for layer in x] for x in candidates]
     below = f"{separator}{'*' if separator == '.' else '**'}"
     if candidates[0][0].index is None:
-        found = [f"{name[0]} to {name[-1]}" for name in names]
+        texts = [f"{name[0]} to {name[-1]}" for name in names]
         first, second = (layer.key_path for layer in candidates[-1][:2])
         same = next(n for n, (x, y) in enumerate(zip(first, second, strict=True)) if x != y)
         above = separator.join(first[:same])
         rule = f"stack('{above}{separator}#{below}', '{above}{below}')"
     else:
         pairs = zip(candidates, names, strict=True)
-        found = [f"layer {x[0].index} of {name[0]}" for x, name in pairs]
+        texts = [f"layer {x[0].index} of {name[0]}" for x, name in pairs]
         rule = f"unstack('{names[-1][0]}{below}', '{names[-1][0]}{separator}#{below}')"
     advice = f"; choose one with rules such as migrate.{rule}"
-    return mismatch(path, "kind", "one match in the source", " or ".join(found), advice)
+    return mismatch(path, "kind", "one match in the source", " or ".join(texts), advice)
 
 
 def _other_kind(match: LayerMatch) -> Mismatch:

@@ -18,7 +18,7 @@ _USUAL = {
     ("zero_attention", False),
     ("max_norm", False),
 }
-_TOLD_BY_SHAPES = (("conv", "groups"),)
+_KNOWN_FROM_SHAPES = (("conv", "groups"),)
 
 
 class Setting(NamedTuple):
@@ -79,7 +79,7 @@ def unknown_settings(model: TypedLayer, layout: FrameworkLayout) -> list[str]:
         for name, value in model.settings.items()
         if not isinstance(value, str | None)
         and name not in defaults
-        and (model.kind, name) not in _TOLD_BY_SHAPES
+        and (model.kind, name) not in _KNOWN_FROM_SHAPES
         and not all((name, number) in _USUAL for number in np.ravel(value).tolist())
     ]
     return [f"not in the weights: {', '.join(unknown)}; check"] if unknown else []

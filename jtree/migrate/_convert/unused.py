@@ -98,13 +98,13 @@ def _tied_table(array: SourceArray, tables: Sequence[SourceArray]) -> SourceArra
     """Return the table of an embedding that an array is equal to."""
     shape = tuple(array.array.shape)
     same_shape = (table for table in tables if tuple(table.array.shape) == shape)
-    found = (x for x in same_shape if equal(np.asarray(x.array), np.asarray(array.array)))
-    return next(found, None)
+    matches = (x for x in same_shape if equal(np.asarray(x.array), np.asarray(array.array)))
+    return next(matches, None)
 
 
 def _untaken(array: SourceArray) -> Mismatch:
-    found = f"{describe(array.array)}, which no layer of the model takes"
-    return mismatch(array.name, "unexpected", "nothing", found, f"; {_remedy(array.name)}")
+    text = f"{describe(array.array)}, which no layer of the model takes"
+    return mismatch(array.name, "unexpected", "nothing", text, f"; {_remedy(array.name)}")
 
 
 def _remedy(name: str) -> str:

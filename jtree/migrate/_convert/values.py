@@ -138,8 +138,8 @@ def _allowed_defaults(
     """Return for each missing array that may be filled the globs that allow it."""
     if not match.same_kind or len(match.candidates) > 1:
         return {}
-    fillable = (x for x, spec in match.specs.items() if default_value(spec) is not None)
-    globs = {path: allowing_globs(hints, path) for path in fillable if path not in arrays}
+    defaulted = (x for x, spec in match.specs.items() if default_value(spec) is not None)
+    globs = {path: allowing_globs(hints, path) for path in defaulted if path not in arrays}
     return {path: x for path, x in globs.items() if x}
 
 

@@ -9,12 +9,14 @@ Shapes:              outputsize
 
 from .._public import publish
 from ._chain import Chain, Parallel, SkipConnection
-from ._conv import Conv, MaxPool, MeanPool, flatten
+from ._conv import Conv
 from ._dense import Dense
+from ._dropout import Dropout
 from ._layer import identity
 from ._mode import forward, testmode, trainmode
-from ._norm import BatchNorm, Dropout
+from ._norm import BatchNorm
 from ._outputsize import outputsize
+from ._pool import MaxPool, MeanPool, flatten
 
 __all__ = [
     "BatchNorm",

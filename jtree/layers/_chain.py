@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .._errors import ArgumentError, ModelError, PathError, did_you_mean
-from ._layer import Layer, layer, one_line, replace, set_fields, split_key, train, unwrap, wrap
+from ._fields import replace, set_fields
+from ._layer import Layer, layer, one_line, split_key, train, unwrap, wrap
 
 
 class _Container(Layer):
@@ -35,6 +36,14 @@ class _Container(Layer):
             near = did_you_mean(str(key), map(str, self.keys()))
             raise PathError(f"{self!r} has no layer {key!r}; its layers are {self.keys()}{near}")
         return unwrap(self.layers[key])
+
+    def _validate(self) -> None:
+        owner, layers = type(self).__name__, self.layers
+        if isinstance(layers, Mapping):
+            set_fields(self, layers=_collect(owner, (), dict(layers)))
+        else:
+            several = tuple(layers) if isinstance(layers, tuple | list) else (layers,)
+            set_fields(self, layers=_collect(owner, several, {}))
 
     def keys(self) -> list[Any]:
         """Return the names of the layers, or their indices."""
@@ -76,6 +85,11 @@ class Chain(_Container):
 
     def __init__(self, *layers: Any, **named: Any) -> None:
         set_fields(self, layers=_collect("Chain", layers, named))
+
+    def _takes_fields(self, arguments: Mapping[str, Any]) -> bool:
+        """Return whether `layers` is a field, and not the name of a layer."""
+        isfield = isinstance(arguments.get("layers"), tuple | list | Mapping)
+        return isfield and super()._takes_fields(arguments)
 
     def __call__(self, *inputs: Any) -> Any:
         """Return the output of the last layer."""
@@ -132,6 +146,14 @@ class Parallel(_Container):
         layers = _collect("Parallel", layers, named)
         set_fields(self, combine=wrap("Parallel", combine), layers=layers)
 
+    def _validate(self) -> None:
+        super()._validate()
+        set_fields(self, combine=wrap("Parallel", self.combine))
+        if not self.layers:
+            raise ArgumentError(
+                "Parallel expects at least one layer after the function, found none"
+            )
+
     def __call__(self, *inputs: Any) -> Any:
         """Return the combined outputs of the layers."""
         return self.combine(*(step(x) for step, x in self._pair(inputs)))
@@ -184,8 +206,11 @@ class SkipConnection(Layer):
     combine: Any
 
     def __init__(self, layer: Any, combine: Callable[[Any, Any], Any]) -> None:
+        set_fields(self, layer=layer, combine=combine)._validate()
+
+    def _validate(self) -> None:
         owner = "SkipConnection"
-        set_fields(self, layer=wrap(owner, layer), combine=wrap(owner, combine))
+        set_fields(self, layer=wrap(owner, self.layer), combine=wrap(owner, self.combine))
 
     def __call__(self, *inputs: Any) -> Any:
         """Return the output of the layer, combined with the input."""

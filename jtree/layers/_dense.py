@@ -9,20 +9,18 @@ import jax.numpy as jnp
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from ..init import glorot_uniform
+from ._fields import build, check_function, make_bias, set_fields, split_shape
 from ._layer import (
     Activation,
     InitFunction,
     Layer,
     activation_argument,
     add_bias,
-    build,
     check_concrete,
     check_input,
     identity,
     initialise,
     layer,
-    make_bias,
-    set_fields,
 )
 
 
@@ -67,8 +65,13 @@ class Dense(Layer):
         init: InitFunction = glorot_uniform,
     ) -> None:
         weight = initialise(init, key, (n_in, n_out))
-        bias = make_bias(f"Dense({n_in} => {n_out})", bias, weight)
-        set_fields(self, weight=weight, bias=bias, activation=activation)
+        set_fields(self, weight=weight, bias=bias, activation=activation)._validate()
+
+    def _validate(self) -> None:
+        stack, (n_in, n_out) = split_shape(Dense, "weight", self.weight, 2)
+        owner = f"Dense({n_in} => {n_out})"
+        check_function(owner, "activation", self.activation)
+        set_fields(self, bias=make_bias(owner, self.bias, self.weight, (*stack, n_out)))
 
     @classmethod
     def from_arrays(cls, weight: Any, bias: Any = True, activation: Activation = identity) -> Dense:
@@ -95,9 +98,9 @@ class Dense(Layer):
                 "Dense.from_arrays expects a weight of shape (n_in, n_out), "
                 f"found shape {weight.shape}"
             )
-        owner = f"Dense({weight.shape[0]} => {weight.shape[1]})"
-        bias = make_bias(owner, bias, weight)
-        return build(cls, weight=weight, bias=bias, activation=activation)
+        x = build(cls, weight=weight, bias=bias, activation=activation)
+        x._validate()
+        return x
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (..., n_in)."""

@@ -14,6 +14,7 @@ from .._errors import ArgumentError, ModelError
 from .._summary.layers import layers_text
 from .._tree.leaves import isabstract, isarray
 from .._tree.nodes import NodeKind, declare_kind
+from ._fields import FieldsBase, accept_fields, build
 
 Activation: TypeAlias = Callable[[Any], Any]
 InitFunction: TypeAlias = Callable[[Any, tuple[int, ...]], Any]
@@ -26,7 +27,7 @@ def identity(x: T, /) -> T:
     return x
 
 
-class Layer:
+class Layer(FieldsBase):
     """The base class of layers."""
 
     def __repr__(self) -> str:
@@ -47,11 +48,13 @@ def layer(*data: str) -> Callable[[type[L]], type[L]]:
 
     The fields `data` are its children. The others are static: they are compared by value and are
     part of the structure. `jax.tree_util.register_dataclass` would not do, since it rebuilds a
-    node by calling the class with its fields, and the class of a layer is called with sizes.
+    node by calling the class with its fields, and the class of a layer is called with sizes. It is
+    called with fields by `dataclasses.replace` only, which validates them.
     """
 
     def decorate(cls: type[L]) -> type[L]:
         cls = dataclass(frozen=True, init=False, repr=False, eq=False)(cls)
+        accept_fields(cls)
         meta = tuple(field.name for field in fields(cls) if field.name not in data)  # type: ignore[arg-type]
         register_pytree_with_keys(
             cls,
@@ -75,7 +78,7 @@ def _unflatten(
     cls: type[L], data: tuple[str, ...], meta: tuple[str, ...], aux: Any, children: Any
 ) -> L:
     values = dict(zip(data, children, strict=True))
-    if "bias" in values and _was_false(values["bias"], values["weight"]):
+    if "bias" in values and _was_false(values["bias"], values[data[0]]):
         values["bias"] = False
     return build(cls, **values, **dict(zip(meta, aux, strict=True)))
 
@@ -84,23 +87,6 @@ def _was_false(bias: Any, weight: Any) -> bool:
     """Return whether `jit` or `eval_shape` made an array of `bias=False`; masks are boolean too."""
     flag = isarray(bias) and (bias.shape, bias.dtype.name) == ((), "bool")
     return flag and isarray(weight) and weight.dtype.name != "bool"
-
-
-def build(cls: type[L], /, **values: Any) -> L:
-    """Return a layer with these fields, without calling its class."""
-    return set_fields(object.__new__(cls), **values)
-
-
-def set_fields(x: L, /, **values: Any) -> L:
-    """Set the fields of a frozen layer during its construction."""
-    for name, value in values.items():
-        object.__setattr__(x, name, value)
-    return x
-
-
-def replace(x: L, /, **changes: Any) -> L:
-    """Return a copy of a layer with other values in some fields."""
-    return build(type(x), **(vars(x) | changes))
 
 
 @register_static
@@ -174,21 +160,6 @@ def initialise(init: InitFunction, key: Any, shape: tuple[int, ...]) -> Any:
         if key is not None:
             raise
     return jax.eval_shape(lambda: init(jax.random.key(0), shape))
-
-
-def make_bias(owner: str, bias: Any, weight: Any) -> Any:
-    """Return the bias for a weight: zeros for True, and False for False and None."""
-    shape = weight.shape[-1:]
-    if bias is None or bias is False:
-        return False
-    if bias is True and isabstract(weight):
-        return jax.ShapeDtypeStruct(shape, weight.dtype)
-    if bias is True:
-        return jax.numpy.zeros(shape, weight.dtype)
-    array = bias if isarray(bias) else jax.numpy.asarray(bias)
-    if tuple(array.shape) != tuple(shape):
-        raise ArgumentError(f"{owner} expects a bias of shape {shape}, found {array.shape}")
-    return array
 
 
 def add_bias(y: Any, bias: Any) -> Any:

@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias
 import jax
 
 from .._errors import ArgumentError
-from ._layer import Layer, replace, train
+from ._fields import replace
+from ._layer import Layer, train
 
 Mode: TypeAlias = bool | Literal["auto"] | None
 

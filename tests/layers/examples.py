@@ -1,0 +1,41 @@
+"""One small layer of every type, with an input for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jtree.layers import (
+    BatchNorm,
+    Chain,
+    Conv,
+    Dense,
+    Dropout,
+    MaxPool,
+    MeanPool,
+    Parallel,
+    SkipConnection,
+)
+
+KEY = jax.random.key(0)
+Example = tuple[Callable[[Any], Any], Any]  # a layer for a key, and its input
+
+
+def rows(*shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(7), shape)
+
+
+EXAMPLES: dict[str, Example] = {
+    "BatchNorm": (lambda _: BatchNorm(3, jnp.tanh), rows(4, 3)),
+    "Chain": (lambda key: Chain(Dense(2, 3, key=key), jnp.tanh), rows(4, 2)),
+    "Conv": (lambda key: Conv((2, 2), 4, 6, key=key, groups=2, pad="SAME"), rows(2, 3, 3, 4)),
+    "Dense": (lambda key: Dense(2, 3, jnp.tanh, key=key), rows(4, 2)),
+    "Dropout": (lambda _: Dropout(0.5, dims=1), rows(4, 2)),
+    "MaxPool": (lambda _: MaxPool((2, 2)), rows(1, 4, 4, 2)),
+    "MeanPool": (lambda _: MeanPool((2,), stride=1, pad=1), rows(1, 4, 2)),
+    "Parallel": (lambda key: Parallel(jnp.add, a=Dense(2, 2, key=key), b=jnp.sin), rows(4, 2)),
+    "SkipConnection": (lambda key: SkipConnection(Dense(2, 2, key=key), jnp.add), rows(4, 2)),
+}

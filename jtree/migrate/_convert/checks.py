@@ -11,7 +11,7 @@ from .stages import LayerValues
 _IMAGE = 4  # the largest number of channels of an image before any convolution
 
 
-class _ConvKernel(NamedTuple):
+class _KernelShape(NamedTuple):
     """The kernel or table of a layer: the layer's kind, and the shape in the canonical layout."""
 
     kind: str
@@ -28,17 +28,17 @@ def image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> li
     return [*_dense_warnings(kernels, hinted), *norms]
 
 
-def _kernels(layers: Iterable[LayerValues]) -> dict[KeyPath, _ConvKernel]:
+def _kernels(layers: Iterable[LayerValues]) -> dict[KeyPath, _KernelShape]:
     shapes = ((x.match, x.shapes.get("kernel", x.shapes.get("table", ()))) for x in layers)
     return {
-        match.key_path: _ConvKernel(match.layer.kind, shape)
+        match.key_path: _KernelShape(match.layer.kind, shape)
         for match, shape in shapes
         if len(shape) > 1
     }
 
 
 def _dense_warnings(
-    kernels: Mapping[KeyPath, _ConvKernel], hinted: Collection[tuple[KeyPath, int]]
+    kernels: Mapping[KeyPath, _KernelShape], hinted: Collection[tuple[KeyPath, int]]
 ) -> Iterator[str]:
     """Yield a warning for each dense layer beside which an image seems to be flattened or made.
 
@@ -63,7 +63,7 @@ def _dense_warnings(
             yield from _dense_warning(keys, outputs, upwards or square, "unflattened")
 
 
-def _channels(kernels: Mapping[KeyPath, _ConvKernel], kind: str, axis: int) -> dict[int, int]:
+def _channels(kernels: Mapping[KeyPath, _KernelShape], kind: str, axis: int) -> dict[int, int]:
     """Return the channel counts of layers of a kind, with the number of axes of their windows."""
     shapes = [x.shape for x in kernels.values() if x.kind == kind]
     return {shape[axis]: len(shape) - 2 for shape in shapes if shape[axis] > 1}

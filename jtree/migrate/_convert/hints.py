@@ -1,4 +1,4 @@
-"""Hints: what users add about layers, since weights do not tell it."""
+"""Hints: what users add about layers, because weights do not tell it."""
 
 from __future__ import annotations
 

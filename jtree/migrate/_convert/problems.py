@@ -76,7 +76,7 @@ def _layer_problems(values: LayerValues, source: NamedSource) -> Iterator[Mismat
 
 
 def _ambiguous(path: str, candidates: Sequence[Candidate], layout: FrameworkLayout) -> Mismatch:
-    """Refuse a layer whose number may be at several keys of its name in the source."""
+    """Return the problem of a layer whose number may be at several keys of its name."""
     separator = layout.separator
     names = [[separator.join(layer.key_path) for layer in x] for x in candidates]
     below = f"{separator}{'*' if separator == '.' else '**'}"
@@ -95,7 +95,7 @@ def _ambiguous(path: str, candidates: Sequence[Candidate], layout: FrameworkLayo
 
 
 def _other_kind(match: LayerMatch) -> Mismatch:
-    """Refuse a layer of the source of a kind that the model's layer cannot be made from."""
+    """Return the problem of a layer of another kind in the source."""
     assert match.source_layer is not None
     expected = f"{_words(match.layer.kind)} weights for {match.layer.type}"
     found = f"{match.source_layer.type} in the source"
@@ -107,14 +107,14 @@ def _other_kind(match: LayerMatch) -> Mismatch:
 
 
 def _doubled(match: LayerMatch, name: str, sources: Sequence[str]) -> Mismatch:
-    """Refuse several arrays for one canonical array."""
+    """Return the problem of several arrays for one canonical array."""
     expected, found = f"one array for its {_words(name)}", " and ".join(sources)
     advice = "; drop or rename one of them with a rule"
     return mismatch(match.layer.path, "kind", expected, found, advice)
 
 
 def _lost(match: LayerMatch, lost: LostArray, source: NamedSource) -> Mismatch:
-    """Refuse to lose an array whose values are not its default."""
+    """Return the problem of an array that the model lacks and whose values are not its default."""
     key_paths = (
         (*lost.source.key_path, *spec.key_path)
         for spec in match.source_spec
@@ -144,7 +144,7 @@ _REMEDIES = {
 
 
 def _unfit(match: LayerMatch, unfit: UnfitHint) -> Mismatch:
-    """Refuse a hint about an image of another size than its layer has."""
+    """Return the problem of a hint about an image of another size than its layer has."""
     expected = f"a dense layer with {unfit.hint.size} {unfit.hint.features}"
     advice = f"; correct the shape in {unfit.hint!r}"
     return mismatch(match.layer.path, "shape", expected, unfit.layer, advice)

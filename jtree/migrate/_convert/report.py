@@ -59,13 +59,11 @@ class Report:
         return f"Report({self._title()})"
 
     def _title(self) -> str:
-        counts = {
-            "array copied": (len(self.copied), "arrays copied"),
-            "setting to check": (len(self.settings), "settings to check"),
-            "warning": (len(self.warnings), "warnings"),
-        }
-        parts = [plural(count, noun, nouns) for noun, (count, nouns) in counts.items() if count]
-        return ", ".join([f"{plural(len(self.layers), 'layer')} from {self.layout}", *parts])
+        parts = [f"{plural(len(self.layers), 'layer')} from {self.layout}"]
+        parts += [f"{plural(len(self.copied), 'array')} copied"] if self.copied else []
+        parts += [f"{plural(len(self.settings), 'setting')} to check"] if self.settings else []
+        parts += [plural(len(self.warnings), "warning")] if self.warnings else []
+        return ", ".join(parts)
 
     def __rich__(self) -> Table:
         rows = [

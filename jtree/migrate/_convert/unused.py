@@ -11,7 +11,7 @@ import numpy as np
 from ..._state.mismatch import Mismatch, mismatch
 from ..._text import plural
 from ..._tree.leaves import describe, equal
-from .._layouts.spec import KeyPath
+from .._layouts.spec import ArraySpec, KeyPath
 from .stages import (
     Candidate,
     LayerMatch,
@@ -33,8 +33,10 @@ def find_unused(source: NamedSource, matches: Matches) -> Unused:
     for keys, index in _matched(matches):
         if keys in source.by_name:
             taken.setdefault(source.by_name[keys].key_path, set()).add(index)
-    tables = list(_tables(source, matches))
-    ignored = dict.fromkeys(_counters(source, matches), "a counter of batches")
+    arrays = [(match, *pair) for match in matches.layers for pair in _arrays(match, source)]
+    tables = [array for match, _, array in arrays if match.layer.kind == "embedding"]
+    counters = (array.name for _, spec, array in arrays if not spec.canonical)
+    ignored = dict.fromkeys(counters, "a counter of batches")
     problems: list[Mismatch] = []
     for array in source.arrays:
         indices = taken.get(array.key_path, set())
@@ -53,45 +55,33 @@ def _matched(matches: Matches) -> Iterator[tuple[KeyPath, int | None]]:
     """Yield the key paths, and indices in stacks, of the arrays that belong to any match."""
     for match in matches.layers:
         below = [spec.key_path for spec in match.source_spec]
-        for layer in _layers(match):
+        for layer in _matched_layers(match):
             yield from (((*layer.key_path, *keys), layer.index) for keys in below)
     for other in matches.arrays:
-        for layer in _all_layers(other.candidates):
+        for layer in _candidate_layers(other.candidates):
             yield (*layer.key_path, other.key), layer.index
 
 
-def _layers(match: LayerMatch) -> Candidate:
+def _matched_layers(match: LayerMatch) -> Candidate:
     """Return the layers of the source that belong to a match, even if the match is refused."""
     if not match.same_kind and len(match.candidates) < 2:
         return tuple(map(SourceLayer, match.names))
-    return _all_layers(match.candidates)
+    return _candidate_layers(match.candidates)
 
 
-def _all_layers(candidates: Sequence[Candidate]) -> Candidate:
+def _candidate_layers(candidates: Sequence[Candidate]) -> Candidate:
     if len(candidates) == 1:
         return candidates[0]
     return tuple(SourceLayer(layer.key_path) for x in candidates for layer in x)
 
 
-def _counters(source: NamedSource, matches: Matches) -> Iterator[str]:
-    """Yield the names of arrays without a canonical counterpart, which count batches."""
-    for match in matches.layers:
-        for layer in match.sources:
-            for spec in match.source_spec:
-                array = source.by_name.get((*layer.key_path, *spec.key_path))
-                if array is not None and not spec.canonical:
-                    yield array.name
-
-
-def _tables(source: NamedSource, matches: Matches) -> Iterator[SourceArray]:
-    """Yield the tables of the embeddings that the model takes."""
-    for match in matches.layers:
-        if match.layer.kind == "embedding":
-            for layer in match.sources:
-                for spec in match.source_spec:
-                    array = source.by_name.get((*layer.key_path, *spec.key_path))
-                    if array is not None:
-                        yield array
+def _arrays(match: LayerMatch, source: NamedSource) -> Iterator[tuple[ArraySpec, SourceArray]]:
+    """Yield the arrays of the source that a layer is made from, with their specifications."""
+    for layer in match.sources:
+        for spec in match.source_spec:
+            array = source.by_name.get((*layer.key_path, *spec.key_path))
+            if array is not None:
+                yield spec, array
 
 
 def _tied_table(array: SourceArray, tables: Sequence[SourceArray]) -> SourceArray | None:

@@ -15,6 +15,7 @@ from .._tree.nodes import static_fields
 from .._tree.paths import Where
 from .._tree.ties import Slot
 from .._vector.static import alike
+from .causes import find_causes
 from .dtypes import conversion_problem, dtype_kind, isreadable
 from .mismatch import Diff, Mismatch, mismatch
 
@@ -84,7 +85,9 @@ def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -
     conflicts, sources = _resolve_ties(dst, sources)
     mismatches = sorted([*mismatches, *conflicts], key=_order)
     pairs = {path: (leaves.expected[path], x) for path, x in outcomes.items() if isarray(x)}
-    return Comparison(Diff(tuple(mismatches), _compare_config(dst, src)), sources, pairs)
+    causes = find_causes(leaves.expected, leaves.found) if mismatches else ()
+    diff = Diff(tuple(mismatches), _compare_config(dst, src), causes=causes)
+    return Comparison(diff, sources, pairs)
 
 
 def _select(where: Where, dst: Side, src: Side) -> Iterator[Side]:

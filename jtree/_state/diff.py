@@ -59,7 +59,7 @@ def diff(
     different = compare_values(compared.pairs, shown=progress) if values else ()
     mismatches = sorted((*compared.diff.mismatches, *different), key=lambda x: (x.path, x.kind))
     remarks = (*_conversions(compared.pairs), *_ties(dst, src))
-    return Diff(tuple(mismatches), compared.diff.config, remarks)
+    return Diff(tuple(mismatches), compared.diff.config, remarks, compared.diff.causes)
 
 
 def _conversions(pairs: Pairs) -> Iterator[Mismatch]:

@@ -66,7 +66,8 @@ def loadmodel(
       A new model of the type of `dst`.
 
     Raises:
-      LoadError: `src` does not fit. It reports all mismatches at once, and holds them as `.diff`.
+      LoadError: `src` does not fit, or with `strict=False` nothing in it does. It reports all
+        mismatches at once, and holds them as `.diff`.
 
     Example:
       >>> dst = {"weight": jnp.zeros((2, 2)), "bias": jnp.ones(2), "activation": jnp.tanh}
@@ -95,6 +96,12 @@ def load_into(
     compared = compare_walks(walked.check(), source.check(), keep=filter, none=none, where=where)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
+    if compared.diff and all(x is KEEP for x in compared.sources.values()):
+        raise LoadError(
+            "nothing was loaded: strict=False loads what fits, and nothing in the source does: "
+            f"{compared.diff.message()}",
+            compared.diff,
+        )
     loaded = load_compared(walked, compared, sharding)
     if compared.diff:
         logger.warning("loaded in part: %s", compared.diff.message())

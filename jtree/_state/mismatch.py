@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,8 @@ from .._tree.leaves import describe
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from .causes import Cause
 
 
 class Mismatch(NamedTuple):
@@ -52,6 +55,7 @@ class Diff:
         are never an error.
       remarks: dtypes that loading would convert, and ties that only one of two checkpoints
         records. They are never an error.
+      causes: what several mismatches have in common, such as a prefix, each with its remedy.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,6 +69,7 @@ class Diff:
     mismatches: tuple[Mismatch, ...] = ()
     config: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     remarks: tuple[Mismatch, ...] = ()
+    causes: tuple[Cause, ...] = ()
 
     @property
     def differences(self) -> tuple[Mismatch, ...]:
@@ -111,13 +116,28 @@ class Diff:
         return {x.path: (x.expected, x.found) for x in self.mismatches if x.kind == kind}
 
     def message(self, most: int = 10) -> str:
-        """Return the number of mismatches, and the first `most` of them, one per line."""
-        total = len(self.mismatches)
-        if not total:
-            return "no mismatch"
-        lines = [f"  {x.text}" for x in self.mismatches[:most]]
-        more = [f"  ... and {total - most} more, all in `.diff`"] if total > most else []
-        return "\n".join([plural(total, "mismatch", "mismatches"), *lines, *more])
+        """Return the number of mismatches, what they have in common, and the first `most` others.
+
+        Each of them is on one line.
+        """
+        others = self._unexplained()
+        if self.causes and not others:
+            return f"{self._title()}: {'; and '.join(x.text for x in self.causes)}"
+        lines = [f"  {len(x.paths)} paths: {x.text}" for x in self.causes]
+        lines += [f"  {x.text}" for x in others[:most]]
+        if len(others) > most:
+            lines.append(f"  ... and {len(others) - most} more, {self._count(others[most:])}")
+        return "\n".join([self._title(), *lines])
+
+    def _unexplained(self) -> list[Mismatch]:
+        explained = frozenset().union(*(x.paths for x in self.causes))
+        return [x for x in self.mismatches if x.path not in explained]
+
+    def _count(self, mismatches: Sequence[Mismatch]) -> str:
+        """Return how many mismatches there are of each kind."""
+        counts = Counter(x.kind for x in mismatches).items()
+        kinds = "" if len(counts) < 2 else f" ({', '.join(f'{n} {kind}' for kind, n in counts)})"
+        return f"all in `.diff`{kinds}"
 
     def __repr__(self) -> str:
         return f"Diff({self._title()})"
@@ -126,19 +146,26 @@ class Diff:
         return bool(self.mismatches)
 
     def __rich__(self) -> Table:
-        errors = [_row(x) for x in self.mismatches]
-        others = [_row(x) for x in self.differences if x not in self.mismatches]
+        errors = [_row(x) for x in self._unexplained()]
+        mismatches = set(map(id, self.mismatches))
+        others = [_row(x) for x in self.differences if id(x) not in mismatches]
         titles = ("path", "kind", "expected", "found")
         drawn = table(titles, errors, others, dim={1}, title=self._title())
+        captions = [f"{len(x.paths)} paths: {x.text}" for x in self.causes]
         if self.config:
-            drawn.caption = "config: fields without arrays that differ; not an error"
+            captions.append("config: fields without arrays that differ; not an error")
+        drawn.caption = "\n".join(captions) or None
         return drawn
 
     def __str__(self) -> str:
+        explained = self.causes and not self._unexplained()
+        if explained and len(self.differences) == len(self.mismatches):
+            return self.message()
         return render(self) if self.differences else self._title()
 
     def _title(self) -> str:
-        return self.message(0).splitlines()[0]
+        count = len(self.mismatches)
+        return plural(count, "mismatch", "mismatches") if count else "no mismatch"
 
 
 def _row(x: Mismatch) -> tuple[str, str, str, str]:

@@ -1,0 +1,208 @@
+"""Find one renaming that turns the paths of a source into those of a destination."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+_SAMPLES = 8  # missing paths for which counterparts are looked for
+_COUNTERPARTS = 256  # unexpected paths that are compared with each of them
+_CANDIDATES = 16  # renamings that are tried on all paths
+
+# What frameworks call one array, stored in different orders of axes: never a mere renaming.
+_LEAF_NAMES = frozenset({"weight", "kernel", "scale", "embedding", "embeddings", "gamma", "w"})
+
+
+class Renaming(NamedTuple):
+    """A renaming of paths, as the pattern and the replacement of `re.sub`.
+
+    Attributes:
+      pattern: the regular expression.
+      replacement: what replaces each match.
+      glob: the same as the two arguments of `jtree.migrate.rename`, where globs can say it.
+      text: what distinguishes the source from the destination.
+      old: the text that is removed from the source's paths.
+      new: the text that replaces it.
+      where: `"start"`, `"end"` or `"middle"`.
+    """
+
+    pattern: str
+    replacement: str
+    glob: tuple[str, str] | None
+    text: str
+    old: str
+    new: str
+    where: str
+
+    def __call__(self, path: str) -> str:
+        """Return the new path."""
+        return re.sub(self.pattern, self.replacement, path)
+
+    @property
+    def rule(self) -> str:
+        """The call of `jtree.migrate.rename` that applies the renaming."""
+        if self.glob is not None:
+            return "jtree.migrate.rename({!r}, {!r})".format(*self.glob)
+        return f"jtree.migrate.rename({self.pattern!r}, {self.replacement!r}, regex=True)"
+
+
+def find_renaming(
+    expected: Mapping[str, Any], found: Mapping[str, Any]
+) -> tuple[Renaming, dict[str, str]] | None:
+    """Return the renaming that makes most of the missing paths match, and the pairs it makes.
+
+    It has to match at least two missing paths and half of them, and to lose no path that matches
+    already.
+
+    Args:
+      expected: the destination's paths, each with anything that equals its counterpart's, such as
+        a shape.
+      found: the same of the source.
+
+    Example:
+      >>> renaming, pairs = find_renaming({"w": 1, "b": 2}, {"net/w": 1, "net/b": 2})
+      >>> renaming.rule, pairs
+      ("jtree.migrate.rename('net/**', '**')", {'net/b': 'b', 'net/w': 'w'})
+    """
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    if len(missing) < 2 or len(unexpected) < 2:
+        return None
+    counts = Counter(_candidates(missing, unexpected, expected, found))
+    dotted = any("." in path for path in unexpected)
+    best: tuple[Renaming, dict[str, str]] | None = None
+    for edit, _ in counts.most_common(_CANDIDATES):
+        renaming = _renaming(edit, dotted)
+        pairs = _pairs(renaming, expected, found) if renaming else {}
+        if renaming and len(pairs) > (len(best[1]) if best else 0):
+            best = renaming, pairs
+    enough = best is not None and len(best[1]) >= max(2, len(missing) / 2)
+    return best if enough else None
+
+
+class _Edit(NamedTuple):
+    """A difference of two paths: the tokens before it, of the source, of the destination, after."""
+
+    before: tuple[str, ...] | None
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+    after: int | None
+    where: str
+
+
+def _candidates(
+    missing: list[str],
+    unexpected: list[str],
+    expected: Mapping[str, Any],
+    found: Mapping[str, Any],
+) -> Iterator[_Edit]:
+    """Yield the differences of some missing paths from unexpected ones that may be the same."""
+    ends: dict[tuple[int, str], list[str]] = {}
+    for path in unexpected:
+        tokens = _tokens(path)
+        for end in {0, -1}:
+            ends.setdefault((end, tokens[end]), []).append(path)
+    step = max(1, len(missing) // _SAMPLES)
+    for path in missing[::step][:_SAMPLES]:
+        tokens = _tokens(path)
+        near = dict.fromkeys(
+            other
+            for end in (-1, 0)
+            for other in islice(ends.get((end, tokens[end]), ()), _COUNTERPARTS)
+            if expected[path] == found[other]
+        )
+        for other in near:
+            yield from set(_edits(_tokens(other), tokens))
+
+
+def _tokens(path: str) -> list[str]:
+    return re.split(r"([./])", path)
+
+
+def _edits(old: list[str], new: list[str]) -> Iterator[_Edit]:
+    """Yield the ways to say how one path differs from another in one place."""
+    most = min(len(old), len(new))
+    start = next((n for n in range(most) if old[n] != new[n]), most)
+    rest = most - start
+    end = next((n for n in range(rest) if old[-1 - n] != new[-1 - n]), rest)
+    a, b = tuple(old[start : len(old) - end]), tuple(new[start : len(new) - end])
+    if not start or not end:
+        yield _Edit(None, a, b, None, "end" if start else "start")
+        if not start and not a:  # a level that only some of the source's paths lack
+            yield _Edit(("#" if old[0].isdigit() else old[0],), a, b, None, "start")
+    elif a:
+        yield _Edit(None, a, b, None, "middle")
+    else:  # a level that the source lacks, after the same keys or before as many
+        yield _Edit(tuple("#" if x.isdigit() else x for x in old[:start]), a, b, None, "middle")
+        yield _Edit(None, a, b, end, "middle")
+
+
+def _renaming(edit: _Edit, dotted: bool) -> Renaming | None:
+    """Return a renaming for a difference, unless it concerns what frameworks call arrays."""
+    old, new = "".join(edit.old), "".join(edit.new)
+    if old and new and {old, new} <= _LEAF_NAMES:
+        return None
+    text = _describe(old.strip("./"), new.strip("./"), edit.where)
+    plain = not dotted and "." not in new
+    if edit.before is not None:
+        inside = "".join(r"\d+" if x == "#" else re.escape(x) for x in edit.before)
+        if edit.where == "start":
+            return Renaming(f"^(?={inside}(?![^./]))", _escape(new), None, text, old, new, "start")
+        glob = "".join("*" if x == "#" else x for x in edit.before)
+        globs = (f"{glob}**", f"{glob}{new}**") if plain else None
+        return Renaming(f"^({inside})", rf"\g<1>{_escape(new)}", globs, text, old, new, edit.where)
+    if edit.after is not None:
+        tail = r"[./]".join([r"[^./]+"] * (edit.after // 2 + 1))
+        return Renaming(
+            f"(?<![^./])({tail})$", rf"{_escape(new)}\g<1>", None, text, old, new, edit.where
+        )
+    first = {"start": "^", "end": "", "middle": "(?<![^./])"}[edit.where]
+    last = "$" if edit.where == "end" else "" if old.endswith((".", "/")) else "(?![^./])"
+    if edit.where == "start" and not old:
+        last = ""
+    pattern = f"{first}{re.escape(old)}{last}"
+    globs = _globs(old, new, edit.where) if plain else None
+    return Renaming(pattern, _escape(new), globs, text, old, new, edit.where)
+
+
+def _escape(replacement: str) -> str:
+    return replacement.replace("\\", r"\\")
+
+
+def _globs(old: str, new: str, where: str) -> tuple[str, str]:
+    """Return the arguments of `jtree.migrate.rename` for keys at the start, the end or between."""
+    first, last = _EDGES[where]
+    keys = (f"{x.strip('/')}/" if x else "" for x in (old, new))
+    old, new = (f"{first}{x}{last}".removesuffix("/") for x in keys)
+    return old, new
+
+
+_EDGES = {"start": ("", "**"), "end": ("**/", ""), "middle": ("**/", "**")}
+
+
+def _describe(old: str, new: str, where: str) -> str:
+    """Return how the source's paths differ from those of the destination."""
+    if old and new:
+        return f"the source has {old!r} in its paths where the destination has {new!r}"
+    name, verb = (old, "has") if old else (new, "lacks")
+    part = {"start": "prefix", "end": "suffix", "middle": "level"}[where]
+    return f"the source {verb} the {part} {name!r} in its paths, unlike the destination"
+
+
+def _pairs(
+    renaming: Renaming, expected: Mapping[str, Any], found: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the paths that a renaming makes match; none if it loses a match or a path."""
+    pairs = {}
+    taken: set[str] = set()
+    for path in sorted(found):
+        new = renaming(path)
+        if new in taken or (path in expected and new != path):
+            return {}
+        taken.add(new)
+        if new != path and new in expected:
+            pairs[path] = new
+    return pairs

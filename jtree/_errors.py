@@ -98,11 +98,17 @@ class ChecksumError(CheckpointError):
     """The arrays in a checkpoint are not those that were written."""
 
 
+_MANY = 1000  # names that are compared in full
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `"; did you mean ...?"` with the known names that are most similar, or nothing.
 
     >>> did_you_mean("wieght", ["weight", "bias"]), did_you_mean("x", ["weight", "bias"])
     ('; did you mean weight?', '')
     """
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    names = list(known)
+    if len(names) > _MANY:  # names that share neither end are rarely near
+        names = [x for x in names if x[:3] == name[:3] or x[-3:] == name[-3:]][:_MANY]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from .._text import plural
@@ -53,44 +53,47 @@ def _find(expected: Shapes, found: Shapes) -> Iterator[Cause]:
         yield framework
         return
     renamed = find_renaming(expected, found) or find_renaming(_ranks(expected), _ranks(found))
-    rules = []
+    rules: list[str] = []
+    shapes = found
     if renamed is not None:
         renaming, pairs = renamed
         rules.append(renaming.rule)
-        found = {renaming(path): shape for path, shape in found.items()}
         yield Cause(
             f"{renaming.text}; rename them with jtree.migrate.apply([{renaming.rule}], source)",
             frozenset({*pairs, *pairs.values()}),
         )
-    yield from _transposed(expected, found, rules)
+        shapes = {renaming(path): shape for path, shape in found.items()}
+    yield from _transposed(expected, shapes, rules)
 
 
 def _ranks(shapes: Shapes) -> Mapping[str, int]:
     return {path: len(shape) for path, shape in shapes.items()}
 
 
-_TORCH = {"running_mean", "running_var", "num_batches_tracked"}
-_FLAX = {"kernel", "embedding", "scale"}
+_FLAX = ("kernel", "embedding", "scale")
 
 
 def _other_framework(expected: Shapes, found: Shapes) -> Cause | None:
     """Return the cause of names that frameworks give to the arrays of their layers, or None."""
-    missing = {path for path in expected.keys() - found.keys() if _name(path) in _FLAX}
-    unexpected = {path for path in found.keys() - expected.keys() if _name(path) == "weight"}
-    layout = "torch"
-    if not missing or not unexpected:
-        missing = {path for path in expected.keys() - found.keys() if _name(path) == "weight"}
-        unexpected = {path for path in found.keys() - expected.keys() if _name(path) in _FLAX}
-        layout = "linen"
-    if not missing or not unexpected:
+    sides = [sorted(a.keys() - b.keys()) for a, b in ((expected, found), (found, expected))]
+    missing, unexpected = ({_name(path) for path in side} for side in sides)
+    flax = {*_FLAX}
+    if "weight" in unexpected and "weight" not in missing and missing & flax:
+        names, layout = ("weight", _any_of(missing & flax)), "torch"
+    elif "weight" in missing and "weight" not in unexpected and unexpected & flax:
+        names, layout = (_any_of(unexpected & flax), "weight"), "linen"
+    else:
         return None
-    names = [", ".join(sorted({_name(x) for x in side})) for side in (unexpected, missing)]
     text = (
-        f"the source calls {names[0]} what the destination calls {names[1]}, so it comes from "
-        "another framework, which orders axes differently; convert it with "
+        f"the source has arrays called {names[0]} where the destination has {names[1]}, as if it "
+        "came from another framework, which orders axes differently; convert it with "
         f"jtree.migrate.convert(model, source, layout={layout!r})"
     )
-    return Cause(text, frozenset((expected.keys() | found.keys()) - (expected.keys() & found)))
+    return Cause(text, frozenset(chain(*sides)))
+
+
+def _any_of(names: Collection[str]) -> str:
+    return " and ".join(sorted(names))
 
 
 def _name(path: str) -> str:
@@ -109,7 +112,7 @@ def _transposed(expected: Shapes, found: Shapes, rules: list[str]) -> Iterator[C
             continue
         for axes in _orders(rank):
             if all(tuple(found[x][i] for i in axes) == expected[x] for x in group):
-                rule = _transpose(name, rank, axes, group, found)
+                rule = _transpose(name, axes, group, found)
                 steps = ", ".join([*rules, rule])
                 yield Cause(
                     f"the source stores {plural(len(wrong), 'array')} called {name!r} with axes "
@@ -130,19 +133,11 @@ def _orders(rank: int) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(orders))
 
 
-def _transpose(name: str, rank: int, axes: tuple[int, ...], group: list[str], found: Shapes) -> str:
+def _transpose(name: str, axes: tuple[int, ...], group: list[str], paths: Collection[str]) -> str:
+    """Return the call of `jtree.migrate.transpose` for these paths, by a glob where one fits."""
     globs: Any = f"**/{name}"
-    matches = [path for path in found if _path.matches(globs, path)]
-    if matches != group and sorted(matches) != group:
+    matches = [path for path in paths if _path.matches(globs, path)]
+    if sorted(matches) != group:
         globs = group
-    order = "" if rank == 2 else f", axes={axes}"
+    order = "" if len(axes) == 2 else f", axes={axes}"
     return f"jtree.migrate.transpose({globs!r}{order})"
-
-
-def count_kinds(kinds: Collection[str]) -> str:
-    """Return how many mismatches there are of each kind, as text.
-
-    >>> count_kinds(["missing", "shape", "missing"])
-    '2 missing, 1 shape'
-    """
-    return ", ".join(f"{n} {kind}" for kind, n in Counter(kinds).items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -76,7 +76,9 @@ def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -
     outcomes = {path: leaves.compare(path) for path in sorted(dst.indices)}
     _skip_tied(dst, outcomes)
     mismatches = [x for x in outcomes.values() if isinstance(x, Mismatch)]
-    mismatches = _suggest_paths([*mismatches, *leaves.unexpected()])
+    mismatches = [*mismatches, *leaves.unexpected()]
+    causes = find_causes(leaves.expected, leaves.found) if mismatches else ()
+    mismatches = _suggest_paths(mismatches, frozenset().union(*(x.paths for x in causes)))
     sources = {
         dst.indices[path]: x
         for path, x in outcomes.items()
@@ -85,7 +87,6 @@ def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -
     conflicts, sources = _resolve_ties(dst, sources)
     mismatches = sorted([*mismatches, *conflicts], key=_order)
     pairs = {path: (leaves.expected[path], x) for path, x in outcomes.items() if isarray(x)}
-    causes = find_causes(leaves.expected, leaves.found) if mismatches else ()
     diff = Diff(tuple(mismatches), _compare_config(dst, src), causes=causes)
     return Comparison(diff, sources, pairs)
 
@@ -217,14 +218,17 @@ def _skip_tied(dst: Side, outcomes: dict[str, Any]) -> None:
             outcomes |= dict.fromkeys(missing)
 
 
-def _suggest_paths(mismatches: list[Mismatch], most: int = 20) -> list[Mismatch]:
+def _suggest_paths(
+    mismatches: list[Mismatch], explained: Collection[str], most: int = 20
+) -> list[Mismatch]:
     """Add near paths with the same array: unexpected ones to missing ones, and vice versa."""
     opposite = {"missing": "unexpected", "unexpected": "missing"}
     candidates: dict[tuple[str, str], list[str]] = {}
     for x in mismatches:
         if x.kind in opposite:
             candidates.setdefault((opposite[x.kind], _array_of(x)), []).append(x.path)
-    first = [x for x in sorted(mismatches, key=_order) if x.kind in opposite][:most]
+    single = [x for x in mismatches if x.kind in opposite and x.path not in explained]
+    first = sorted(single, key=_order)[:most]
     near = {x: did_you_mean(x.path, candidates.get((x.kind, _array_of(x)), [])) for x in first}
     return [x._replace(text=x.text + near.get(x, "")) for x in mismatches]
 

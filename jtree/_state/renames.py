@@ -83,7 +83,7 @@ def find_renaming(
     return best if enough else None
 
 
-class _Edit(NamedTuple):
+class _Difference(NamedTuple):
     """A difference of two paths: the tokens before it, of the source, of the destination, after."""
 
     before: tuple[str, ...] | None
@@ -98,7 +98,7 @@ def _candidates(
     unexpected: list[str],
     expected: Mapping[str, Any],
     found: Mapping[str, Any],
-) -> Iterator[_Edit]:
+) -> Iterator[_Difference]:
     """Yield the differences of some missing paths from unexpected ones that may be the same."""
     ends: dict[tuple[int, str], list[str]] = {}
     for path in unexpected:
@@ -122,7 +122,7 @@ def _tokens(path: str) -> list[str]:
     return re.split(r"([./])", path)
 
 
-def _edits(old: list[str], new: list[str]) -> Iterator[_Edit]:
+def _edits(old: list[str], new: list[str]) -> Iterator[_Difference]:
     """Yield the ways to say how one path differs from another in one place."""
     most = min(len(old), len(new))
     start = next((n for n in range(most) if old[n] != new[n]), most)
@@ -130,17 +130,19 @@ def _edits(old: list[str], new: list[str]) -> Iterator[_Edit]:
     end = next((n for n in range(rest) if old[-1 - n] != new[-1 - n]), rest)
     a, b = tuple(old[start : len(old) - end]), tuple(new[start : len(new) - end])
     if not start or not end:
-        yield _Edit(None, a, b, None, "end" if start else "start")
+        yield _Difference(None, a, b, None, "end" if start else "start")
         if not start and not a:  # a level that only some of the source's paths lack
-            yield _Edit(("#" if old[0].isdigit() else old[0],), a, b, None, "start")
+            yield _Difference(("#" if old[0].isdigit() else old[0],), a, b, None, "start")
     elif a:
-        yield _Edit(None, a, b, None, "middle")
+        yield _Difference(None, a, b, None, "middle")
     else:  # a level that the source lacks, after the same keys or before as many
-        yield _Edit(tuple("#" if x.isdigit() else x for x in old[:start]), a, b, None, "middle")
-        yield _Edit(None, a, b, end, "middle")
+        yield _Difference(
+            tuple("#" if x.isdigit() else x for x in old[:start]), a, b, None, "middle"
+        )
+        yield _Difference(None, a, b, end, "middle")
 
 
-def _renaming(edit: _Edit, dotted: bool) -> Renaming | None:
+def _renaming(edit: _Difference, dotted: bool) -> Renaming | None:
     """Return a renaming for a difference, unless it concerns what frameworks call arrays."""
     old, new = "".join(edit.old), "".join(edit.new)
     if old and new and {old, new} <= _LEAF_NAMES:

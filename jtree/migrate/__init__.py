@@ -6,8 +6,9 @@ Values:        cast, scale, fill
 Combinations:  stack, unstack, split, concatenate
 Application:   apply, Migrated, plan, Plan, Rule
 Files:         convert_file, FileReport, rules_from_toml, rules_to_toml
-Models:        convert, Report, linen, transposed_padding
+Models:        convert, linen, transposed_padding
 Hints:         flattened, unflattened, defaults
+Reports:       Report, ConvertedLayer, Setting
 """
 
 from .._public import publish
@@ -15,7 +16,8 @@ from ._convert.convert import convert
 from ._convert.defaults import defaults
 from ._convert.images import flattened, transposed_padding, unflattened
 from ._convert.linen import linen
-from ._convert.report import Report
+from ._convert.report import ConvertedLayer, Report
+from ._convert.settings import Setting
 from ._files.convert_file import FileReport, convert_file
 from ._rules.apply import Migrated, apply
 from ._rules.axes import flip, reshape, take, transpose
@@ -28,11 +30,13 @@ from ._rules.toml import rules_from_toml, rules_to_toml
 from ._rules.values import cast, fill, scale
 
 __all__ = [
+    "ConvertedLayer",
     "FileReport",
     "Migrated",
     "Plan",
     "Report",
     "Rule",
+    "Setting",
     "apply",
     "cast",
     "concatenate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -34,6 +35,15 @@ def test_a_report_counts_what_to_check() -> None:
     _, report = migrate.convert(norm, {"weight": np.ones(4), "bias": np.zeros(4)})
     assert repr(report) == "Report(1 layer from torch, 1 setting to check)"
     assert "check" in str(report)
+
+
+def test_a_report_pickles_by_public_names() -> None:
+    _, report = migrate.convert(
+        nnx.LayerNorm(4, rngs=nnx.Rngs(0)), {"weight": np.ones(4), "bias": np.zeros(4)}
+    )
+    assert pickle.loads(pickle.dumps(report)) == report
+    parts = [report, report.layers[0], report.settings[0]]
+    assert {type(x).__module__ for x in parts} == {"jtree.migrate"}
 
 
 def test_warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:

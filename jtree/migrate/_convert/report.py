@@ -25,6 +25,14 @@ class ConvertedLayer(NamedTuple):
       kind: its kind, such as `"dense"`.
       sources: the names of the arrays of the source that it is made from.
       notes: what was done to it, and what to check.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jtree import migrate
+      >>> model = nnx.Linear(2, 2, use_bias=False, rngs=nnx.Rngs(0))
+      >>> model, report = migrate.convert(model, {"weight": np.eye(2)})
+      >>> report.layers[0].kind, report.layers[0].sources
+      ('dense', ('weight',))
     """
 
     path: str
@@ -45,6 +53,14 @@ class Report:
       warnings: what is probably wrong.
       ignored: for each array of the source that no model needs, its name and the reason.
       kept: the paths of arrays that the model keeps, such as PRNG keys.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jtree import migrate
+      >>> model = nnx.LayerNorm(2, rngs=nnx.Rngs(0))
+      >>> model, report = migrate.convert(model, {"weight": np.ones(2), "bias": np.zeros(2)})
+      >>> report
+      Report(1 layer from torch, 1 setting to check)
     """
 
     layout: str

@@ -30,6 +30,14 @@ class Setting(NamedTuple):
       model: its value in the model.
       source: its value in the source, or None if that is unknown.
       known: whether the value is the source's own, and not the default of its framework.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jtree import migrate
+      >>> model = nnx.LayerNorm(2, rngs=nnx.Rngs(0))
+      >>> model, report = migrate.convert(model, {"weight": np.ones(2), "bias": np.zeros(2)})
+      >>> report.settings[0].text
+      "(root): epsilon=1e-06 in the model, 1e-05 by default in the source's framework"
     """
 
     path: str

@@ -14,9 +14,12 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree"}
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 MODULES = ("jtree.cli", "jtree.migrate", "jtree.checkpoint._save")
 
 
@@ -59,6 +62,37 @@ class Forks:
         """End the interpreter."""
         self.process.kill()
         self.process.communicate()
+
+
+def watch_changes(directory: str, see: Callable[[int], None]) -> None:
+    """Call a function before each change of a file below a directory, with the count so far."""
+    count = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        changes = event in CHANGES or (event == "open" and arguments[2] & WRITES)
+        if changes and str(arguments[0]).startswith(directory):
+            see(count)
+            count += 1
+
+    sys.addaudithook(hook)
+
+
+def count_changes(directory: str, kill_before: int) -> Callable[[], int]:
+    """Count the changes of files below a directory, and kill this process before one of them.
+
+    The changes are counted from 0, so that -1 lets the process end. What is returned is a function
+    that returns the number of changes.
+    """
+    seen = []
+
+    def see(count: int) -> None:
+        if count == kill_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen.append(count)
+
+    watch_changes(directory, see)
+    return lambda: len(seen)
 
 
 def _plain(x: Any) -> Any:

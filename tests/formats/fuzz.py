@@ -30,8 +30,7 @@ with atheris.instrument_imports(include=["jtree.checkpoint", "jtree.migrate", "p
     from jtree.checkpoint._orbax import decoding as _decoding
     from jtree.checkpoint._orbax import encoding as _encoding
 
-    from . import test_damage as seeds
-    from . import test_hostile as hostile
+    from . import bounds, damage, files, test_msgpack, test_numpy, test_pickle, test_safetensors
 
 SECONDS = 30  # that a reader may take, slowed down by what records coverage
 GROWN = 2**24  # bytes of memory from which on they are counted
@@ -44,7 +43,7 @@ class Target(NamedTuple):
     begin: Callable[[], Iterable[bytes]]
     wrap: Callable[[bytes], bytes] = bytes  # makes a file of an input
     others: Callable[[bytes], Iterable[Any]] = lambda _: iter(())  # the arrays of that file
-    read: Callable[[Path], Any] = lambda path: seeds.read_all(path, shown=False)
+    read: Callable[[Path], Any] = lambda path: damage.read_all(path, shown=False)
 
 
 def main() -> None:
@@ -87,7 +86,7 @@ def check(target: Target, path: Path, data: bytes) -> None:
     before = most_memory()
     arrays = target.read(path)
     if most_memory() > before + GROWN:
-        with hostile.bounded(path):
+        with bounds.bounded(path):
             target.read(path)
     expected = theirs(target, written) if arrays else set()
     assert not expected or {as_bytes(x) for x in arrays} <= expected, "other numbers"
@@ -128,18 +127,18 @@ def with_header(data: bytes) -> bytes:
 
 
 def with_pickle(data: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(seeds.made("PyTorch"))) as archive:
-        files = {x: archive.read(x) for x in archive.namelist()}
-    (program,) = [x for x in files if x.endswith("data.pkl")]
-    return hostile.zipped(files | {program: data})
+    with zipfile.ZipFile(io.BytesIO(files.whole_file("PyTorch"))) as archive:
+        entries = {x: archive.read(x) for x in archive.namelist()}
+    (program,) = [x for x in entries if x.endswith("data.pkl")]
+    return files.zip_archive(entries | {program: data})
 
 
 def pickles() -> Iterator[bytes]:
-    with zipfile.ZipFile(io.BytesIO(seeds.made("PyTorch"))) as archive:
+    with zipfile.ZipFile(io.BytesIO(files.whole_file("PyTorch"))) as archive:
         yield from (archive.read(x) for x in archive.namelist() if x.endswith("data.pkl"))
-    yield from hostile.TENSORS.values()
-    yield from hostile.programs(Path("x")).values()
-    yield from (make() for name, make in hostile.PICKLES.items() if not name.startswith("many"))
+    yield from test_pickle.TENSORS.values()
+    yield from test_pickle.programs(Path("x")).values()
+    yield from (make() for name, make in test_pickle.PICKLES.items() if not name.startswith("many"))
 
 
 def torch_arrays(data: bytes) -> Iterator[Any]:
@@ -197,36 +196,39 @@ def read_rules(path: Path) -> None:
 
 TARGETS = {
     "safetensors": Target(
-        lambda: [seeds.made("safetensors"), *small(hostile.SAFETENSORS.values())],
+        lambda: [files.whole_file("safetensors"), *small(test_safetensors.MALFORMED.values())],
         others=lambda data: safetensors.numpy.load(data).values(),
     ),
     "header": Target(
-        lambda: [x[9:] for x in (seeds.made("safetensors"), *small(hostile.SAFETENSORS.values()))],
+        lambda: [
+            x[9:]
+            for x in (files.whole_file("safetensors"), *small(test_safetensors.MALFORMED.values()))
+        ],
         wrap=with_header,
         others=lambda data: safetensors.numpy.load(data).values(),
     ),
     "msgpack": Target(
-        lambda: [seeds.made("msgpack"), *small(hostile.MSGPACK.values())],
+        lambda: [files.whole_file("msgpack"), *small(test_msgpack.MALFORMED.values())],
         wrap=lambda data: b"\x81\xa1a" + data,  # what it begins with says what it is
         others=flax_arrays,
     ),
     "npy": Target(
         lambda: [
-            *(seeds.made("npy"), seeds.made("Equinox")),
-            *small(hostile.npy(header=x) for x in hostile.HEADERS.values()),
+            *(files.whole_file("npy"), files.whole_file("Equinox")),
+            *small(files.npy_file(header=x) for x in test_numpy.HEADERS.values()),
         ],
         others=npy_arrays,
     ),
-    "npz": Target(lambda: map(seeds.made, ("npz", "packed npz")), others=npz_arrays),
+    "npz": Target(lambda: map(files.whole_file, ("npz", "packed npz")), others=npz_arrays),
     "member": Target(
         lambda: [
-            seeds.made("npy"),
-            *small(hostile.npy(header=x) for x in hostile.HEADERS.values()),
+            files.whole_file("npy"),
+            *small(files.npy_file(header=x) for x in test_numpy.HEADERS.values()),
         ],
-        wrap=lambda data: hostile.zipped({"a.npy": data}),
+        wrap=lambda data: files.zip_archive({"a.npy": data}),
         others=npz_arrays,
     ),
-    "PyTorch": Target(lambda: [seeds.made("PyTorch")], others=torch_arrays),
+    "PyTorch": Target(lambda: [files.whole_file("PyTorch")], others=torch_arrays),
     "pickle": Target(lambda: small(pickles()), wrap=with_pickle, others=torch_arrays),
     "structure": Target(structures, read=read_structure),
     "rules": Target(rules, read=read_rules),
@@ -235,7 +237,7 @@ TOKENS = [
     *(f"c{x.replace('.', chr(10))}\n".encode() for x in ("torch.FloatStorage", "torch.Size")),
     *(f"ctorch._utils\n_rebuild_{x}\n".encode() for x in ("tensor_v2", "tensor_v3", "parameter")),
     *(b"ctorch._tensor\n_rebuild_from_type_v2\n", b"ccollections\nOrderedDict\n"),
-    *(b"ccopyreg\n_reconstructor\n", b"cos\nsystem\n", hostile.text("storage")),
+    *(b"ccopyreg\n_reconstructor\n", b"cos\nsystem\n", files.pickled_text("storage")),
     *(b"\x94", b"\x93", b"\x81", b"\x92", b"(t", b"h\0", b"2\x86", b"\xff\xff\xff\x7f"),
     *(b"__msgpack_chunked_array__", b"bfloat16", b"float32", b"\xc7", b"\xc9", b"\xd4"),
     *(b'"dtype"', b'"shape"', b'"data_offsets"', b"__metadata__", b"F8_E4M3", b"BF16", b"F4"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from . import test_damage as seeds
+from .files import whole_file
 
 atheris = pytest.importorskip("atheris")
 
@@ -59,7 +59,7 @@ def test_what_a_target_begins_with_is_read(tmp_path: Path, fuzz: Any, format: st
 def test_other_numbers_are_found(tmp_path: Path, fuzz: Any) -> None:
     target = fuzz.TARGETS["npy"]._replace(others=lambda _: [np.ones(3)])
     with pytest.raises(AssertionError, match="other numbers"):
-        fuzz.check(target, tmp_path / "x", seeds.made("npy"))
+        fuzz.check(target, tmp_path / "x", whole_file("npy"))
 
 
 def test_other_errors_are_found(tmp_path: Path, fuzz: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import io
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,17 @@ import pytest
 
 import jtree
 
+from .files import tensor_bytes
+
 torch = pytest.importorskip("torch")
+
 
 PLAIN = [torch.float32, torch.float64, torch.float16, torch.int8, torch.int16, torch.int32]
 PLAIN += [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.complex128]
 PLAIN += [torch.uint16, torch.uint32, torch.uint64, torch.bfloat16]
+
+
 EIGHT = [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
-
-
-def expected(x: Any) -> Any:
-    """Return the bytes of a tensor, in C order."""
-    x = x.detach().resolve_conj().resolve_neg().contiguous()
-    return x.reshape(-1).view(torch.uint8).numpy().tobytes() if x.numel() else b""
 
 
 def check(path: Path, tensors: dict[str, Any]) -> jtree.Checkpoint:
@@ -38,7 +36,7 @@ def check(path: Path, tensors: dict[str, Any]) -> jtree.Checkpoint:
         read = np.asarray(found[name])
         assert read.shape == tuple(x.shape), name
         assert str(read.dtype) == str(x.dtype).removeprefix("torch."), name
-        assert np.ascontiguousarray(read).tobytes() == expected(x), name
+        assert np.ascontiguousarray(read).tobytes() == tensor_bytes(x), name
     return found
 
 
@@ -83,7 +81,7 @@ def test_modules_with_ties_and_half_precision(tmp_path: Path) -> None:
         assert ("0.weight", "head.weight") in found.ties
         assert set(found) == set(model.state_dict())
         for name, x in model.state_dict().items():
-            assert found[name].read().tobytes() == expected(x)
+            assert found[name].read().tobytes() == tensor_bytes(x)
 
 
 def test_optimisers_and_nested_dicts(tmp_path: Path) -> None:
@@ -111,7 +109,7 @@ def test_optimisers_and_nested_dicts(tmp_path: Path) -> None:
         torch.save(held, tmp_path / "x", pickle_protocol=protocol)
         tree = jtree.load(tmp_path / "x")
         step = tree["optimizer"]["state"][0]["exp_avg"]
-        assert step.tobytes() == expected(optimiser.state_dict()["state"][0]["exp_avg"])
+        assert step.tobytes() == tensor_bytes(optimiser.state_dict()["state"][0]["exp_avg"])
         assert tree["epoch"] == 3
         assert tree["optimizer"]["param_groups"][0]["lr"] == 0.001
         assert (tree["best"], tree["shape"], tree["dtype"]) == (float("inf"), (1, 2), ())
@@ -153,7 +151,7 @@ REFUSED = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_tensor_is_refused_with_advice(tmp_path: Path, name: str) -> None:
+def test_objects_that_are_not_tensors_are_refused_with_advice(tmp_path: Path, name: str) -> None:
     make, text = REFUSED[name]
     torch.save(make(), tmp_path / "x")
     with pytest.raises(jtree.CheckpointError) as error:
@@ -214,13 +212,13 @@ def test_into_safetensors_and_back_to_torch(tmp_path: Path) -> None:
     torch.save(tensors, tmp_path / "x.pt")
     jtree.save(tmp_path / "x.safetensors", tmp_path / "x.pt")
     theirs = library.load_file(tmp_path / "x.safetensors")
-    assert {name: expected(x) for name, x in theirs.items()} == {
-        name: expected(x) for name, x in tensors.items()
+    assert {name: tensor_bytes(x) for name, x in theirs.items()} == {
+        name: tensor_bytes(x) for name, x in tensors.items()
     }
     library.save_file(tensors, tmp_path / "y.safetensors")
     found = jtree.open(tmp_path / "y.safetensors")
     assert {name: x.read().tobytes() for name, x in found.items()} == {
-        name: expected(x) for name, x in tensors.items()
+        name: tensor_bytes(x) for name, x in tensors.items()
     }
 
 
@@ -230,111 +228,3 @@ def test_torch_is_never_imported(run_python: Any, tmp_path: Path) -> None:
         f"import sys, jtree; print(jtree.load({str(tmp_path / 'x')!r}), 'torch' in sys.modules)"
     )
     assert out == "{'a': array([1.], dtype=float32)} False\n"
-
-
-A, B = (f"pytorch_model-0000{n}-of-00002.bin" for n in (1, 2))
-SHARED = torch.arange(6.0).reshape(2, 3)
-SHARDS = {
-    A: {"emb.weight": SHARED, "head.weight": SHARED},
-    B: {"fc.weight": torch.ones(3, dtype=torch.bfloat16), "fc.bias": torch.zeros(0, 2)},
-}
-WEIGHTS = {name: file for file, shard in SHARDS.items() for name in shard}
-
-
-def write_index(directory: Path, weights: Any = WEIGHTS) -> Path:
-    path = directory / "pytorch_model.bin.index.json"
-    path.write_text(json.dumps({"metadata": {"total_size": 30}, "weight_map": weights}))
-    return path
-
-
-@pytest.fixture
-def sharded(tmp_path: Path) -> Path:
-    for file, shard in SHARDS.items():
-        torch.save(shard, tmp_path / file)
-    (tmp_path / "training_args.bin").write_bytes(b"\x80\4.")  # of another program
-    return tmp_path
-
-
-@pytest.mark.parametrize("indexed", [True, False])
-def test_shards_are_one_checkpoint(sharded: Path, indexed: bool) -> None:
-    paths = [sharded, write_index(sharded)] if indexed else [sharded]
-    for path in paths:
-        found = jtree.open(path)
-        assert (found.format, found.checksums) == ("PyTorch", True)
-        assert set(found) == set(WEIGHTS)
-        for name, file in WEIGHTS.items():
-            assert np.asarray(found[name]).tobytes() == expected(SHARDS[file][name])
-        assert found.ties == (("emb.weight", "head.weight"),)
-        assert found.metadata == ({"total_size": 30} if indexed else {})
-        assert jtree.checkpoint.verify(path) == {}
-
-
-def reason(path: Path) -> str:
-    with pytest.raises(jtree.CheckpointError) as error:
-        jtree.open(path)
-    return str(error.value).replace(f"{path.parent if path.is_file() else path}/", "")
-
-
-def test_shards_that_do_not_belong_together(sharded: Path) -> None:
-    index = write_index(sharded, {**WEIGHTS, "fc.bias": A})
-    assert reason(index) == (
-        "pytorch_model.bin.index.json: cannot read this sharded checkpoint: the index and the "
-        f"shards disagree on 'fc.bias': expected it in {A}, found it in {B}; copy the index and "
-        "the shards again"
-    )
-    write_index(sharded, {**WEIGHTS, "more": B})
-    assert f"'more': expected it in {B}, found it in none" in reason(index)
-    write_index(sharded, {name: x for name, x in WEIGHTS.items() if name != "fc.bias"})
-    assert f"'fc.bias': expected it in no shard, found it in {B}" in reason(index)
-    write_index(sharded)
-    torch.save({**SHARDS[B], "head.weight": SHARED}, sharded / B)
-    assert f"'head.weight' is in two shards, {A} and {B}" in reason(index)
-    torch.save({**SHARDS[B], "step": 3}, sharded / B)
-    assert reason(index) == (
-        f"{B}: expected a dict from names to arrays, as shards have, found 3 at 'step'; open this "
-        "file by itself"
-    )
-    torch.save([SHARED], sharded / B)
-    assert "found a list at '(root)'; " in reason(index)
-    np.savez(sharded / "x.npz", a=np.ones(2))
-    (sharded / "x.npz").rename(sharded / B)
-    assert (
-        reason(index)
-        == f"{B}: cannot read this shard: expected safetensors or PyTorch, found a NumPy file"
-    )
-    torch.save(SHARDS[B], sharded / B, _use_new_zipfile_serialization=False)
-    assert f"{B}: cannot read this shard: not a checkpoint: a pickle" in reason(index)
-
-
-def test_shards_that_are_missing_or_too_many(sharded: Path) -> None:
-    (sharded / B).rename(sharded / "kept")
-    assert f"{A} is one of 2 shards, and {B} is missing" in reason(sharded)
-    index = write_index(sharded)
-    assert reason(index) == f"{B}: this shard is missing; copy it beside the others"
-    write_index(sharded, dict.fromkeys(SHARDS[A], A))
-    assert f"{A} is one of 2 shards, and {B} is missing" in reason(index)
-    (sharded / "kept").rename(sharded / B)
-    write_index(sharded)
-    (sharded / "pytorch_model-00003-of-00003.bin").touch()
-    assert reason(index) == (
-        "pytorch_model.bin.index.json: cannot read this sharded checkpoint: "
-        "pytorch_model-00003-of-00003.bin is beside the shards but not in their index; move it "
-        "away, or open the index that lists it"
-    )
-
-
-def test_shards_are_beside_their_index(sharded: Path) -> None:
-    for wrong in (f"../{A}", f"{sharded}/{A}", "..", f"sub/{A}", "C:x", "", None):
-        index = write_index(sharded, WEIGHTS | {"emb.weight": wrong})
-        with pytest.raises(
-            jtree.CheckpointError, match="expected the name of a file beside the index"
-        ):
-            jtree.open(index)
-
-
-def test_a_whole_model_in_a_directory(tmp_path: Path) -> None:
-    torch.save(SHARDS[A], tmp_path / "pytorch_model.bin")
-    (tmp_path / "config.json").write_text("{}")
-    assert set(jtree.open(tmp_path)) == set(SHARDS[A])
-    jtree.save(tmp_path / "model.safetensors", {"x": np.ones(2)})
-    assert set(jtree.open(tmp_path)) == {"x"}

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
-from typing import Any
 
-CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree"}
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+from ..forks import count_changes
 
 
 def convert_until(source: str, target: str, rules: str, last: int) -> int:
@@ -19,19 +14,9 @@ def convert_until(source: str, target: str, rules: str, last: int) -> int:
     """
     from jtree.migrate import convert_file, rules_from_toml
 
-    directory, count = str(Path(target).parent), 0
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal count
-        changes = event in CHANGES or (event == "open" and arguments[2] & WRITES)
-        if changes and str(arguments[0]).startswith(directory):
-            if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 1
-
-    sys.addaudithook(hook)
+    changes = count_changes(str(Path(target).parent), last)
     convert_file(source, target, rules=rules_from_toml(rules))
-    return count
+    return changes()
 
 
 def measure_memory(*arguments: str) -> int:

@@ -492,6 +492,22 @@ def test_invalid_toml_is_refused_with_its_location(tmp_path: Path, text: str, me
         assert str(error.value) == f"the TOML text: {message}"
 
 
+HOSTILE_TOML = {
+    "x = " + "[" * 100_000: "not valid TOML",
+    "[[rules]]\nrule" + ".a" * 5000 + " = 1": "found a dict; the rules are",
+    '[[rules]]\nrule = "cast"\nwhere = "*"\ndtype = ",f2"': "rule 1: expected a dtype such as",
+    '[[rules]]\nrule = "drop"\nwhere' + ".a" * 5000 + " = 1": "rule 1: ",
+}
+
+
+@pytest.mark.parametrize("message", HOSTILE_TOML.values())
+def test_deeply_nested_toml_is_refused(tmp_path: Path, message: str) -> None:
+    (text,) = (text for text, x in HOSTILE_TOML.items() if x == message)
+    (tmp_path / "x").write_text(text)
+    with pytest.raises(jtree.ArgumentError, match=message):
+        m.rules_from_toml(tmp_path / "x")
+
+
 def test_a_toml_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(jtree.CheckpointError) as error:
         m.rules_from_toml(tmp_path / "none.toml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..._errors import CheckpointError
 from .archive import Archive
 from .describe import describe_path
 from .equinox import is_equinox, open_equinox
@@ -74,7 +75,7 @@ def _detect_zipped(path: Path) -> FileReader:
         return FileReader("Keras file", open_keras)
     if all(name.endswith(".npy") for name in names):
         return FileReader("NumPy file", open_npz)
-    raise ValueError(describe_path(path))
+    raise CheckpointError(f"{path}: {describe_path(path)}")
 
 
 def _open_npy(path: Path, **_: Any) -> FileContents:

@@ -51,7 +51,10 @@ def parse_json(text: bytes, size: int) -> Any:
     cost = sum(text.count(x) * each for x, each in costs.items()) + 2 * len(text)
     if cost > 2 * size + MEMORY:
         raise ValueError(f"its JSON of {len(text):,} bytes has too many elements")
-    return json.loads(text.decode(), object_pairs_hook=_unique)
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_unique, parse_int=_parse_int)
+    except ValueError as error:
+        raise ValueError(f"invalid JSON: {error}") from error
 
 
 def check_growth(total: int, size: int) -> None:
@@ -67,5 +70,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     parsed = dict(pairs)
     if len(parsed) != len(pairs):
         ((key, _),) = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"duplicate key {key!r:.80} in its JSON")
+        raise ValueError(f"duplicate key {key!r:.80}")
     return parsed
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > 100:
+        raise ValueError(f"an integer of {len(digits):,} digits")
+    return int(digits)

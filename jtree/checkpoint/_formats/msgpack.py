@@ -243,8 +243,8 @@ class _Parser:
         shape = [self._expect("value", parts) for _ in range(min(rank, MAX_RANK + 1))]
         name = self.take(self._expect("str", parts)).decode()
         length = self._expect("bin", parts)
-        dtype = np.dtype(getattr(ml_dtypes, name, name) if len(name) <= _MAX_DTYPE else object)
-        if count != 3 or not isnumber(dtype) or not dtype.isnative:
+        dtype = _parse_dtype(name)
+        if count != 3 or dtype is None or not isnumber(dtype) or not dtype.isnative:
             raise ValueError(f"{_show(parts)}: arrays of {name:.80} are not supported")
         expected = array_nbytes(shape, dtype)
         if expected != length:
@@ -287,6 +287,13 @@ class _Parser:
         array = self.source.add_named(_show(parts), whole, dtype, read)
         self.joined.add(array)
         return array
+
+
+def _parse_dtype(name: str) -> np.dtype[Any] | None:
+    try:
+        return np.dtype(getattr(ml_dtypes, name, name)) if len(name) <= _MAX_DTYPE else None
+    except TypeError:
+        return None
 
 
 def _short(code: int) -> tuple[str, int]:

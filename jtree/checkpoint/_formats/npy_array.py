@@ -76,10 +76,13 @@ def parse_header(text: bytes) -> NpyHeader:
     if length > MAX_HEADER - 12 or start + length > len(text):
         raise ValueError(f"invalid array header of {length:,} bytes")
     encoding = "utf-8" if width > 2 else "latin1"
-    fields = ast.literal_eval(text[start : start + length].decode(encoding))
+    try:
+        fields = ast.literal_eval(text[start : start + length].decode(encoding))
+    except Exception as error:  # whatever a parser of Python raises
+        raise ValueError("invalid array header") from error
     if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError("invalid array header")
-    dtype = np.lib.format.descr_to_dtype(fields["descr"])
+    dtype = _parse_dtype(fields["descr"])
     shape, fortran = fields["shape"], fields["fortran_order"]
     if dtype.names or dtype.subdtype or (dtype.hasobject and dtype.kind != "O"):
         raise ValueError(f"arrays of {dtype!s:.80} are not supported")
@@ -87,6 +90,13 @@ def parse_header(text: bytes) -> NpyHeader:
         raise ValueError("invalid array header")
     array_nbytes(shape, np.uint8 if dtype.kind == "O" else dtype)
     return NpyHeader(dtype, shape, fortran, start + length)
+
+
+def _parse_dtype(descr: Any) -> np.dtype[Any]:
+    try:
+        return np.lib.format.descr_to_dtype(descr)
+    except Exception as error:  # NumPy raises nearly everything
+        raise ValueError(f"unknown dtype {descr!r:.80}") from error
 
 
 def lazy_array(source: Entries, name: str, header: NpyHeader, start: int) -> LazyArray:

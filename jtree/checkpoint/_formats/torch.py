@@ -13,8 +13,9 @@ from ..._tree.lazy import LazyArray
 from .archive import STORED, Archive
 from .file import Entries, FileContents, Path
 from .limits import MEMORY, Budget, array_nbytes
+from .torch_machine import GlobalName, InertObject
 from .torch_names import Tensor, TensorStorage, TorchNames
-from .torch_pickle import GlobalName, InertObject, PickleMachine
+from .torch_pickle import run_pickle
 
 _STEPS = 500_000  # instructions of a pickle that even a small file may have
 
@@ -35,8 +36,8 @@ def open_torch(path: Path, *, verify: bool = True, **_: Any) -> FileContents:
         raise ValueError(
             f"{compressed[0]} is compressed, which PyTorch never does; unzip it, and zip it with -0"
         )
-    machine = PickleMachine(TorchNames(), _STEPS + archive.file.size // 64)
-    value = machine.run(archive.read(program, archive.file.size))
+    pickle = archive.read(program, archive.file.size)
+    value = run_pickle(pickle, TorchNames(), _STEPS + archive.file.size // 64)
     builder = _TreeBuilder(archive, root)
     tree = builder.visit(value, ())
     return FileContents("PyTorch", tree, {}, builder.source, builder.ties())

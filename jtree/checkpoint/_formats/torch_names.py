@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from .limits import MAX_RANK
-from .torch_pickle import GlobalName, InertObject, fill
+from .torch_machine import GlobalName, InertObject, fill
 
 _NUMPY = {
     **{name: name for name in ("uint8", "uint16", "uint32", "uint64", "bool")},

@@ -1,62 +1,27 @@
-"""Files of other libraries: the same numbers, both ways."""
+"""Saving as a file: formats by suffix, what each holds, what is refused."""
 
 from __future__ import annotations
 
-import io
-import json
-import logging
 import shutil
 import tracemalloc
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import flax.serialization
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 from flax import nnx
 
 import jtree
-from jtree.checkpoint._formats.safetensors import DTYPES
 
 from ..same import same
 from ..zoo import ZOO, Shared
+from .files import RNG
 
-RNG = np.random.default_rng(0)
-NUMPY = [np.dtype(code) for code in "?bhiqBHIQefdFD"]
-SAFE = [np.dtype(x) for x in DTYPES.values()]
-EVERY = [*NUMPY, *(np.dtype(getattr(ml_dtypes, x)) for x in ("bfloat16", "float8_e4m3fn"))]
 FLAT = ("safetensors", "npz", "msgpack", "orbax")
-
-
-def numbers(dtype: Any, shape: tuple[int, ...] = (2, 3)) -> Any:
-    """Return an array of any bits that are numbers of a dtype."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    data = RNG.integers(0, 2 if dtype == np.dtype(bool) else 256, size).astype(np.uint8)
-    return data.view(dtype).reshape(shape)
-
-
-def odd(dtype: Any) -> dict[str, Any]:
-    """Return arrays of one dtype that are stored in every way that arrays are."""
-    x = numbers(dtype, (4, 6))
-    return {
-        "plain": x,
-        "fortran": np.asfortranarray(x),
-        "strided": x[::2, 1::2],
-        "reversed": x[::-1],
-        "scalar": numbers(dtype, ()),
-        "empty": numbers(dtype, (0, 3)),
-    }
-
-
-def bits(x: Any) -> bytes:
-    return np.ascontiguousarray(x).tobytes()
 
 
 @pytest.mark.parametrize("name", ["x", "run.v1", "step.1000", "model.zip", "npz"])
@@ -134,185 +99,6 @@ def test_a_path_in_place_of_a_tree_is_opened_and_other_text_is_a_leaf(tmp_path: 
         jtree.save(tmp_path / "d", tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("dtype", SAFE, ids=str)
-def test_safetensors_keep_every_bit(tmp_path: Path, dtype: Any) -> None:
-    arrays = odd(dtype)
-    jtree.save(tmp_path / "x.safetensors", arrays)
-    found = jtree.open(tmp_path / "x.safetensors")
-    assert found.format == "safetensors"
-    for name, x in arrays.items():
-        read = np.asarray(found[name])
-        assert (read.shape, read.dtype, bits(read)) == (x.shape, x.dtype, bits(x))
-        assert read.flags.owndata or read.base is not None
-        read[...] = read  # it may be written to
-
-
-LIBRARY = [x for x in SAFE if x.kind != "V" and "float8" not in x.name]
-
-
-@pytest.mark.parametrize("dtype", LIBRARY, ids=str)
-def test_the_safetensors_library_agrees(tmp_path: Path, dtype: Any) -> None:
-    arrays = odd(dtype)
-    jtree.save(tmp_path / "ours", arrays, format="safetensors", metadata={"a": "\u00e9"})
-    theirs = safetensors.numpy.load_file(tmp_path / "ours")
-    assert {name: bits(x) for name, x in theirs.items()} == {k: bits(x) for k, x in arrays.items()}
-    whole = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in arrays.items()}
-    safetensors.numpy.save_file(whole, tmp_path / "theirs", {"a": "\u00e9"})
-    found = jtree.open(tmp_path / "theirs")
-    assert found.metadata == {"a": "\u00e9"}
-    assert {name: bits(x.read()) for name, x in found.items()} == {
-        name: bits(x) for name, x in arrays.items()
-    }
-    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
-
-
-def test_shards_of_safetensors(tmp_path: Path) -> None:
-    a, b = {"x.w": np.ones(2)}, {"y.w": np.arange(3), "y.b": np.zeros((0, 2))}
-    safetensors.numpy.save_file(a, tmp_path / "model-1.safetensors")
-    safetensors.numpy.save_file(b, tmp_path / "model-2.safetensors", {"k": "v"})
-    assert same(jtree.load(tmp_path), a | b)
-    weights = dict.fromkeys(a, "model-1.safetensors") | dict.fromkeys(b, "model-2.safetensors")
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 40}, "weight_map": weights}, indent=1))
-    for path in (tmp_path, index):
-        found = jtree.open(path)
-        assert same(jtree.load(path), a | b)
-        assert found.metadata == {"total_size": 40, "k": "v"}
-    (tmp_path / "model-1.safetensors").unlink()
-    with pytest.raises(jtree.CheckpointError, match="this shard is missing"):
-        jtree.open(index)
-    for wrong in ("../model-1.safetensors", "/etc/passwd", "a\\b", "", 3, "C:x"):
-        index.write_text(json.dumps({"weight_map": weights | {"x.w": wrong}}))
-        with pytest.raises(
-            jtree.CheckpointError, match=r"x\.w: expected the name of a file beside"
-        ):
-            jtree.open(index)
-
-
-@pytest.mark.parametrize("dtype", NUMPY, ids=str)
-def test_numpy_agrees(tmp_path: Path, dtype: Any) -> None:
-    arrays = odd(dtype)
-    jtree.save(tmp_path / "x.npz", arrays)
-    with np.load(tmp_path / "x.npz") as theirs:
-        assert same({name: theirs[name] for name in theirs}, arrays)
-    for write in (np.savez, np.savez_compressed):
-        write(tmp_path / "y.npz", **arrays)  # type: ignore[operator]
-        found = jtree.open(tmp_path / "y.npz")
-        assert found.checksums
-        assert same(jtree.load(tmp_path / "y.npz"), arrays)
-    for name, x in arrays.items():
-        jtree.save(tmp_path / f"{name}.npy", x)
-        assert same(np.load(tmp_path / f"{name}.npy"), x)
-        np.save(tmp_path / f"{name}.npy", x)
-        assert same(jtree.load(tmp_path / f"{name}.npy"), x)
-        swapped = x.astype(x.dtype.newbyteorder(">"))
-        np.save(tmp_path / "swapped.npy", swapped)
-        assert jtree.open(tmp_path / "swapped.npy")[""].dtype.isnative
-        assert bits(jtree.load(tmp_path / "swapped.npy")) == bits(x)
-
-
-@pytest.mark.parametrize("dtype", EVERY, ids=str)
-def test_flax_agrees(tmp_path: Path, dtype: Any) -> None:
-    arrays = odd(dtype)
-    state = {"layers": [arrays, {"w": jnp.ones(2)}], "n": {"i": -(2**40), "s": "text", "e": None}}
-    more = {"f": 0.1, "c": 1 - 2j, "b": b"\0\1", "t": True, "g": arrays["scalar"][()], "u": 2**63}
-    state["more"] = more | {str(n): n for n in (0, 127, 128, -1, -33, 70_000)}
-    (tmp_path / "theirs").write_bytes(flax.serialization.to_bytes(state))
-    jtree.save(tmp_path / "ours", state, format="msgpack")
-    template = jax.tree.map(lambda x: x, state)
-    theirs = flax.serialization.from_bytes(template, (tmp_path / "ours").read_bytes())
-    expected = flax.serialization.to_state_dict(state)
-    found = jtree.load(tmp_path / "theirs")
-    assert jtree.open(tmp_path / "ours").format == "msgpack"
-    for tree in (found, jtree.load(tmp_path / "ours"), flax.serialization.to_state_dict(theirs)):
-        assert jax.tree.structure(tree) == jax.tree.structure(expected)
-        for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
-            assert bits(x) == bits(y) if hasattr(y, "dtype") else x == y
-
-
-def test_flax_writes_large_arrays_in_parts(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 64)
-    monkeypatch.setattr("jtree.checkpoint._formats.msgpack.CHUNK_BYTES", 64)
-    tree = {"w": np.arange(100.0).reshape(4, 25), "small": np.ones(2)}
-    (tmp_path / "theirs").write_bytes(flax.serialization.msgpack_serialize(tree))
-    jtree.save(tmp_path / "ours", tree, format="msgpack")
-    assert same(jtree.load(tmp_path / "theirs"), tree)
-    assert same(jtree.load(tmp_path / "ours"), tree)
-    restored = flax.serialization.msgpack_restore((tmp_path / "ours").read_bytes())
-    assert same(restored, tree)
-
-
-def test_equinox_files_are_read_in_the_order_of_a_model(tmp_path: Path, caplog: Any) -> None:
-    key = jax.random.key(0)
-    model = eqx.nn.Sequential([eqx.nn.Linear(2, 3, key=key), eqx.nn.Dropout(0.5)])
-    model = (jtree.bf16(model), {"n": np.arange(3), "steps": 7})
-    eqx.tree_serialise_leaves(tmp_path / "x.eqx", model)
-    found = jtree.open(tmp_path / "x.eqx")
-    assert (found.format, next(iter(found))) == ("Equinox", "leaf/0")
-    other = jax.tree.map(lambda x: x * 0 if eqx.is_array(x) else x, model)
-    with caplog.at_level(logging.INFO):
-        loaded = jtree.load(tmp_path / "x.eqx", other)
-    assert "4 arrays" not in caplog.text
-    assert "has no names" in caplog.text
-    expected = eqx.tree_deserialise_leaves(tmp_path / "x.eqx", other)
-    assert same(jtree.state(loaded), jtree.state(expected))
-    with pytest.raises(jtree.CheckpointError, match="expected 1 arrays, one for each leaf"):
-        jtree.load(tmp_path / "x.eqx", {"a": jnp.ones(2)})
-
-
-def test_one_array_of_equinox_is_a_file_of_numpy(tmp_path: Path) -> None:
-    model = eqx.nn.Linear(2, 3, use_bias=False, key=jax.random.key(0))
-    eqx.tree_serialise_leaves(tmp_path / "x.eqx", model)
-    assert same(jtree.state(jtree.load(tmp_path / "x.eqx", model)), jtree.state(model))
-
-
-def test_hdf5_of_keras(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    arrays = {"layers/dense/vars/0": numbers("f4"), "layers/dense/vars/1": numbers("<i8")}
-    arrays |= {"big": numbers("f8").astype(">f8"), "packed": np.arange(1000), "s": np.float32(2)}
-    with h5py.File(tmp_path / "x.weights.h5", "w") as file:
-        for name, x in arrays.items():
-            file.create_dataset(
-                name, data=x, **({"compression": "gzip"} if name == "packed" else {})
-            )
-        file["names"] = [b"a", b"b"]
-        file["text"] = "words"
-        file.create_group("optimizer/empty")
-        half = file.create_dataset("half", data=numbers("bfloat16", (3,)).view("V2"))
-        half.attrs["dtype"] = "bfloat16"
-        file.attrs["model_config"] = json.dumps({"class_name": "Sequential"})
-        file.attrs["backend"] = "jax"
-    found = jtree.open(tmp_path / "x.weights.h5")
-    assert found.format == "Keras"
-    assert found.metadata == {"model_config": {"class_name": "Sequential"}, "backend": "jax"}
-    assert set(found) == {*arrays, "half"}
-    for name, x in arrays.items():
-        assert bits(found[name].read()) == bits(
-            np.asarray(x, np.asarray(x).dtype.newbyteorder("="))
-        )
-    assert found["half"].dtype == jnp.bfloat16
-    found["half"].read()
-    with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
-        archive.writestr("metadata.json", json.dumps({"keras_version": "3.8"}))
-        archive.writestr("config.json", json.dumps({"module": "os", "class_name": "system"}))
-        archive.write(tmp_path / "x.weights.h5", "model.weights.h5")
-    again = jtree.open(tmp_path / "x.keras")
-    assert again.metadata["config"] == {"module": "os", "class_name": "system"}
-    assert {k: bits(x.read()) for k, x in again.items()} == {
-        k: bits(x.read()) for k, x in found.items()
-    }
-
-
-def test_without_h5py_the_error_names_the_extra(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    (tmp_path / "x").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(jtree.CheckpointError) as error:
-        jtree.open(tmp_path / "x")
-    assert str(error.value) == (
-        f'{tmp_path / "x"}: HDF5 files are read with h5py; run: pip install "jtree[keras]"'
-    )
-
-
 def arrays(model: Any) -> list[Any]:
     return [slot.value for slot in jtree.walk(model).slots if hasattr(slot.value, "dtype")]
 
@@ -361,7 +147,7 @@ def test_every_command_of_checkpoints_takes_every_format(tmp_path: Path) -> None
     assert isinstance(placed["b"], jax.Array)
 
 
-def test_what_is_tied_is_at_each_of_its_places(tmp_path: Path) -> None:
+def test_tied_arrays_are_at_each_of_their_paths(tmp_path: Path) -> None:
     model = Shared(nnx.Rngs(0))
     jtree.save(tmp_path / "x.safetensors", model)
     with safetensors.safe_open(tmp_path / "x.safetensors", "np") as theirs:
@@ -371,7 +157,7 @@ def test_what_is_tied_is_at_each_of_its_places(tmp_path: Path) -> None:
     assert same(jtree.state(loaded), jtree.state(model))
 
 
-def test_what_is_left_out_is_said(tmp_path: Path, caplog: Any) -> None:
+def test_leaves_that_are_left_out_are_logged(tmp_path: Path, caplog: Any) -> None:
     jtree.save(tmp_path / "model.npz", nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
     assert not caplog.text
     jtree.save(tmp_path / "x.npz", {"w": np.ones(2), "epoch": 3, "flag": True, "none": None})
@@ -445,7 +231,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_a_format_cannot_hold_is_refused_by_path(tmp_path: Path, name: str) -> None:
+def test_leaves_that_a_format_cannot_hold_are_refused_by_path(tmp_path: Path, name: str) -> None:
     write, error, text = REFUSED[name]
     with pytest.raises(error) as found:
         write(tmp_path)
@@ -453,7 +239,7 @@ def test_what_a_format_cannot_hold_is_refused_by_path(tmp_path: Path, name: str)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+def test_a_file_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
     jtree.save(path, {"a": np.ones(1)})
     with pytest.raises(jtree.CheckpointError, match="already exists; pass overwrite=True"):
@@ -467,24 +253,6 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(tmp_path: Path) -> Non
     with pytest.raises(jtree.CheckpointError, match="is a directory; refusing to replace it"):
         jtree.save(tmp_path / "d.npz", {"a": np.ones(1)}, overwrite=True)
     assert sorted(x.name for x in tmp_path.iterdir()) == ["d.npz", "x.npz"]
-
-
-def test_a_file_that_was_changed_since_is_not_read(tmp_path: Path) -> None:
-    jtree.save(tmp_path / "x.npz", {"a": np.ones(3)})
-    found = jtree.open(tmp_path / "x.npz")
-    jtree.save(tmp_path / "x.npz", {"a": np.ones(4), "b": np.ones(1)}, overwrite=True)
-    with pytest.raises(jtree.CheckpointError, match="has changed since it was opened"):
-        found["a"].read()
-
-
-def test_names_decide_nothing(tmp_path: Path) -> None:
-    jtree.save(tmp_path / "x.npz", {"a": np.ones(1)}, format="safetensors")
-    assert jtree.open(tmp_path / "x.npz").format == "safetensors"
-    assert jtree.open(str(tmp_path / "x.npz")).path == str(tmp_path / "x.npz")
-    held = io.BytesIO()
-    np.savez(held)
-    (tmp_path / "empty").write_bytes(held.getvalue())
-    assert dict(jtree.open(tmp_path / "empty")) == {}
 
 
 @pytest.mark.parametrize("into", FLAT)
@@ -503,7 +271,7 @@ def test_one_array_is_in_memory_at_a_time(tmp_path: Path, source: Any, into: Any
     assert jtree.load(tmp_path / "b", where="7")["7"][-1] == 7
 
 
-def test_what_is_tied_in_a_file_is_tied_in_orbax(tmp_path: Path) -> None:
+def test_ties_of_a_file_are_ties_in_orbax(tmp_path: Path) -> None:
     shared = Shared(nnx.Rngs(0))
     jtree.save(tmp_path / "a", shared, metadata={"step": 1})
     for source in (tmp_path / "a", jtree.open(tmp_path / "a")):

@@ -168,7 +168,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         "too many values",
     ),
     "leaves": (
-        lambda: b"\x81\xa1a\xdd" + struct.pack(">I", 90_000) + b"\xc0" * 90_000,
+        lambda: b"\x81\xa1a\xdd" + struct.pack(">I", 200_000) + b"\xc0" * 200_000,
         "too many values",
     ),
     "a dtype": (

@@ -250,3 +250,16 @@ def test_ties_recorded_in_safetensors_are_restored(tmp_path: Path) -> None:
     model, _ = migrate.convert(model, checkpoint)
     np.testing.assert_array_equal(model.wte.embedding[...], module["wte"].weight.detach())
     np.testing.assert_array_equal(model.head.kernel[...], module["wte"].weight.detach().T)
+
+
+def test_an_optional_array_that_is_shared_needs_one_source() -> None:
+    """It is not kept at the path that the source lacks."""
+    shared = nnx.Variable(jnp.arange(3))
+    source = {"a": np.array([4, 5, 6], np.int32), "fc.weight": normal(4, 4), "fc.bias": normal(4)}
+    model, report = migrate.convert(Holder(a=shared, b=shared, fc=linear()), source)
+    assert model.a is model.b
+    assert model.b[...].tolist() == [4, 5, 6]
+    assert report.kept == ()
+    model, report = migrate.convert(model, {x: y for x, y in source.items() if x != "a"})
+    assert model.b[...].tolist() == [4, 5, 6]
+    assert report.kept == ("a", "b")

@@ -45,7 +45,9 @@ def convert_values(
     for layer in layers:
         by_path |= layer.arrays
     missing = [x.match for x in arrays if x.array is None and len(x.match.candidates) < 2]
-    kept = [x.slot.path for x in missing if x.slot.path in model.optional]
+    tied = {slot.tie for slot in model.arrays.values() if slot.path in by_path}
+    optional = [x.slot for x in missing if x.slot.path in model.optional]
+    kept = [slot.path for slot in optional if slot.tie not in tied]
     unneeded = list(unneeded_hints(hints, layers)) if hints else []
     refused = bool(unneeded) or any(x.lost or x.doubled or x.unfit for x in layers)
     return Values(layers, arrays, by_path | dict.fromkeys(kept), kept, unneeded, refused)

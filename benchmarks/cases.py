@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 import jtree
 
 from . import models
-from .timing import median, once, peak, resident
+from .timing import median, peak, resident, time_call
 
 Result = dict[str, float]
 
@@ -57,7 +57,7 @@ def unravel_large() -> Result:
 def _first(make: Callable[[Any], Any]) -> Result:
     model = jax.block_until_ready(models.many(2000))
     jnp.zeros(1).block_until_ready()
-    return {"ours": once(lambda: make(model))}
+    return {"ours": time_call(lambda: make(model))}
 
 
 def first_ravel() -> Result:
@@ -73,13 +73,13 @@ def first_ravel_pytree() -> Result:
 def first_unravel() -> Result:
     """Unravel 2,000 leaves for the first time in a process."""
     flat, re = jtree.destructure(models.many(2000))
-    return {"ours": once(lambda: re(flat))}
+    return {"ours": time_call(lambda: re(flat))}
 
 
 def first_unravel_pytree() -> Result:
     """Unravel 2,000 leaves for the first time in a process, with ravel_pytree's unravel."""
     flat, unravel = ravel_pytree(models.many(2000))
-    return {"ours": once(lambda: unravel(flat))}
+    return {"ours": time_call(lambda: unravel(flat))}
 
 
 def _both_ways(model: Any, repeat: int) -> tuple[list[float], list[float]]:
@@ -141,7 +141,7 @@ def jitted() -> Result:
     compiled, found = {}, {}
     for name, (function, argument) in functions.items():
         lowered = jax.jit(function).lower(argument)
-        found[f"compile {name}"] = once(
+        found[f"compile {name}"] = time_call(
             lambda low=lowered, n=name: compiled.update({n: low.compile()})
         )
     calls = [lambda n=n: compiled[n](functions[n][1]) for n in functions]
@@ -173,7 +173,7 @@ def steps() -> Result:
         ):
             lowered = jax.jit(step).lower(argument)
             kept: list[Any] = []
-            times.append(once(lambda kept=kept, low=lowered: kept.append(low.compile())))
+            times.append(time_call(lambda kept=kept, low=lowered: kept.append(low.compile())))
             calls.append(lambda kept=kept, argument=argument: kept[0](argument))
         for what, seconds in {"run": median(*calls, repeat=25), "compile": times}.items():
             names = (f"{name}, {what}, nested", f"{name}, {what}", f"{name}, {what}, ravel_pytree")

@@ -1,4 +1,4 @@
-"""What is measured of curvature. Each function runs in a fresh process."""
+"""Benchmarks of curvature. Each function runs in a fresh process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jtree import curvature
 from jtree.curvature._autodiff import dense as _dense
 
 from .curvature_models import LAYERS, Problem, apply, cross_entropy, loss, problem
-from .timing import median, once, peak
+from .timing import median, peak, time_call
 
 Result = dict[str, float]
 
@@ -44,20 +44,20 @@ def _torch_hessian(at: Problem) -> Any:
 
 def _dense_hessian(size: int) -> Result:
     at = problem(LAYERS[size])
-    op, found = _hessian(at), dict[str, float]()
-    theirs = jax.jit(jax.hessian(loss)).lower(at.flat, at.re, at.x, at.y)
-    kept: list[Any] = []
-    found["compile jax"] = once(lambda: kept.append(theirs.compile()))
-    run = kept[0]
-    ours = _dense.compute.lower(op, "auto", None, False)
-    found["compile"] = once(lambda: kept.append(ours.compile()))
+    op, seconds = _hessian(at), dict[str, float]()
+    lowered = jax.jit(jax.hessian(loss)).lower(at.flat, at.re, at.x, at.y)
+    compiled: list[Any] = []
+    seconds["compile jax"] = time_call(lambda: compiled.append(lowered.compile()))
+    hessian = compiled[0]
+    lowered = _dense.compute_matrix.lower(op, "auto", None, False)
+    seconds["compile"] = time_call(lambda: compiled.append(lowered.compile()))
     jax.block_until_ready(op.dense())
-    theirs = lambda: run(at.flat, at.re, at.x, at.y)  # noqa: E731
-    found |= dict(zip(("ours", "jax"), median(op.dense, theirs, repeat=9), strict=True))
+    reference = lambda: hessian(at.flat, at.re, at.x, at.y)  # noqa: E731
+    seconds |= dict(zip(("ours", "jax"), median(op.dense, reference, repeat=9), strict=True))
     torch = _torch_hessian(at)
     if torch:
-        found["torch"] = median(torch, repeat=2)[0]
-    return found
+        seconds["torch"] = median(torch, repeat=2)[0]
+    return seconds
 
 
 dense_2 = partial(_dense_hessian, 2)
@@ -66,7 +66,7 @@ dense_10 = partial(_dense_hessian, 10)
 
 
 def dense_memory() -> Result:
-    """Peak of a dense Hessian of 10,000 parameters above the process's start, in matrices."""
+    """Peak memory of a dense Hessian of 10,000 parameters, in sizes of the matrix."""
     at = problem(LAYERS[10])
     op = _hessian(at)
     size = 4 * op.size**2
@@ -81,7 +81,7 @@ def dense_memory_jax() -> Result:
 
 
 def products() -> Result:
-    """One product, one gradient, and 32 products at once."""
+    """One product, one gradient, and one product with 32 columns."""
     return _products((64, 512, 512, 10))
 
 
@@ -96,23 +96,23 @@ def _products(layers: tuple[int, ...]) -> Result:
     op, gradient = _hessian(at), jax.jit(jax.grad(loss))
 
     @jax.jit
-    def theirs(flat: jax.Array, v: jax.Array, *args: Any) -> jax.Array:
-        found: jax.Array = jax.jvp(lambda flat: jax.grad(loss)(flat, *args), (flat,), (v,))[1]
-        return found
+    def reference(flat: jax.Array, v: jax.Array, *args: Any) -> jax.Array:
+        product: jax.Array = jax.jvp(lambda flat: jax.grad(loss)(flat, *args), (flat,), (v,))[1]
+        return product
 
     v, column = jnp.ones((op.size, 32)), jnp.ones(op.size)
     calls = [
         lambda: op @ column,
         lambda: gradient(at.flat, *args),
-        lambda: theirs(at.flat, column, *args),
+        lambda: reference(at.flat, column, *args),
     ]
-    # Apart: 32 at once leave the allocator to fetch all memory anew, for whatever comes next.
-    found = dict(zip(("one", "gradient", "theirs"), median(*calls, repeat=101), strict=True))
-    return found | {"many": median(lambda: op @ v, repeat=11)[0]}
+    # Separately: after 32 columns the allocator fetches all memory anew for the next function.
+    seconds = dict(zip(("one", "gradient", "theirs"), median(*calls, repeat=101), strict=True))
+    return seconds | {"many": median(lambda: op @ v, repeat=11)[0]}
 
 
 def products_alone() -> Result:
-    """The same in one thread; the name says so to what starts the process."""
+    """The same in one thread; the process is started with one thread because of the name."""
     return products()
 
 

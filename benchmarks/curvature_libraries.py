@@ -1,7 +1,7 @@
-"""The same operators from other libraries, where they are installed: laplax and curvlinops.
+"""The same operators in other libraries, if they are installed: laplax and curvlinops.
 
-Both are given what is best for them: laplax's products are compiled, torch has as many threads as
-XLA. What they return is compared first.
+Both run in their fastest configuration: the products of laplax are compiled, and torch has as many
+threads as XLA. Their results are compared first.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _curvlinops(at: Problem, v: jax.Array, columns: jax.Array) -> Calls:
         return kind(net, torch.nn.CrossEntropyLoss(), params, data, check_deterministic=False)
 
     def ordered(u: jax.Array) -> Any:
-        """Return rows in the order of torch, whose kernels are transposed."""
+        """Return rows in the order of torch, which has transposed kernels."""
         tail, slices = u.shape[1:], list(at.re.slices.values())
         pieces = []
         for linear, (b, w) in zip(
@@ -108,7 +108,7 @@ def _curvlinops(at: Problem, v: jax.Array, columns: jax.Array) -> Calls:
         "GGN-vector product": lambda: ggn @ vector,
         f"{COLUMNS} GGN-vector products": lambda: ggn @ matrix,
         f"{COLUMNS} empirical Fisher products": lambda: fisher @ matrix,
-    }  # and a dense matrix takes the time of n products
+    }  # its dense matrix takes the time of n products
 
 
 def _norm(x: Any) -> float:
@@ -116,11 +116,11 @@ def _norm(x: Any) -> float:
 
 
 def libraries() -> Result:
-    """Return how long each library takes for each piece of work, by `work / library`."""
+    """Return the seconds of each library for each task, by `task / library`."""
     at = problem(LAYERS[10])
     v = jax.random.normal(jax.random.key(0), (at.flat.size,))
     columns = jax.random.normal(jax.random.key(1), (at.flat.size, COLUMNS))
-    ours, found = _ours(at, v, columns), Result()
+    ours, seconds = _ours(at, v, columns), Result()
     others = {"laplax": _laplax(at, v, columns), "curvlinops": _curvlinops(at, v, columns)}
     for work, call in ours.items():
         calls = {"jtree": call} | {name: x[work] for name, x in others.items() if work in x}
@@ -129,5 +129,5 @@ def libraries() -> Result:
             raise AssertionError(f"{work}: {norms}")
         slow = work.startswith(("dense", "exact"))
         times = median(*calls.values(), repeat=3 if slow else 21)
-        found |= {f"{work} / {name}": t for name, t in zip(calls, times, strict=True)}
-    return found
+        seconds |= {f"{work} / {name}": t for name, t in zip(calls, times, strict=True)}
+    return seconds

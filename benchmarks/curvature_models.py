@@ -1,4 +1,4 @@
-"""The networks whose curvature is measured: perceptrons of given sizes, on random data."""
+"""The networks of the curvature benchmarks: perceptrons of given sizes, on random data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of the table for curvature."""
+"""The rows of the table of benchmarks that are about curvature."""
 
 from __future__ import annotations
 

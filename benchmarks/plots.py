@@ -1,4 +1,4 @@
-"""Pictures of how times grow."""
+"""Plots of times against sizes."""
 
 from __future__ import annotations
 

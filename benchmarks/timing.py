@@ -13,19 +13,18 @@ from typing import Any
 import jax
 
 
-def once(function: Callable[[], Any]) -> float:
-    """Return the seconds that one call takes, until its results are there."""
+def time_call(function: Callable[[], Any]) -> float:
+    """Return the seconds that one call takes, until its results are computed."""
     start = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - start
 
 
 def median(*functions: Callable[[], Any], repeat: int = 7, keep: bool = False) -> list[float]:
-    """Return the median seconds of each function, in rounds, so that drift hits all alike.
+    """Return the median seconds of each function, in rounds, so that drift affects all alike.
 
-    The order changes from round to round: what ran before leaves its traces in the caches.
-
-    With `keep`, results stay in memory until the end, so that all is written into fresh memory.
+    The order changes from round to round, since each function changes the caches for the next.
+    With `keep`, results stay in memory until the end, so that all are written into fresh memory.
     """
     kept = [function() for function in functions]
     times: list[list[float]] = [[] for _ in functions]
@@ -33,7 +32,7 @@ def median(*functions: Callable[[], Any], repeat: int = 7, keep: bool = False) -
     for _ in range(repeat):
         random.Random(len(times[0])).shuffle(order)
         for i in order:
-            times[i].append(once(lambda i=i: _and_keep(functions[i](), kept, keep)))
+            times[i].append(time_call(lambda i=i: _and_keep(functions[i](), kept, keep)))
     return list(map(statistics.median, times))
 
 
@@ -44,7 +43,7 @@ def _and_keep(result: Any, kept: list[Any], keep: bool) -> Any:
 
 
 def peak(function: Callable[[], Any]) -> int:
-    """Return how many bytes more than before are resident at the most during a call; Linux."""
+    """Return by how many bytes the resident memory grows at most during a call, on Linux."""
     before = resident()
     Path("/proc/self/clear_refs").write_text("5")
     jax.block_until_ready(function())
@@ -54,5 +53,5 @@ def peak(function: Callable[[], Any]) -> int:
 
 
 def resident() -> int:
-    """Return the bytes that this process has resident now; Linux."""
+    """Return the bytes of resident memory of this process, on Linux."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

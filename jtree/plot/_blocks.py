@@ -44,10 +44,10 @@ def label_blocks(re: Restructure, most: int, /) -> list[LabeledBlock]:
         return [_shorten_label(_mark_tied(block, re)) for block in single]
     deepest = max(block.label.count("/") for block in single)
     for depth in range(deepest, 0, -1):
-        grouped = list(_group(single, depth))
+        grouped = list(_group_by_prefix(single, depth))
         if len(grouped) <= most:
             return list(map(_shorten_label, grouped))
-    return list(map(_shorten_label, _merge(list(_group(single, 1)), most)))
+    return list(map(_shorten_label, _merge_neighbors(list(_group_by_prefix(single, 1)), most)))
 
 
 def _mark_tied(block: LabeledBlock, re: Restructure) -> LabeledBlock:
@@ -56,7 +56,7 @@ def _mark_tied(block: LabeledBlock, re: Restructure) -> LabeledBlock:
     return block._replace(label=f"{block.label} (tied)") if tied else block
 
 
-def _group(blocks: Sequence[LabeledBlock], depth: int) -> Iterator[LabeledBlock]:
+def _group_by_prefix(blocks: Sequence[LabeledBlock], depth: int) -> Iterator[LabeledBlock]:
     """Yield adjacent blocks whose paths begin with the same keys as one block."""
     for keys, group in groupby(blocks, lambda block: block.label.split("/")[:depth]):
         first, *rest = group
@@ -64,7 +64,7 @@ def _group(blocks: Sequence[LabeledBlock], depth: int) -> Iterator[LabeledBlock]
         yield LabeledBlock(label, first.start, (rest or [first])[-1].stop)
 
 
-def _merge(blocks: Sequence[LabeledBlock], most: int) -> Iterator[LabeledBlock]:
+def _merge_neighbors(blocks: Sequence[LabeledBlock], most: int) -> Iterator[LabeledBlock]:
     """Yield blocks merged with their neighbors, at most `most` of them."""
     each = -(-len(blocks) // most)
     for k in range(0, len(blocks), each):

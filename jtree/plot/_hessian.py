@@ -78,7 +78,7 @@ def hessian(matrix: Any, /, *, re: Restructure | None = None, title: str | None 
     blocks = label_blocks(re, MAX_LABELS)
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _draw_entries(left, values, blocks)
-    _draw_norms(right, _norms(values, blocks), [block.label for block in blocks])
+    _draw_norms(right, _block_norms(values, blocks), [block.label for block in blocks])
     return figure
 
 
@@ -187,7 +187,7 @@ def _fontsize(labels: list[Any]) -> float:
     return 9 if len(labels) <= 24 else 7.5
 
 
-def _norms(matrix: np.ndarray, blocks: list[LabeledBlock]) -> np.ndarray:
+def _block_norms(matrix: np.ndarray, blocks: list[LabeledBlock]) -> np.ndarray:
     """Return the Frobenius norm of every block, summed in double precision."""
     starts = [block.start for block in blocks]
     sums = [

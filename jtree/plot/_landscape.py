@@ -102,7 +102,7 @@ def landscape(
     if scale not in _SCALES:
         raise ArgumentError(f"scale: expected 'filter', 'norm' or 'none', found {scale!r}")
     scaled = _SCALES[scale](re, flat, _as_directions(directions, re, flat))
-    _check_scalar(loss, flat, args)
+    _check_loss(loss, flat, args)
     grid = _grid(span, len(scaled), points)
     values = _evaluate(loss, flat, scaled, grid, args)
     if not np.isfinite(values).any():
@@ -157,7 +157,7 @@ _SCALES: dict[str, Callable[[Restructure, jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def _check_scalar(loss: Callable[..., Any], flat: jax.Array, args: tuple[Any, ...]) -> None:
+def _check_loss(loss: Callable[..., Any], flat: jax.Array, args: tuple[Any, ...]) -> None:
     value = jax.eval_shape(loss, flat, *args)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ArgumentTypeError(f"loss: expected a real scalar, found {describe(value)}")

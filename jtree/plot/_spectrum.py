@@ -67,7 +67,7 @@ def spectrum(
     several = isinstance(eigenvalues, Mapping)
     if several and weights is not None:
         raise ArgumentError("weights: in a dict, pass each spectrum as a pair (nodes, weights)")
-    named = eigenvalues if several else {"": _pair(eigenvalues, weights)}
+    named = eigenvalues if several else {"": _with_weights(eigenvalues, weights)}
     spectra = {str(label): _weighted(spectrum) for label, spectrum in named.items()}
     if not spectra:
         raise ArgumentError("eigenvalues: expected at least one spectrum, found an empty dict")
@@ -77,7 +77,7 @@ def spectrum(
     return figure
 
 
-def _pair(eigenvalues: Any, weights: Any) -> Any:
+def _with_weights(eigenvalues: Any, weights: Any) -> Any:
     return eigenvalues if weights is None else (eigenvalues, weights)
 
 

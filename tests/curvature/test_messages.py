@@ -501,7 +501,7 @@ def test_batches_that_are_gone_in_the_next_pass() -> None:
 
 
 def test_a_matrix_that_does_not_fit_into_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_free", lambda: 30)
+    monkeypatch.setattr(memory, "_free_bytes", lambda: 30)
     with pytest.raises(jtree.ArgumentError) as caught:
         quadratic(V).dense()
     assert str(caught.value) == (

@@ -83,7 +83,7 @@ def test_a_large_matrix_shows_the_largest_entry_of_every_cell() -> None:
 
 
 def test_a_matrix_without_labels_is_one_panel() -> None:
-    assert len(hessian(matrix()).axes) == 2  # the entries, and their colours
+    assert len(hessian(matrix()).axes) == 2  # the entries, and their colors
 
 
 def test_entries_that_are_zero_or_not_finite_can_be_drawn() -> None:

@@ -86,14 +86,14 @@ def eigsh(
     """
     if which not in ("LM", "LA", "SA"):
         raise ArgumentError(f"which: expected 'LM', 'LA' or 'SA', found {which!r}")
-    _check_counts(op, k, maxiter)
+    _check_arguments(op, k, maxiter)
     if op.size <= max(_DENSE_SIZE, 2 * _width(k)):  # for more the search takes less memory
         return _decompose(op, op.dense(progress=False), k, which)
     tol = math.sqrt(jnp.finfo(op.dtype).eps) if tol is None else tol
     return _search(op, k, which, jax.random.key(0) if key is None else key, tol, maxiter)
 
 
-def _check_counts(op: Operator, k: Any, maxiter: Any) -> None:
+def _check_arguments(op: Operator, k: Any, maxiter: Any) -> None:
     if not isinstance(k, int | np.integer) or isinstance(k, bool):
         raise ArgumentTypeError(f"k: expected an integer, found {describe(k)}")
     if not op.size:
@@ -166,7 +166,7 @@ def _extend(space: SearchSpace, block: jax.Array, product: jax.Array) -> SearchS
 def _ritz(space: SearchSpace, k: int, which: str) -> tuple[Eigenpairs, jax.Array, jax.Array]:
     """Return the Ritz pairs, the block that extends the search space, and the largest magnitude."""
     values, mixed, unused = _project(space)
-    selected = _select(jnp.where(unused, _last(values, which), values), k, which)
+    selected = _select(jnp.where(unused, _worst_value(values, which), values), k, which)
     vectors, ritz = space.basis @ mixed[:, selected], values[selected]
     residuals = space.product @ mixed[:, selected] - vectors * ritz
     pairs = Eigenpairs(ritz, vectors, jnp.linalg.norm(residuals, axis=0))
@@ -182,7 +182,7 @@ def _project(space: SearchSpace) -> tuple[jax.Array, jax.Array, jax.Array]:
     return values, mixed, jnp.linalg.norm(mixed * filled[:, None], axis=0) < 0.5
 
 
-def _last(values: jax.Array, which: str) -> jax.Array:
+def _worst_value(values: jax.Array, which: str) -> jax.Array:
     """Return a value that is selected last."""
     return jnp.array({"LM": 0.0, "LA": -jnp.inf, "SA": jnp.inf}[which], values.dtype)
 
@@ -191,7 +191,7 @@ def _last(values: jax.Array, which: str) -> jax.Array:
 def _restart(space: SearchSpace, keep: int, which: str) -> SearchSpace:
     """Return the search space with only its best directions."""
     values, mixed, unused = _project(space)
-    selected = _select(jnp.where(unused, _last(values, which), values), keep, which)
+    selected = _select(jnp.where(unused, _worst_value(values, which), values), keep, which)
     blank = jnp.zeros_like(space.basis)
     basis = blank.at[:, :keep].set(space.basis @ mixed[:, selected])
     product = blank.at[:, :keep].set(space.product @ mixed[:, selected])

@@ -127,14 +127,14 @@ def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.A
 
     def run(start: jax.Array) -> tuple[jax.Array, jax.Array]:
         small = lanczos(linear, start).J_small
-        return _truncate(jnp.diagonal(small), jnp.diagonal(small, -1))
+        return _discard_breakdown(jnp.diagonal(small), jnp.diagonal(small, -1))
 
     starts = dense.promote(jax.random.rademacher(key, (samples, op.size), op.dtype))
     values, vectors = jnp.linalg.eigh(jax.vmap(_tridiagonal)(*jax.vmap(run)(starts)))
     return values, vectors[:, 0] ** 2
 
 
-def _truncate(diagonal: jax.Array, offdiagonal: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _discard_breakdown(diagonal: jax.Array, offdiagonal: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return a tridiagonal matrix without the entries past a breakdown of Lanczos."""
     scale = jnp.abs(diagonal[0]) + jnp.nan_to_num(jnp.abs(offdiagonal)).max(initial=0.0)
     valid = jnp.cumprod(offdiagonal > 4 * jnp.finfo(offdiagonal.dtype).eps * scale).astype(bool)

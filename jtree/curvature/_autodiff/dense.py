@@ -49,16 +49,16 @@ def matrix(op: Symmetric, options: DenseOptions) -> jax.Array:
     """Return the matrix of an operator that can be traced."""
     chunk, memory, sharding, progress = options
     if sharding is not None:
-        return _sharded(op, sharding, chunk)
+        return _sharded_matrix(op, sharding, chunk)
     traced = any(map(istracer, jax.tree.leaves(op)))
     budget = None if traced else _memory.budget(op, memory)
     with _progress.progress_bar("dense", 1.0, shown=progress and not traced, unit="share") as bar:
-        array: jax.Array = compute(op, chunk, budget, bool(bar))
+        array: jax.Array = compute_matrix(op, chunk, budget, bool(bar))
         return jax.block_until_ready(array) if bar else array
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def compute(op: Symmetric, chunk: Any, budget: int | None, shown: bool) -> jax.Array:
+def compute_matrix(op: Symmetric, chunk: Any, budget: int | None, shown: bool) -> jax.Array:
     """Return the matrix, group by group of pieces, each against itself and the groups after it.
 
     Args:
@@ -69,10 +69,10 @@ def compute(op: Symmetric, chunk: Any, budget: int | None, shown: bool) -> jax.A
     """
     pieces = op.piecewise()
     out = jnp.zeros((op.size, op.size), op.dtype)
-    groups = _groups(pieces)
+    groups = _group_pieces(pieces)
     for g, group in enumerate(groups):
         others = tuple(sorted(k for later in groups[g + 1 :] for k in later))
-        out = _fill(out, pieces, group, others, chunk, budget, shown)
+        out = _write_group(out, pieces, group, others, chunk, budget, shown)
     return out
 
 
@@ -81,11 +81,11 @@ def promote(x: jax.Array) -> jax.Array:
     return x.astype(np.promote_types(x.dtype, np.float32))
 
 
-def _offsets(sizes: Sequence[int]) -> list[int]:
+def _piece_starts(sizes: Sequence[int]) -> list[int]:
     return [0, *np.cumsum(sizes).tolist()]
 
 
-def _groups(pieces: Piecewise) -> list[tuple[int, ...]]:
+def _group_pieces(pieces: Piecewise) -> list[tuple[int, ...]]:
     """Return the indices of the pieces in order, small ones grouped with their neighbors."""
     least = sum(pieces.sizes) / _GROUPS / 2
     groups: list[list[int]] = []
@@ -100,7 +100,7 @@ def _groups(pieces: Piecewise) -> list[tuple[int, ...]]:
     return [tuple(group) for group in groups]
 
 
-def _fill(
+def _write_group(
     out: jax.Array,
     pieces: Piecewise,
     group: tuple[int, ...],
@@ -110,10 +110,10 @@ def _fill(
     shown: bool,
 ) -> jax.Array:
     """Write the rows of a group of pieces, against itself and others, and mirror the others."""
-    offsets = _offsets(pieces.sizes)
+    starts = _piece_starts(pieces.sizes)
     linear = pieces.between(group, group + others)
-    first, sizes = offsets[group[0]], [pieces.sizes[k] for k in group]
-    runs = _runs(others, offsets, len(group))
+    first, sizes = starts[group[0]], [pieces.sizes[k] for k in group]
+    runs = _contiguous_runs(others, starts, len(group))
 
     def write(out: jax.Array, i: Any, rows: Sequence[jax.Array]) -> jax.Array:
         out = lax.dynamic_update_slice(out, _concatenate(rows[: len(group)]), (first + i, first))
@@ -126,7 +126,9 @@ def _fill(
     return _multiply_units(out, linear, sizes, write, chunk, budget, shown)
 
 
-def _runs(pieces: Sequence[int], offsets: Sequence[int], skip: int) -> list[tuple[int, list[int]]]:
+def _contiguous_runs(
+    pieces: Sequence[int], starts: Sequence[int], skip: int
+) -> list[tuple[int, list[int]]]:
     """Return runs of adjacent pieces: where each starts in the vector, and its indices in a list.
 
     The list begins with `skip` other pieces.
@@ -136,7 +138,7 @@ def _runs(pieces: Sequence[int], offsets: Sequence[int], skip: int) -> list[tupl
         if index and pieces[index - 1] == k - 1:
             runs[-1][1].append(index + skip)
         else:
-            runs.append((offsets[k], [index + skip]))
+            runs.append((starts[k], [index + skip]))
     return runs
 
 
@@ -157,15 +159,15 @@ def _multiply_units(
 
     The last chunk starts early enough to be whole, and computes some rows again.
     """
-    length, offsets, dtype = sum(sizes), _offsets(sizes), out.dtype
+    length, starts, dtype = sum(sizes), _piece_starts(sizes), out.dtype
     if length == 0:
         return out
-    k = min(length, chunk if isinstance(chunk, int) else _chunk(linear, sizes, dtype, budget))
+    k = min(length, chunk if isinstance(chunk, int) else _chunk_size(linear, sizes, dtype, budget))
 
     def body(c: Any, out: jax.Array) -> jax.Array:
         i = jnp.minimum(c * k, length - k)
         index = i + jnp.arange(k)[:, None]
-        units = [(index == jnp.arange(a, b)[None]).astype(dtype) for a, b in pairwise(offsets)]
+        units = [(index == jnp.arange(a, b)[None]).astype(dtype) for a, b in pairwise(starts)]
         rows = jax.vmap(linear)(units)
         if shown:
             jax.debug.callback(_progress.advance_innermost, k / out.shape[0])
@@ -175,7 +177,7 @@ def _multiply_units(
     return body(0, out) if count == 1 else lax.fori_loop(0, count, body, out)
 
 
-def _chunk(linear: Linear, sizes: Sequence[int], dtype: Any, budget: int | None) -> int:
+def _chunk_size(linear: Linear, sizes: Sequence[int], dtype: Any, budget: int | None) -> int:
     inputs = [jax.ShapeDtypeStruct((size,), dtype) for size in sizes]
     return _memory.batch_size(linear, inputs, most=_MAX_CHUNK, budget=budget)
 
@@ -198,18 +200,18 @@ def block(op: Symmetric, rows: tuple[int, ...], cols: tuple[int, ...]) -> jax.Ar
     return out.T if transposed else out
 
 
-def _sharded(op: Symmetric, sharding: Any, chunk: Any) -> jax.Array:
+def _sharded_matrix(op: Symmetric, sharding: Any, chunk: Any) -> jax.Array:
     """Return the matrix with its rows on several devices, each of which computes its own."""
     blocks = []
     for device, (rows, cols) in sharding.addressable_devices_indices_map(op.shape).items():
         first, stop, _ = rows.indices(op.size)
-        local = _rows(jax.device_put(op, device), first, stop - first, chunk)
+        local = _compute_rows(jax.device_put(op, device), first, stop - first, chunk)
         blocks.append(jax.device_put(local[:, cols], device))  # a constant matrix is elsewhere
     return jax.make_array_from_single_device_arrays(op.shape, sharding, blocks)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _rows(op: Symmetric, first: Any, count: int, chunk: Any) -> jax.Array:
+def _compute_rows(op: Symmetric, first: Any, count: int, chunk: Any) -> jax.Array:
     linear = op.linear()
     k = chunk if isinstance(chunk, int) else _MAX_CHUNK
 
@@ -224,9 +226,9 @@ def _rows(op: Symmetric, first: Any, count: int, chunk: Any) -> jax.Array:
 def diagonal(op: Symmetric) -> jax.Array:
     """Return the diagonal, group by group of pieces, each differentiated by itself alone."""
     pieces = op.piecewise()
-    offsets, out = _offsets(pieces.sizes), jnp.zeros(op.size, op.dtype)
-    for group in _groups(pieces):
-        first, sizes = offsets[group[0]], [pieces.sizes[k] for k in group]
+    starts, out = _piece_starts(pieces.sizes), jnp.zeros(op.size, op.dtype)
+    for group in _group_pieces(pieces):
+        first, sizes = starts[group[0]], [pieces.sizes[k] for k in group]
 
         def write(out: jax.Array, i: Any, rows: Sequence[jax.Array], first: int = first) -> Any:
             own = jax.vmap(jnp.take)(_concatenate(rows), i + jnp.arange(len(rows[0])))

@@ -43,17 +43,17 @@ def _evaluate(rows: jax.Array, *, op: Symmetric) -> jax.Array:
         return op.mv(rows[0])[None] if len(rows) == 1 else op.mv(rows.T).T
 
 
-def _shape(rows: Any, *, op: Symmetric) -> ShapedArray:
+def _abstract(rows: Any, *, op: Symmetric) -> ShapedArray:
     return ShapedArray(rows.shape, op.dtype)
 
 
-def _batch(args: Any, axes: Any, *, op: Symmetric) -> Any:
+def _batching_rule(args: Any, axes: Any, *, op: Symmetric) -> Any:
     rows = jnp.moveaxis(args[0], axes[0], 0)
     product = _rows_p.bind(rows.reshape(-1, op.size), op=op)
     return product.reshape(rows.shape), 0
 
 
-def _refuse(*_: Any, **__: Any) -> NoReturn:
+def _raise_uncompilable(*_: Any, **__: Any) -> NoReturn:
     raise ArgumentError(
         "a batched operator reads its data in every product, so it cannot be compiled; "
         "multiply with it outside of jit, or build the operator of one batch inside"
@@ -61,7 +61,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 
 _rows_p.def_impl(_evaluate)
-_rows_p.def_abstract_eval(_shape)
-batching.primitive_batchers[_rows_p] = _batch
+_rows_p.def_abstract_eval(_abstract)
+batching.primitive_batchers[_rows_p] = _batching_rule
 ad.deflinear2(_rows_p, lambda ct, _, *, op: [_rows_p.bind(ct, op=op)])
-mlir.register_lowering(_rows_p, _refuse)
+mlir.register_lowering(_rows_p, _raise_uncompilable)

@@ -26,7 +26,7 @@ def budget(op: Symmetric, memory: int | None) -> int | None:
     A power of two, so that a little more or less free memory does not mean compiling again.
     """
     matrix = op.size**2 * np.dtype(op.dtype).itemsize
-    limit = _free() if memory is None else memory
+    limit = _free_bytes() if memory is None else memory
     if limit is None:
         return None
     if matrix >= limit:
@@ -39,7 +39,7 @@ def budget(op: Symmetric, memory: int | None) -> int | None:
     return int(min(_MAX_BUDGET, 2 ** math.floor(math.log2(limit - matrix))))
 
 
-def _free() -> int | None:
+def _free_bytes() -> int | None:
     """Return the usable share of the free memory of the default device, where that is known."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
@@ -65,10 +65,10 @@ def batch_size(linear: Callable[[Any], Any], inputs: Any, *, most: int, budget: 
 def _bytes_written(jaxpr: Any) -> int:
     """Return the bytes of all results within a jaxpr: an upper bound of what it needs."""
     results = [var.aval for eqn in jaxpr.jaxpr.eqns for var in eqn.outvars]
-    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in results if _isarray(x))
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in results if _has_shape(x))
 
 
-def _isarray(aval: Any) -> bool:
+def _has_shape(aval: Any) -> bool:
     return hasattr(aval, "shape") and isinstance(getattr(aval, "dtype", None), np.dtype)
 
 

@@ -142,7 +142,9 @@ def _evaluate(whole: ClosedJaxpr, pieces: Pieces) -> list[Any]:
         elif vectors and eqn.primitive.name == "split" and tuple(eqn.params["sizes"]) == sizes:
             values.update(zip(eqn.outvars, pieces, strict=True))
         else:
-            values.update(zip(eqn.outvars, _bind(eqn, list(map(_joined, inputs))), strict=True))
+            values.update(
+                zip(eqn.outvars, _evaluate_equation(eqn, list(map(_joined, inputs))), strict=True)
+            )
     return [_joined(read(x)) for x in whole.jaxpr.outvars]
 
 
@@ -153,15 +155,15 @@ def _inline(
     values.update(zip(body.jaxpr.constvars, body.consts, strict=True))
     values.update(zip(body.jaxpr.invars, inputs, strict=True))
 
-    def end() -> None:
+    def leave() -> None:
         results = [x.val if isinstance(x, Literal) else values[x] for x in body.jaxpr.outvars]
         values.update(zip(eqn.outvars, results, strict=True))
 
-    stack.append(end)
+    stack.append(leave)
     stack.extend(reversed(body.jaxpr.eqns))
 
 
-def _bind(eqn: Any, inputs: list[Any]) -> list[Any]:
+def _evaluate_equation(eqn: Any, inputs: list[Any]) -> list[Any]:
     """Evaluate one equation, as `jax.core.eval_jaxpr` does."""
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params(eqn.params))

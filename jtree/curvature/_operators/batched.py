@@ -24,7 +24,7 @@ from .._autodiff.protocol import Piecewise, one_piece
 from .base import Operator
 
 
-class Batches(NamedTuple):
+class BatchSource(NamedTuple):
     """The data of a `Batched` operator, and how to make operators of it.
 
     Attributes:
@@ -66,29 +66,29 @@ class Batches(NamedTuple):
 class Batched(Operator):
     """A sum or a mean of operators, one for each batch: what `batched` returns."""
 
-    static: Static  # of Batches
+    static: Static  # of a BatchSource
     reduction: str
 
     @property
-    def batches(self) -> Batches:
-        batches: Batches = self.static.value
-        return batches
+    def source(self) -> BatchSource:
+        source: BatchSource = self.static.value
+        return source
 
     @property
     def size(self) -> int:
-        return self.batches.first.size
+        return self.source.first.size
 
     @property
     def dtype(self) -> Any:
-        return self.batches.first.dtype
+        return self.source.first.dtype
 
     @property
     def re(self) -> Restructure | None:
-        return self.batches.first.re
+        return self.source.first.re
 
     @property
     def name(self) -> str:
-        first = self.batches.first
+        first = self.source.first
         return f"{self.reduction} of {type(first).__name__}({first.name})"
 
     @property
@@ -97,7 +97,7 @@ class Batched(Operator):
 
     @property
     def semidefinite(self) -> bool:
-        return self.batches.first.semidefinite
+        return self.source.first.semidefinite
 
     def piecewise(self) -> Piecewise:
         return one_piece(self)
@@ -125,10 +125,10 @@ class Batched(Operator):
         return self._reduce(lambda op: op.block(rows, cols), "block")
 
     def restrict(self, where: Where, /) -> Batched:
-        make = self.batches.make
-        restricted = self.batches._replace(
+        make = self.source.make
+        restricted = self.source._replace(
             make=lambda batch: make(batch).restrict(where),
-            first=self.batches.first.restrict(where),
+            first=self.source.first.restrict(where),
         )
         return Batched(Static(restricted), self.reduction)
 
@@ -138,21 +138,21 @@ class Batched(Operator):
         """Return the sum, or the mean over examples, of an array of each batch's operator."""
         total: jax.Array | None = None
         weights, unit = 0.0, 0
-        for op, batch in self.batches.operators(title, progress):
+        for op, batch in self.source.operators(title, progress):
             weight = 1.0
             if self.reduction == "mean":
-                count = self.batches.count_examples(op, batch)
+                count = self.source.count_examples(op, batch)
                 unit = unit or count  # relative to the first batch, lest half precision overflow
                 weight = count / unit
             part = evaluate(op) * jnp.asarray(weight, self.dtype)
-            total, weights = part if total is None else _add(total, part), weights + weight
+            total, weights = part if total is None else _accumulate(total, part), weights + weight
         if total is None:
             raise ArgumentError("batches: expected one or more, found none in this pass")
         return total / jnp.asarray(weights, self.dtype) if self.reduction == "mean" else total
 
 
 @partial(jax.jit, donate_argnums=0)
-def _add(total: jax.Array, part: jax.Array) -> jax.Array:
+def _accumulate(total: jax.Array, part: jax.Array) -> jax.Array:
     return total + part
 
 
@@ -208,7 +208,7 @@ def batched(
     first = make(batch)
     if not isinstance(first, Operator):
         raise ArgumentTypeError(f"make: expected an operator, found {describe(first)}")
-    source = Batches(batches, make, size, first, progress)
+    source = BatchSource(batches, make, size, first, progress)
     if reduction == "mean":
         source.count_examples(first, batch)
     return Batched(Static(source), reduction)

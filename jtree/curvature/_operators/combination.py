@@ -70,10 +70,10 @@ class Combination(Operator):
     def name(self) -> str:
         def show(factor: Any, op: Operator) -> str:
             name = f"{type(op).__name__}({op.name})"
-            return name if _equals(factor, 1) else f"{_format(factor)} {name}"
+            return name if _is_number(factor, 1) else f"{_format(factor)} {name}"
 
         terms = [show(f, op) for f, op in zip(self.factors, self.terms, strict=True)]
-        identity = [] if _equals(self.damping, 0) else [f"{_format(self.damping)} I"]
+        identity = [] if _is_number(self.damping, 0) else [f"{_format(self.damping)} I"]
         return " + ".join(terms + identity)
 
     def restrict(self, where: Where, /) -> Combination:
@@ -113,7 +113,7 @@ class Combination(Operator):
         if self.traceable:
             return super().mv(v)
         v = as_columns(v, self.size, self.dtype)
-        return self._sum(lambda op: op.mv(v), self._cast(self.damping) * v)
+        return self._sum_terms(lambda op: op.mv(v), self._cast(self.damping) * v)
 
     def block(self, rows: Where, cols: Where = None, /) -> jax.Array:
         layout = require_labels(self.re, "block").layout
@@ -121,13 +121,13 @@ class Combination(Operator):
             return super().block(rows, cols)
         row, col = (select_elements(layout, x) for x in (rows, rows if cols is None else cols))
         identity = (row[:, None] == col).astype(self.dtype)
-        return self._sum(lambda op: op.block(rows, cols), self._cast(self.damping) * identity)
+        return self._sum_terms(lambda op: op.block(rows, cols), self._cast(self.damping) * identity)
 
     def exact_diagonal(self) -> jax.Array:
         identity = jnp.full(self.size, self._cast(self.damping))
-        return self._sum(lambda op: op.exact_diagonal(), identity)
+        return self._sum_terms(lambda op: op.exact_diagonal(), identity)
 
-    def _sum(self, evaluate: Callable[[Operator], jax.Array], total: jax.Array) -> jax.Array:
+    def _sum_terms(self, evaluate: Callable[[Operator], jax.Array], total: jax.Array) -> jax.Array:
         for weight, op in zip(self._weights, self.terms, strict=True):
             total = total + weight * evaluate(op).astype(self.dtype)
         return total
@@ -139,7 +139,7 @@ class Combination(Operator):
         total: jax.Array = dense.scale_in_place(next(matrices), self._weights[0])
         for weight, matrix in zip(self._weights[1:], matrices, strict=True):
             total = dense.add_in_place(total, matrix, weight)
-        if _equals(self.damping, 0):
+        if _is_number(self.damping, 0):
             return total
         damped: jax.Array = dense.damp_in_place(total, self._cast(self.damping))
         return damped
@@ -156,7 +156,7 @@ def _same_sizes(re: Restructure | None, sizes: tuple[int, ...]) -> bool:
     return re is not None and re.layout.sizes == sizes
 
 
-def _equals(scalar: Any, number: float) -> bool:
+def _is_number(scalar: Any, number: float) -> bool:
     return isinstance(scalar, int | float) and scalar == number
 
 

@@ -115,12 +115,12 @@ def _diagonal_by_examples(op: GaussNewton) -> tuple[Any, Any]:
         return None, None
     factors = example_factors(op)
 
-    def share(i: Any) -> jax.Array:
+    def contribution(i: Any) -> jax.Array:
         rows, weighted = factors(i)
         return (rows * weighted).sum(0)
 
     nbytes = 2 * op.rank * op.size * jnp.dtype(op.dtype).itemsize
-    return sum_over(share, _count(op), nbytes), _independent(op)
+    return sum_over(contribution, _count(op), nbytes), _independent(op)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -143,7 +143,7 @@ def _splits_by_example(op: GaussNewton) -> bool:
     It does not where an array among its inputs has as many rows as there are examples by chance.
     """
     try:
-        one = jax.eval_shape(op.outputs.example(0), op.flat)
+        one = jax.eval_shape(op.outputs.one_example(0), op.flat)
     except (TypeError, ValueError):
         return False
     return tuple(one.shape) == (1, op.outputs.structure(op.flat).width)
@@ -175,7 +175,7 @@ def example_factors(op: GaussNewton) -> Callable[[Any], tuple[jax.Array, jax.Arr
     left, right = op.metric.factors(structure, out)
 
     def factors(i: Any) -> tuple[jax.Array, jax.Array]:
-        function = partition(op.outputs.example(i), op.flat, op.sizes)
+        function = partition(op.outputs.one_example(i), op.flat, op.sizes)
         pieces = split(op.flat, function.sizes)
         indices = range(len(pieces)) if op.indices is None else op.indices
 
@@ -199,7 +199,7 @@ def _independent(op: GaussNewton) -> jax.Array:
     It does not under BatchNorm in training mode, nor with a loss that compares examples.
     """
     structure, out = op.outputs.structure(op.flat), op.outputs(op.flat)
-    alone = jax.vmap(lambda i: op.outputs.example(i)(op.flat)[0])(jnp.arange(len(out)))
+    alone = jax.vmap(lambda i: op.outputs.one_example(i)(op.flat)[0])(jnp.arange(len(out)))
     left, right = op.metric.factors(structure, out)
     if right is None:
         return _allclose(alone, out)

@@ -60,7 +60,7 @@ def _bernoulli() -> Likelihood:
 def _gaussian() -> Likelihood:
     """Means with unit variance, or a pair of means and log standard deviations."""
 
-    def moments(outputs: Any) -> tuple[jax.Array, jax.Array]:
+    def mean_and_log_sigma(outputs: Any) -> tuple[jax.Array, jax.Array]:
         if isinstance(outputs, tuple):
             return outputs[0], outputs[1]
         return outputs, jnp.zeros_like(outputs)
@@ -71,12 +71,12 @@ def _gaussian() -> Likelihood:
         return u[0] * jnp.exp(-outputs[1]), u[1] * jnp.sqrt(2).astype(u[1].dtype)
 
     def log(outputs: Any, y: jax.Array) -> jax.Array:
-        mean, log_sigma = moments(outputs)
+        mean, log_sigma = mean_and_log_sigma(outputs)
         y = y.reshape(mean.shape).astype(mean.dtype)
         return (-0.5 * ((y - mean) * jnp.exp(-log_sigma)) ** 2 - log_sigma).sum()
 
     def sample(key: Any, outputs: Any) -> jax.Array:
-        mean, log_sigma = moments(outputs)
+        mean, log_sigma = mean_and_log_sigma(outputs)
         return mean + jnp.exp(log_sigma) * jax.random.normal(key, mean.shape, mean.dtype)
 
     return Likelihood(root, root, log, sample)

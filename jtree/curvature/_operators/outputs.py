@@ -55,7 +55,7 @@ class Outputs(NamedTuple):
         leaves, treedef = jax.tree.flatten(jax.eval_shape(self.apply, flat))
         return OutputStructure(tuple(tuple(x.shape) for x in leaves), treedef)
 
-    def example(self, i: Any) -> Callable[[jax.Array], jax.Array]:
+    def one_example(self, i: Any) -> Callable[[jax.Array], jax.Array]:
         """Return the outputs of example i alone, `(1, D)`, as a function of the vector."""
         function, args = self.apply.unpack()
         count = self.apply.examples
@@ -97,14 +97,14 @@ def sum_over(function: Callable[[Any], Any], count: int, nbytes: int) -> Any:
     """
     size = max(1, min(count, _BYTES // max(1, nbytes)))
 
-    def batch(indices: jax.Array) -> Any:
+    def batch_sum(indices: jax.Array) -> Any:
         return jax.tree.map(lambda x: x.sum(0), jax.vmap(function)(indices))
 
     full = count // size * size
-    first = batch(jnp.arange(size))
+    first = batch_sum(jnp.arange(size))
 
     def body(k: Any, total: Any) -> Any:
-        return total + batch(k * size + jnp.arange(size))
+        return total + batch_sum(k * size + jnp.arange(size))
 
     total = lax.fori_loop(1, count // size, body, first)
-    return total + batch(jnp.arange(full, count)) if full < count else total
+    return total + batch_sum(jnp.arange(full, count)) if full < count else total

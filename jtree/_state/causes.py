@@ -13,7 +13,7 @@ from .renames import find_renaming
 
 
 class Cause(NamedTuple):
-    """What several mismatches have in common.
+    """A cause that several mismatches share.
 
     Attributes:
       text: the cause and its remedy, as a sentence.

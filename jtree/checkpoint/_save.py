@@ -118,7 +118,7 @@ def save_async(
 
 
 def select_format(path: Path, format: str | None) -> str:
-    """Return the format that is given or, where it is None, the one of a path's suffix."""
+    """Return the given format, or the one that the suffix of the path names."""
     known = "orbax", *FILE_FORMATS
     if format is not None:
         if format not in known:

@@ -1,4 +1,4 @@
-"""What all plots share: a figure, and colors that color-blind readers can distinguish."""
+"""Common parts of all plots: a figure, and colors that color-blind readers can distinguish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators that are derivatives share: a point, its labels, and the pieces in use."""
+"""The common base of operators that are derivatives: a point, its labels, and the pieces in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written for migrated arrays: their tree and metadata, and the check of the result."""
+"""Output of a file conversion: the tree and metadata to write, and the check of the result."""
 
 from __future__ import annotations
 

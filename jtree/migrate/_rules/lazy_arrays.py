@@ -1,4 +1,4 @@
-"""Computed arrays as lazy ones: whatever they are computed from is read when they are read."""
+"""Lazy arrays that are computed from other lazy arrays when they are read."""
 
 from __future__ import annotations
 

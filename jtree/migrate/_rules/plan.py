@@ -24,7 +24,7 @@ class PlanRow(NamedTuple):
 
 
 class Plan:
-    """What rules would do to a source; it prints as a table.
+    """A preview of what rules do to a source; it prints as a table.
 
     Attributes:
       rows: one row for each resulting array.

@@ -27,7 +27,7 @@ class Source(Protocol):
     batch_bytes: int = 2**24
 
     def read(self, shardings: Mapping[Hashable, Any], /) -> Mapping[Hashable, Any]:
-        """Return the named arrays: as JAX arrays on their shardings, or as NumPy arrays for None."""
+        """Return the named arrays: on their shardings, or as NumPy arrays where that is None."""
         ...
 
     def cost(self, array: LazyArray, /) -> int:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ._arguments import check_dtype, check_integers, check_key, check_number
 from ._errors import ArgumentError, ArgumentTypeError, did_you_mean
 
 Shape = tuple[int, ...]
@@ -72,10 +73,12 @@ def initialiser(draw: Callable[..., jax.Array], *, needs_key: bool = True) -> In
         if key is None and shape is None and dtype is None:
             return Initialiser(init, tuple(sorted(options.items())))
         _check_call(draw.__name__, key, shape, needs_key)
-        dtype = jnp.dtype(jnp.float32 if dtype is None else dtype)
+        dtype = check_dtype("dtype", jnp.float32 if dtype is None else dtype)
+        for name, value in options.items():
+            _check_value(name, value)
         if needs_key and not jnp.issubdtype(dtype, jnp.inexact):
             raise ArgumentError(f"dtype: expected a floating or complex dtype, found {dtype}")
-        return draw(key, tuple(shape), dtype, **options)
+        return draw(key, check_integers("shape", shape, least=0), dtype, **options)
 
     return cast("Init", init)
 
@@ -95,8 +98,16 @@ def _check_call(function: str, key: Any, shape: Any, needs_key: bool) -> None:
             f"{function}: expected a key and a shape, found no {missing}; write "
             f"{function}(jax.random.key(0), (2, 3)), or pass only options for an initialiser"
         )
-    if not isinstance(shape, Sequence):
+    if not isinstance(shape, Sequence) or isinstance(shape, str | bytes):
         raise ArgumentTypeError(f"shape: expected a tuple of ints, found {shape!r}")
+    if needs_key:
+        check_key("key", key)
+
+
+def _check_value(option: str, value: Any) -> None:
+    """Refuse an option that is neither a number nor one for each axis."""
+    for x in value if isinstance(value, list | tuple) and option == "shift" else [value]:
+        check_number(option, x)
 
 
 _DOC = """Return {text}.

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax.nn import initializers
 from jax.nn.initializers import variance_scaling
 
+from ._arguments import check_integer
 from ._errors import ArgumentError
 from ._initialiser import Init, Initialiser, Shape, initialiser, renamed, scaled
 from ._public import publish
@@ -269,7 +270,8 @@ def nfan(*shape: int | Sequence[int]) -> tuple[int, int]:
 
     Source: `nfan` of Flux.jl.
     """
-    sizes = [size for part in shape for size in (part if isinstance(part, Sequence) else [part])]
+    parts = [part if isinstance(part, Sequence) else [part] for part in shape]
+    sizes = [check_integer("shape", size, least=0) for part in parts for size in part]
     *window, n_in, n_out = [1, 1, *sizes]
     return math.prod(window) * n_in, math.prod(window) * n_out
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any, NoReturn, TypeVar
 
+from .._arguments import check_callable, check_iterable
 from .._errors import ArgumentTypeError, JtreeError
 from .._progress import tracked
 
@@ -84,6 +85,10 @@ def train(
         raise ArgumentTypeError(
             f"callbacks: expected a sequence of functions, found one function; write [{name}]"
         )
+    check_callable("step", step)
+    check_iterable("data", data, "an iterable of batches")
+    for callback in check_iterable("callbacks", callbacks, "a sequence of functions"):
+        check_callable("callbacks", callback)
     with closing(tracked(data, "train", shown=progress)) as items:
         for item in items:
             after = model

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from .._arguments import check_callable, check_number
 from .._errors import ArgumentError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -54,7 +55,9 @@ def throttle(
 
     Source: `throttle` of Flux.jl.
     """
-    if not timeout >= 0:
+    for name, function in {"f": f, "clock": clock, "timer": timer}.items():
+        check_callable(name, function)
+    if not check_number("timeout", timeout) >= 0:
         raise ArgumentError(f"timeout: expected 0 seconds or more, found {timeout}")
     if not (leading or trailing):
         raise ArgumentError("leading, trailing: expected one of them to be True, found neither")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, ClassVar
 
+from .._arguments import check_callable, check_integer
 from .._errors import ArgumentError
 
 
@@ -28,7 +29,8 @@ class Trigger(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if operator.index(self.wait) < 1:
+        check_callable(self.name, self.f)
+        if check_integer(self.name, self.wait) < 1:
             raise ArgumentError(f"expected to wait for at least 1 call, found {self.wait}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> bool:
@@ -72,6 +74,7 @@ class _ScoreTrigger(Trigger):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_callable("distance", self.distance)
         self.score = self.init_score
 
     def reset(self) -> None:

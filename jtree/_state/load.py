@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
+from .._arguments import check_callable
 from .._errors import LoadError, ModelError
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray, read_all
@@ -117,6 +118,8 @@ def compare_walks(
     where: Where = None,
 ) -> Comparison:
     """Compare two walked trees, without the children for which `keep` is false."""
+    if keep is not None:
+        check_callable("filter", keep)
     sides = (Side(walked.slots, *walked.labels(keep)) for walked in (dst, src))
     return compare(*sides, none=none, where=where)
 

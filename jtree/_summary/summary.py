@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
+from .._arguments import check_integer
 from .._errors import ArgumentError
 from .._text import align, format_bytes
 from .._text import table as rich_table
@@ -145,7 +146,7 @@ def summary(model: Any, /, *, ties: Ties = "references", max_depth: int | None =
 
     Source: the printed models of Flux.jl.
     """
-    if max_depth is not None and max_depth < 0:
+    if max_depth is not None and check_integer("max_depth", max_depth) < 0:
         raise ArgumentError(f"max_depth: expected None, 0 or more, found {max_depth}")
     walked = walk(model, ties=ties)
     slots = walked.slots

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from .._arguments import check_integers
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from ..init import glorot_uniform
@@ -64,7 +65,8 @@ class Dense(Layer):
         bias: Any = True,
         init: InitFunction = glorot_uniform,
     ) -> None:
-        weight = initialise(init, key, (n_in, n_out))
+        sizes = check_integers("Dense", (n_in, n_out), least=0)
+        weight = initialise(init, key, sizes)
         set_fields(self, weight=weight, bias=bias, activation=activation)._validate()
 
     def _validate(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._arguments import check_integers
 from .._errors import ArgumentError, ModelError
 from ._fields import isprobability, set_fields
 from ._layer import Layer, changed_arguments, check_input, layer, train
@@ -54,7 +55,8 @@ class Dropout(Layer):
                 f"Dropout expects a probability p between 0 and 1, found {self.p!r}"
             )
         dims: Any = self.dims
-        axes = (dims,) if isinstance(dims, int) else tuple(dims)
+        several = dims if isinstance(dims, tuple | list) else (dims,)
+        axes = check_integers("Dropout: dims", several)
         set_fields(self, p=float(self.p), dims=axes)
 
     def __call__(self, x: Any, /, *, key: Any = None) -> Any:

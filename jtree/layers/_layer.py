@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys, register_static
 
+from .._arguments import check_callable
 from .._errors import ArgumentError, ModelError
 from .._summary.layers import layers_text
 from .._tree.leaves import isabstract, isarray
@@ -154,6 +155,7 @@ def changed_arguments(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
 
 def initialise(init: InitFunction, key: Any, shape: tuple[int, ...]) -> Any:
     """Return `init(key, shape)`, or an abstract array if it needs a key and there is none."""
+    check_callable("init", init)
     try:
         return init(key, shape)
     except TypeError:

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 
+from .._arguments import check_callable
 from .._errors import ArgumentError
 from ._fields import replace
 from ._layer import Layer, train
@@ -39,6 +40,7 @@ def forward(model: Any, /, *inputs: Any, key: Any = None) -> tuple[Any, Any]:
 
     Source: the behaviour of Flux.jl inside `gradient`, made explicit.
     """
+    check_callable("model", model)
     return train(model, inputs[0] if len(inputs) == 1 else inputs, key)
 
 

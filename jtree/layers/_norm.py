@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._arguments import check_integer
 from .._tree.leaves import isarray
 from .._tree.nodes import trainable
 from ._fields import check_function, check_present, replace, set_fields
@@ -75,6 +76,7 @@ class BatchNorm(Layer):
         momentum: float = 0.1,
         active: bool | None = None,
     ) -> None:
+        check_integer("BatchNorm: channels", channels, least=0)
         set_fields(
             self,
             beta=jnp.zeros(channels, jnp.float32) if affine else None,

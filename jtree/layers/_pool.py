@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._arguments import unexpected
 from .._tree.leaves import isarray
 from ._fields import set_fields
 from ._layer import Layer, changed_arguments, check_input, layer
@@ -132,6 +133,8 @@ def flatten(x: Any, /) -> Any:
 
     Source: `flatten` of Flux.jl.
     """
+    if not isarray(x) or not x.ndim:
+        raise unexpected("flatten", "an array of shape (batch, ...)", x)
     return jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from jax import lax
 
+from .._arguments import check_integer, check_integers
 from .._errors import ArgumentError
 
 Window: TypeAlias = int | Sequence[int]
@@ -15,7 +16,8 @@ Padding: TypeAlias = Literal["SAME", "VALID"] | int | Sequence[int | tuple[int, 
 
 def window_size(window: Window) -> tuple[int, ...]:
     """Return the size of a window along each spatial axis."""
-    return (window,) if isinstance(window, int) else tuple(window)
+    sizes = window if isinstance(window, tuple | list) else (window,)
+    return check_integers("window", sizes, least=0)
 
 
 def count_axes(stride: Any, weight: Any) -> int:
@@ -28,14 +30,14 @@ def check_groups(owner: str, groups: Any, *channels: int) -> None:
     """Raise an error for numbers of channels that cannot be divided into groups."""
     if not isinstance(groups, int) or groups < 1:
         raise ArgumentError(f"{owner} expects groups to be a positive number, found {groups!r}")
-    if any(count % groups for count in channels):
+    if any(check_integer(owner, count, least=0) % groups for count in channels):
         raise ArgumentError(
             f"{owner} expects numbers of channels that are divisible by groups={groups}"
         )
 
 
 def per_axis(owner: str, name: str, x: Any, axes: int) -> tuple[int, ...]:
-    values = (x,) * axes if isinstance(x, int) else tuple(x)
+    values = tuple(x) if isinstance(x, tuple | list) else (x,) * axes
     if len(values) != axes or not all(isinstance(n, int) and n > 0 for n in values):
         raise ArgumentError(
             f"{owner} expects {name} to be a positive number, or {axes} of them, found {x!r}"

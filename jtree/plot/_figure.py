@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._arguments import unexpected
 from .._errors import ExtraError
+from .._vector.restructure import Restructure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +28,13 @@ def check_installed() -> None:
         raise ExtraError(
             'jtree.plot needs matplotlib, which is not installed; run: pip install "jtree[plot]"'
         ) from error
+
+
+def check_restructure(re: Any) -> Restructure:
+    """Return the argument `re` of a plot."""
+    if not isinstance(re, Restructure):
+        raise unexpected("re", "the Restructure from flat, re = jtree.destructure(model)", re)
+    return re
 
 
 def new_figure(width: float, height: float, *, square: bool = False) -> Figure:

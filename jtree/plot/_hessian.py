@@ -18,6 +18,7 @@ from ._figure import (
     SIGNED,
     add_colorbar,
     check_installed,
+    check_restructure,
     new_figure,
     tidy,
 )
@@ -84,6 +85,8 @@ def hessian(matrix: Any, /, *, re: Restructure | None = None, title: str | None 
 
 def _as_matrix(matrix: Any, re: Restructure | None) -> np.ndarray:
     """Return a matrix, or that of an operator, as float32 or float64, which NumPy can reduce."""
+    if re is not None:
+        check_restructure(re)
     array = np.asarray(matrix.dense() if hasattr(matrix, "dense") else matrix)
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ArgumentError(f"matrix: expected a square array, found shape {array.shape}")

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._arguments import check_callable, check_integer, check_number, unexpected
 from .._errors import ArgumentError, ArgumentTypeError, VectorError
-from .._tree.leaves import describe
+from .._tree.leaves import describe, isarray
 from .._vector.layout import check_vector
 from .._vector.restructure import Restructure
 from ._figure import (
@@ -20,6 +21,7 @@ from ._figure import (
     POSITIVE,
     add_colorbar,
     check_installed,
+    check_restructure,
     new_figure,
     tidy,
 )
@@ -95,12 +97,14 @@ def landscape(
     NeurIPS 2018, arXiv:1712.09913; filter normalization is in section 4.
     """
     check_installed()
-    check_vector(flat, re.layout)
+    check_callable("loss", loss)
+    check_vector(flat, check_restructure(re).layout)
     flat = jnp.asarray(flat)
     if not jnp.issubdtype(flat.dtype, jnp.floating):
         raise ArgumentTypeError(f"flat: expected a floating-point vector, found {flat.dtype}")
-    if scale not in _SCALES:
+    if not isinstance(scale, str) or scale not in _SCALES:
         raise ArgumentError(f"scale: expected 'filter', 'norm' or 'none', found {scale!r}")
+    check_names(names)
     scaled = _SCALES[scale](re, flat, _as_directions(directions, re, flat))
     _check_loss(loss, flat, args)
     grid = _grid(span, len(scaled), points)
@@ -116,7 +120,10 @@ def landscape(
 
 
 def _as_directions(directions: Any, re: Restructure, flat: jax.Array) -> jax.Array:
-    rows = jnp.atleast_2d(jnp.asarray(directions))
+    try:
+        rows = jnp.atleast_2d(jnp.asarray(directions))
+    except (TypeError, ValueError) as error:
+        raise unexpected("directions", "one or two vectors", directions) from error
     if rows.ndim != 2 or rows.shape[1] != re.size:
         raise VectorError(
             f"directions: expected shape ({re.size},) or (2, {re.size}), found "
@@ -125,6 +132,13 @@ def _as_directions(directions: Any, re: Restructure, flat: jax.Array) -> jax.Arr
     if len(rows) not in (1, 2):
         raise ArgumentError(f"directions: expected one or two, found {len(rows)}")
     return rows.astype(flat.dtype)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse anything but two names of directions."""
+    several = isinstance(names, list | tuple) and len(names) >= 2
+    if not several or not all(isinstance(name, str) for name in names):
+        raise ArgumentTypeError(f"names: expected two names of directions, found {names!r}")
 
 
 def _by_filter(re: Restructure, flat: jax.Array, directions: jax.Array) -> jax.Array:
@@ -158,6 +172,9 @@ _SCALES: dict[str, Callable[[Restructure, jax.Array, jax.Array], jax.Array]] = {
 
 
 def _check_loss(loss: Callable[..., Any], flat: jax.Array, args: tuple[Any, ...]) -> None:
+    for x in jax.tree.leaves(args):
+        if not (isarray(x) or isinstance(x, bool | int | float | complex)):
+            raise unexpected("args", "arrays, which the loss takes after the vector", x)
     value = jax.eval_shape(loss, flat, *args)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ArgumentTypeError(f"loss: expected a real scalar, found {describe(value)}")
@@ -165,8 +182,11 @@ def _check_loss(loss: Callable[..., Any], flat: jax.Array, args: tuple[Any, ...]
 
 def _grid(span: float | Sequence[float], count: int, points: int | None) -> list[np.ndarray]:
     """Return the coordinates along each direction."""
-    ends = np.broadcast_to(np.asarray(span, np.float64), count)
-    points = (101, 31)[count - 1] if points is None else points
+    several = span if isinstance(span, list | tuple | np.ndarray) else [span] * count
+    if len(several) != count:
+        raise ArgumentError(f"span: expected one number or {count}, found {len(several)}")
+    ends = [float(check_number("span", end)) for end in several]
+    points = (101, 31)[count - 1] if points is None else check_integer("points", points, least=1)
     return [np.linspace(-end, end, points + 1 - points % 2) for end in ends]
 
 

@@ -6,12 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._arguments import check_integer
 from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
 from .._vector.layout import check_vector
 from .._vector.restructure import Restructure
 from ._blocks import LabeledBlock, label_blocks
-from ._figure import BARS, INK, MONO, PALE, check_installed, new_figure, tidy
+from ._figure import (
+    BARS,
+    INK,
+    MONO,
+    PALE,
+    check_installed,
+    check_restructure,
+    new_figure,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +62,8 @@ def parameters(
       ['b', 'w']
     """
     check_installed()
-    check_vector(flat, re.layout)
+    check_vector(flat, check_restructure(re).layout)
+    check_integer("bins", bins, least=1)
     vector = np.asarray(flat)
     if np.iscomplexobj(vector):
         raise ArgumentTypeError(

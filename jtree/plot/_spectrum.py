@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._arguments import check_number, unexpected
 from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
 from ._figure import INK, NEGATIVE, POSITIVE, check_installed, new_figure, tidy
@@ -71,6 +72,8 @@ def spectrum(
     spectra = {str(label): _weighted(spectrum) for label, spectrum in named.items()}
     if not spectra:
         raise ArgumentError("eigenvalues: expected at least one spectrum, found an empty dict")
+    if not check_number("smooth", smooth) > 0:
+        raise ArgumentError(f"smooth: expected a positive number, found {smooth}")
     axis = EigenvalueAxis.around(np.concatenate([x.nodes for x in spectra.values()]), smooth)
     figure = _draw_several(spectra, axis) if several else _draw_one(spectra[""], axis)
     figure.suptitle(title or _title(list(spectra.values())), color=INK)
@@ -103,8 +106,8 @@ def _weighted(spectrum: Any) -> WeightedEigenvalues:
             f"eigenvalues: expected real values, found {nodes.dtype}; use numpy.linalg.eigvalsh "
             "for a symmetric matrix"
         )
-    nodes = nodes.astype(np.float64).ravel()
-    weights = np.ones(len(nodes)) if weights is None else np.asarray(weights, np.float64).ravel()
+    nodes = _as_floats("eigenvalues", nodes)
+    weights = np.ones(len(nodes)) if weights is None else _as_floats("weights", weights)
     if not len(nodes):
         raise ArgumentError("eigenvalues: expected at least one, found none")
     if len(nodes) != len(weights):
@@ -116,6 +119,13 @@ def _weighted(spectrum: Any) -> WeightedEigenvalues:
         raise ArgumentError("eigenvalues: expected finite values, found NaN or infinity")
     order = np.argsort(nodes)
     return WeightedEigenvalues(nodes[order], weights[order])
+
+
+def _as_floats(name: str, x: Any) -> np.ndarray:
+    try:
+        return np.asarray(x, np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise unexpected(name, "an array of real values", x) from error
 
 
 def _quadrature(spectrum: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..._arguments import check_iterable
 from ..._errors import LoadError
 from ..._state.load import compare_walks, load_compared
 from ..._state.mismatch import Diff
@@ -80,8 +81,8 @@ def convert(
       >>> model.kernel[...].tolist(), report
       ([[1.0, 3.0], [2.0, 4.0]], Report(1 layer from torch))
     """
-    rules, names = _split_rename(rules, rename)
-    hints = list(hints)
+    rules, names = _split_rename(check_iterable("rules", rules, "a sequence of rules"), rename)
+    hints = list(check_iterable("hints", hints, "a sequence of hints"))
     if rules or hints:
         check_arguments(rules, hints)
     origin = read_source(source, layout)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..._arguments import check_integers, unexpected
 from ..._errors import ArgumentError
 from .._layouts.canonical import CanonicalArrays
 from .._layouts.convolution import transposed_conv_padding
@@ -84,7 +85,7 @@ def flattened(path: str, /, *, shape: Sequence[int]) -> Flattened:
       >>> migrate.flattened("classifier/0", shape=(16, 7, 7))
       flattened('classifier/0', shape=(16, 7, 7))
     """
-    return Flattened(path, _image_shape("flattened", shape))
+    return Flattened(path, _image_shape("flattened", path, shape))
 
 
 def unflattened(path: str, /, *, shape: Sequence[int]) -> Unflattened:
@@ -110,11 +111,13 @@ def unflattened(path: str, /, *, shape: Sequence[int]) -> Unflattened:
       >>> migrate.unflattened("decoder/fc", shape=(64, 7, 7))
       unflattened('decoder/fc', shape=(64, 7, 7))
     """
-    return Unflattened(path, _image_shape("unflattened", shape))
+    return Unflattened(path, _image_shape("unflattened", path, shape))
 
 
-def _image_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    sizes = tuple(shape)
+def _image_shape(name: str, path: str, shape: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(path, str):
+        raise unexpected(f"{name}: path", "a str", path)
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
     if len(sizes) < 2 or not all(type(n) is int and n > 0 for n in sizes):
         raise ArgumentError(
             f"{name}: expected a shape (channels, *space) of positive integers, found {shape!r}"
@@ -150,4 +153,10 @@ def transposed_padding(
 
     Source: `torch.nn.ConvTranspose2d`, https://docs.pytorch.org/docs/stable/nn.html.
     """
+    window = check_integers("window", window, least=1)
+    options = {"padding": padding, "output_padding": output_padding, "dilation": dilation}
+    for name, x in options.items():
+        values = check_integers(name, (x,) * len(window) if isinstance(x, int) else x)
+        if len(values) != len(window):
+            raise ArgumentError(f"{name}: expected one or {len(window)} integers, found {x!r}")
     return transposed_conv_padding(window, padding, output_padding, dilation)

@@ -86,8 +86,18 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
         return own.init(rngs, *args, **options)
 
     with sys.modules["flax.linen"].intercept_methods(record):
-        abstract = jax.eval_shape(init, *inputs)
+        abstract = _call(init, inputs)
     return Linen(abstract if variables is None else variables, layers, containers)
+
+
+def _call(init: Any, inputs: tuple[Any, ...]) -> Any:
+    try:
+        return jax.eval_shape(init, *inputs)
+    except (TypeError, AttributeError) as error:
+        raise ArgumentTypeError(
+            f"linen: the module cannot be called with these {plural(len(inputs), 'input')}; pass "
+            f"those of module.init, after its key: {error}"
+        ) from error
 
 
 @read_model.register

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from ..._arguments import check_iterable, check_path
 from ..._errors import ArgumentError, CheckpointError
 from ..._progress import progress_bar
 from ..._text import plural
@@ -157,11 +158,12 @@ def plan_file(
 
 def _apply(checkpoint: Checkpoint, rules: Iterable[Rule], where: Where, cast: Any) -> Migrated:
     last = () if cast is None else (cast_rule("**", cast),)
+    rules = check_iterable("rules", rules, "a sequence of rules")
     return apply((*rules, *last), checkpoint).select(where)
 
 
 def _local_path(target: str | os.PathLike[str]) -> Path:
-    if "://" in os.fspath(target):
+    if "://" in os.fspath(check_path("target", target)):
         raise CheckpointError(
             f"{os.fspath(target)}: arrays are staged beside the target, which must be on this "
             "machine; convert to a local path, and copy the result"

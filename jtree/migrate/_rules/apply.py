@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from typing import Any, NamedTuple
 
-from ..._errors import ArgumentTypeError, RuleError
-from ..._state.sources import open_tree
+from ..._errors import RuleError
+from ..._state.sources import open_tree, resolve
 from ..._tree import paths as _paths
 from ..._tree.lazy import LazyArray
 from ..._tree.paths import Where
-from .base import Edit, Rule
+from .base import Edit, Rule, check_rules
 from .source import SourceLeaves, read_leaves
 
 
@@ -157,8 +157,8 @@ def apply(rules: Iterable[Rule], source: Any, /) -> Migrated:
 
     Args:
       rules: rules such as `jtree.migrate.rename`.
-      source: a mapping from paths to arrays (lazy, NumPy's, JAX's or abstract), a model, a state
-        or an opened checkpoint.
+      source: a mapping from paths to arrays (lazy, NumPy's, JAX's or abstract), a model, a state,
+        or a checkpoint, opened or as a path.
 
     Returns:
       A `Migrated` mapping from paths to lazy arrays. An array is computed when it is read, from
@@ -174,10 +174,4 @@ def apply(rules: Iterable[Rule], source: Any, /) -> Migrated:
       >>> arrays["fc/kernel"].shape, arrays["fc/kernel"].read().tolist()
       ((3, 2), [[0, 3], [1, 4], [2, 5]])
     """
-    rules = tuple(rules)
-    for rule in rules:
-        if not isinstance(rule, Rule):
-            raise ArgumentTypeError(
-                f"expected rules such as jtree.migrate.rename('a', 'b'), found {rule!r}"
-            )
-    return Migrated(rules, read_leaves(open_tree(source)))
+    return Migrated(check_rules(rules), read_leaves(open_tree(resolve(source))))

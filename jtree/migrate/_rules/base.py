@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from ..._errors import RuleError, did_you_mean
+from ..._arguments import check_iterable
+from ..._errors import ArgumentTypeError, RuleError, did_you_mean
 from ..._tree import paths as _paths
 from ..._tree.lazy import LazyArray
 from ..._tree.leaves import describe
@@ -94,6 +95,17 @@ class ArrayRule(Rule):
             check_values(self, path, arrays[path])
             new = self.transform(path, as_blocks(arrays[path]))
             yield Edit((path,), {path: arrays[path] if new is None else as_lazy(new)})
+
+
+def check_rules(rules: Any) -> tuple[Rule, ...]:
+    """Return rules as a tuple, or refuse anything else."""
+    checked = tuple(check_iterable("rules", rules, "a sequence of rules"))
+    for rule in checked:
+        if not isinstance(rule, Rule):
+            raise ArgumentTypeError(
+                f"expected rules such as jtree.migrate.rename('a', 'b'), found {rule!r}"
+            )
+    return checked
 
 
 def select(rule: Rule, where: str | Iterable[str], arrays: LazyArrays) -> list[str]:

@@ -10,11 +10,12 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Final
 
+from ..._arguments import check_path
 from ..._errors import ArgumentError, CheckpointError, did_you_mean
 from ..._tree import paths
 from ..._tree.leaves import describe
 from .axes import flip, reshape, take, transpose
-from .base import Rule
+from .base import Rule, check_rules
 from .naming import drop, rename, tie
 from .split import concatenate, split
 from .stack import stack, unstack
@@ -94,10 +95,10 @@ def rules_to_toml(rules: Iterable[Rule], path: str | os.PathLike[str] | None = N
       axes = [2, 3, 1, 0]
       <BLANKLINE>
     """
-    text = "\n".join(map(_table, rules)) or "rules = []\n"
+    text = "\n".join(map(_table, check_rules(rules))) or "rules = []\n"
     if path is not None:
         try:
-            Path(path).write_text(text, "utf-8")
+            Path(check_path("path", path)).write_text(text, "utf-8")
         except OSError as error:
             raise CheckpointError(f"{os.fspath(path)}: cannot write the rules: {error}") from error
     return text
@@ -107,6 +108,7 @@ def _text(toml: str | os.PathLike[str]) -> tuple[str, str]:
     """Return what to call a TOML document in errors, and its text."""
     if isinstance(toml, str) and not toml.endswith(".toml") and ("\n" in toml or "=" in toml):
         return "the TOML text", toml
+    check_path("toml", toml)
     try:
         return os.fspath(toml), Path(toml).read_text("utf-8")
     except OSError as error:

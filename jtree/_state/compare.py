@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._errors import ArgumentError, did_you_mean
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray
-from .._tree.leaves import canonical, check_alive, describe, equal, isarray, isconcrete
+from .._tree.leaves import canonical, check_alive, describe, isarray, isscalar
 from .._tree.nodes import static_fields
 from .._tree.paths import Where
 from .._tree.ties import Slot
 from .._vector.static import alike
 from .causes import find_causes
 from .dtypes import conversion_problem, dtype_kind, isreadable
+from .leaf_sources import KEEP, ZERO, resolve_ties
 from .mismatch import Diff, Mismatch, mismatch
-
-
-class _Marker(NamedTuple):
-    name: str
-
-
-ZERO: Final = _Marker("zero")  # the source has no such parameter, so the destination becomes zero
-KEEP: Final = _Marker("keep")  # the destination keeps its values
+from .scalars import Scalars, as_array, compare_scalar
 
 
 class Side(NamedTuple):
@@ -60,7 +54,14 @@ class Comparison(NamedTuple):
     pairs: dict[str, tuple[Any, Any]]
 
 
-def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -> Comparison:
+def compare(
+    dst: Side,
+    src: Side,
+    *,
+    none: str = "error",
+    where: Where = None,
+    scalars: Scalars = Scalars.KEPT,
+) -> Comparison:
     """Compare two trees by path.
 
     Args:
@@ -68,11 +69,12 @@ def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -
       src: the tree that they come from.
       none: the meaning of None in the source: `"error"`, `"zero"` or `"keep"`.
       where: the leaves to compare, of either tree.
+      scalars: whether numbers, bools, text and bytes are loaded as arrays are.
     """
     if none not in ("error", "zero", "keep"):
         raise ArgumentError(f"none: expected 'error', 'zero' or 'keep', found {none!r}")
     dst, src = _select(where, dst, src)
-    leaves = _Leaves(dst.leaves(), src.leaves(), none)
+    leaves = _Leaves(dst.leaves(), src.leaves(), none, scalars)
     outcomes = {path: leaves.compare(path) for path in sorted(dst.indices)}
     _skip_tied(dst, outcomes)
     mismatches = [x for x in outcomes.values() if isinstance(x, Mismatch)]
@@ -84,9 +86,13 @@ def compare(dst: Side, src: Side, *, none: str = "error", where: Where = None) -
         for path, x in outcomes.items()
         if x is not None and not isinstance(x, Mismatch)
     }
-    conflicts, sources = _resolve_ties(dst, sources)
+    conflicts, sources = resolve_ties(dst.slots, dst.indices, sources)
     mismatches = sorted([*mismatches, *conflicts], key=_order)
-    pairs = {path: (leaves.expected[path], x) for path, x in outcomes.items() if isarray(x)}
+    pairs = {
+        path: (leaves.expected[path], x)
+        for path, x in outcomes.items()
+        if isarray(x) and isarray(leaves.expected[path])
+    }
     diff = Diff(tuple(mismatches), _compare_config(dst, src), causes=causes)
     return Comparison(diff, sources, pairs)
 
@@ -105,15 +111,23 @@ class _Leaves(NamedTuple):
     expected: dict[str, Any]
     found: dict[str, Any]
     none: str
+    scalars: Scalars
 
     def compare(self, path: str) -> Any:
         """Return a source for one leaf, a `Mismatch`, or None if there is nothing to load."""
         expected = self.expected[path]
         if not isarray(expected):
-            return self._into_other(path, expected)
+            loads = self.scalars is not Scalars.KEPT
+            outcome = self._into_scalar(path, expected) if loads else None
+            return self._into_other(path, expected) if outcome is None else outcome
         if path not in self.found:
             return self._missing(path, expected)
         found = self.found[path]
+        number = None if self.scalars is Scalars.KEPT else as_array(path, expected, found)
+        if number is not None:
+            return (
+                number if isinstance(number, Mismatch) else _compare_arrays(path, expected, number)
+            )
         if found is False or found is None:
             return self._absent(path, path, expected)
         if not _is_array_or_scalar(found):
@@ -143,6 +157,28 @@ class _Leaves(NamedTuple):
             return ZERO
         text = f"{found}" if absent == path else f"{found} at {_path.show(absent)}"
         return mismatch(path, "kind", describe(expected), text, hint)
+
+    def _into_scalar(self, path: str, expected: Any) -> Any:
+        """Return a source or a mismatch for a leaf that is not an array; None for neither."""
+        if not (expected is None or isscalar(expected)):
+            return None  # a function or a type, which is configuration
+        found, absent = self.found.get(path), expected is None or expected is False
+        if found is None:
+            return None if absent else self._no_scalar(path, expected)
+        if isarray(found):
+            marks = absent and (found.shape != () or dtype_kind(found.dtype) != "bool")
+            return None if marks else compare_scalar(path, expected, found)
+        if expected is None and (found is False or not isscalar(found)):
+            return None
+        return compare_scalar(path, expected, found)
+
+    def _no_scalar(self, path: str, expected: Any) -> Any:
+        if path not in self.found:
+            required = self.scalars is Scalars.REQUIRED
+            return mismatch(path, "missing", describe(expected), "nothing") if required else None
+        if self.none == "keep":
+            return KEEP
+        return mismatch(path, "kind", describe(expected), "None", '; to keep it use none="keep"')
 
     def _into_other(self, path: str, expected: Any) -> Mismatch | None:
         """Return a mismatch for an array that is found where none is expected."""
@@ -240,44 +276,6 @@ def _array_of(x: Mismatch) -> str:
 
 def _order(x: Mismatch) -> tuple[str, str]:
     return x.path, x.kind
-
-
-def _resolve_ties(dst: Side, sources: dict[int, Any]) -> tuple[list[Mismatch], dict[int, Any]]:
-    """Return the tied leaves whose sources differ, and one source for each group of tied slots."""
-    conflicts, resolved = [], {}
-    paths = {index: path for path, index in dst.indices.items()}
-    groups: dict[int, list[int]] = {}
-    for index in sources:
-        groups.setdefault(dst.slots[index].tie, []).append(index)
-    for first, group in groups.items():
-        values = [sources[index] for index in group]
-        if all(_same_source(dst.slots[first].value, values[0], x) for x in values[1:]):
-            resolved[first] = values[0]
-        else:
-            names = " and ".join(_path.show(paths[index]) for index in group)
-            known = all(isreadable(x) or isinstance(x, _Marker) for x in values)
-            text = "different values" if known else "values that cannot be compared yet"
-            path = paths[group[0]]
-            conflicts.append(mismatch(path, "ties", "one parameter", f"{text} at {names}"))
-    return conflicts, resolved
-
-
-def _same_source(target: Any, a: Any, b: Any) -> bool:
-    """Return whether two sources are known to give a leaf the same values."""
-    if a is b:
-        return True
-    x, y = (_source_values(target, source) for source in (a, b))
-    return x is y or (isconcrete(x) and isconcrete(y) and equal(x, y))
-
-
-def _source_values(target: Any, source: Any) -> Any:
-    if source is KEEP:
-        source = target
-    if isinstance(source, LazyArray):
-        return source.read()
-    if source is ZERO:
-        return np.zeros(target.shape, target.dtype)
-    return np.asarray(source) if isinstance(source, np.generic) else source
 
 
 def _compare_config(dst: Side, src: Side) -> dict[str, tuple[Any, Any]]:

@@ -10,7 +10,8 @@ from .._tree.leaves import describe
 from .._tree.ties import Ties
 from .load import compare_walks, resolve_both, walk_both
 from .mismatch import Diff, Mismatch
-from .sources import recorded_ties
+from .scalars import Scalars
+from .sources import recorded_ties, scalars_of
 from .values import Pairs, compare_values
 
 
@@ -23,12 +24,13 @@ def diff(
     filter: Callable[[Any], Any] | None = None,
     none: Literal["error", "zero", "keep"] = "error",
     ties: Ties = "references",
+    scalars: bool | None = None,
     progress: bool = True,
 ) -> Diff:
     """Compare two models, states or checkpoints; nothing is loaded.
 
-    The mismatches are those that would make `loadmodel(dst, src)` fail and, with `values=True`, the
-    values that differ.
+    The mismatches are those that would make `loadmodel(dst, src)` fail or, where `src` is a
+    checkpoint, `load(src, dst)`. With `values=True` they include the values that differ.
 
     Args:
       dst: any pytree, an opened checkpoint, or the path of one.
@@ -37,6 +39,8 @@ def diff(
       filter: a function of a child; children for which it is false are dropped on both sides.
       none: the meaning of `None` in `src`, as in `loadmodel`.
       ties: which leaves of `dst` are one parameter, as in `loadmodel`.
+      scalars: whether leaves that are numbers, bools, text or bytes are loaded too, and must fit.
+        By default they are if `src` is a checkpoint and `dst` is not, as in `jtree.load`.
       progress: False shows no progress bar.
 
     Returns:
@@ -55,11 +59,20 @@ def diff(
       {'w': ValueDifference(absolute=0.5, relative=0.3333333333333333)}
     """
     dst, src = resolve_both(dst, src)
-    compared = compare_walks(*walk_both(dst, src, ties), keep=filter, none=none)
+    loads = _scalars(dst, src) if scalars is None else _GIVEN[scalars]
+    compared = compare_walks(*walk_both(dst, src, ties), keep=filter, none=none, scalars=loads)
     different = compare_values(compared.pairs, shown=progress) if values else ()
     mismatches = sorted((*compared.diff.mismatches, *different), key=lambda x: (x.path, x.kind))
     remarks = (*_conversions(compared.pairs), *_ties(dst, src))
     return Diff(tuple(mismatches), compared.diff.config, remarks, compared.diff.causes)
+
+
+_GIVEN = {True: Scalars.LOADED, False: Scalars.KEPT}
+
+
+def _scalars(dst: Any, src: Any) -> Scalars:
+    """Return what `load` does with scalars, if it is a checkpoint that a model is compared with."""
+    return scalars_of(src) if scalars_of(dst) is Scalars.KEPT else Scalars.KEPT
 
 
 def _conversions(pairs: Pairs) -> Iterator[Mismatch]:

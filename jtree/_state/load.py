@@ -15,12 +15,14 @@ from .._arguments import check_callable
 from .._errors import LoadError, ModelError
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray, read_all
-from .._tree.leaves import canonical, describe, isabstract, isconcrete, istracer
+from .._tree.leaves import canonical, describe, isabstract, isarray, isconcrete, istracer
 from .._tree.paths import Where
 from .._tree.ties import Ties
 from .._tree.walk import Walk, walk
 from .._vector.dtypes import as_dtype
-from .compare import KEEP, ZERO, Comparison, Side, compare
+from .compare import Comparison, Side, compare
+from .leaf_sources import KEEP, ZERO
+from .scalars import Scalars, to_scalar
 from .sources import open_tree, recorded_ties, resolve
 
 # A function of the path and the leaf of the destination. It returns the sharding to load onto, or
@@ -39,15 +41,17 @@ def loadmodel(
     filter: Callable[[Any], Any] | None = None,
     none: Literal["error", "zero", "keep"] = "error",
     ties: Ties = "references",
+    scalars: bool = False,
 ) -> Any:
     """Return a model like `dst` with the values of `src`. Neither of them is modified.
 
     Leaves are compared by path, and only where they hold arrays: activation functions, dropout
-    rates and other fields need not match, and are not copied.
+    rates and other fields need not match, and are not copied. With `scalars=True` the leaves that
+    are numbers, bools, text and bytes are loaded too, as `jtree.load` does.
 
     - Shapes must match. The dtype, device and sharding are those of `dst`. Floating-point values
-      are converted. Floating-point to integer, complex to real, and an integer that does not fit
-      are mismatches.
+      are converted. Floating-point to integer, complex to real, an integer that does not fit, and
+      finite values that would become infinite or NaN are mismatches.
     - `False` marks an absent parameter. If it is absent from the source, the destination becomes
       zero. If it is absent from the destination (`False` or `None`), the source must be all zero.
     - The sources of tied leaves must be equal, and the result is tied in the same way.
@@ -62,6 +66,9 @@ def loadmodel(
       none: the meaning of `None` in `src`: `"error"`; `"zero"` if there is no such parameter; or
         `"keep"` if its value is elsewhere, as after `eqx.partition`.
       ties: which leaves of `dst` are one parameter; see `jtree.destructure`.
+      scalars: True also loads leaves that are Python or NumPy numbers, bools, text and bytes. A
+        number takes a number or a 0-d array of its kind (integer, floating-point, complex, bool),
+        and a 0-d array takes such a number. Static fields are always left alone.
 
     Returns:
       A new model of the type of `dst`.
@@ -78,7 +85,8 @@ def loadmodel(
 
     Source: `loadmodel!` of Flux.jl.
     """
-    return load_into(dst, src, strict=strict, filter=filter, none=none, ties=ties)
+    loads = Scalars.LOADED if scalars else Scalars.KEPT
+    return load_into(dst, src, strict=strict, filter=filter, none=none, ties=ties, scalars=loads)
 
 
 def load_into(
@@ -91,10 +99,12 @@ def load_into(
     ties: Ties = "references",
     where: Where = None,
     sharding: ShardingFunction | None = None,
+    scalars: Scalars = Scalars.KEPT,
 ) -> Any:
     """Return `loadmodel(dst, src)`, for the leaves that `where` selects, on other devices."""
     walked, source = walk_both(*resolve_both(dst, src), ties)
-    compared = compare_walks(walked.check(), source.check(), keep=filter, none=none, where=where)
+    options: dict[str, Any] = {"keep": filter, "none": none, "where": where, "scalars": scalars}
+    compared = compare_walks(walked.check(), source.check(), **options)
     if compared.diff and strict:
         raise LoadError(f"nothing was loaded: {compared.diff.message()}", compared.diff)
     if compared.diff and all(x is KEEP for x in compared.sources.values()):
@@ -116,12 +126,13 @@ def compare_walks(
     keep: Callable[[Any], Any] | None = None,
     none: str = "error",
     where: Where = None,
+    scalars: Scalars = Scalars.KEPT,
 ) -> Comparison:
     """Compare two walked trees, without the children for which `keep` is false."""
     if keep is not None:
         check_callable("filter", keep)
     sides = (Side(walked.slots, *walked.labels(keep)) for walked in (dst, src))
-    return compare(*sides, none=none, where=where)
+    return compare(*sides, none=none, where=where, scalars=scalars)
 
 
 def load_compared(
@@ -165,7 +176,10 @@ def _load_values(
             uses[source] -= 1
             owned = not uses[source]
             array = arrays.pop(source) if owned else arrays[source]
-        values[i] = _convert(array, values[i], targets[i], owned=owned)
+        if isarray(values[i]):
+            values[i] = _convert(array, values[i], targets[i], owned=owned)
+        else:
+            values[i] = to_scalar(values[i], array)
     return values
 
 
@@ -177,9 +191,9 @@ class _LoadTarget(NamedTuple):
 
 
 def _target(x: Any, path: str, sharding: ShardingFunction | None) -> _LoadTarget:
-    if sharding is not None:
+    if sharding is not None and isarray(x):
         return _LoadTarget(sharding(path, x))
-    if istracer(x):
+    if istracer(x) or not isarray(x):
         return _LoadTarget(None)
     uncommitted = isconcrete(x) and not getattr(x, "committed", True)
     return _LoadTarget(getattr(x, "sharding", None), uncommitted)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
+from .scalars import Scalars
+
 
 @singledispatch
 def resolve(x: Any, /) -> Any:
@@ -23,3 +25,10 @@ def recorded_ties(x: Any, /) -> tuple[tuple[str, ...], ...] | None:
     """Return the ties that a checkpoint records, as groups of paths; None for other objects."""
     del x
     return None
+
+
+@singledispatch
+def scalars_of(x: Any, /) -> Scalars:
+    """Return what loading from an object does with the leaves that are not arrays."""
+    del x
+    return Scalars.KEPT

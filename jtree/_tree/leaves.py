@@ -29,6 +29,11 @@ def isarray(x: object) -> bool:
 _ARRAYS: set[type] = {np.ndarray, jax.ShapeDtypeStruct, LazyArray}
 
 
+def isscalar(x: Any) -> bool:
+    """Return whether a leaf is a number, a bool, text or bytes, of Python or NumPy."""
+    return x is not None and isinstance(x, (*BASIC, np.generic))
+
+
 def isabstract(x: object) -> bool:
     """Return whether `x` has a shape and a dtype, but no values in memory."""
     return isinstance(x, jax.ShapeDtypeStruct | LazyArray)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._state.sources import open_tree, recorded_ties
+from .._state.scalars import Scalars
+from .._state.sources import open_tree, recorded_ties, scalars_of
 from .._text import render
 from .._tree.lazy import LazyArray, Source
 from .._tree.leaves import isnumeric
@@ -96,3 +97,9 @@ def _(checkpoint: Checkpoint) -> Any:
 @recorded_ties.register
 def _(checkpoint: Checkpoint) -> Any:
     return tuple(group for group in checkpoint.ties if isnumeric(checkpoint[group[0]]))
+
+
+@scalars_of.register
+def _(checkpoint: Checkpoint) -> Scalars:
+    holds_all = checkpoint.format in ("jtree", "Orbax v1", "Orbax v0", "msgpack")
+    return Scalars.REQUIRED if holds_all else Scalars.LOADED

@@ -12,6 +12,7 @@ import jax
 from .._errors import ArgumentError, ArgumentTypeError
 from .._state.load import ShardingFunction, load_into
 from .._state.read import read_tree, select_leaves
+from .._state.sources import scalars_of
 from .._tree import paths as _path
 from .._tree.leaves import canonical, describe
 from .._tree.paths import Where
@@ -40,6 +41,11 @@ def load(
 ) -> Any:
     """Load the state that was saved, or a model like `into` with the saved values.
 
+    Every leaf of `into` is restored: arrays, and numbers, bools, text and bytes too. Static fields,
+    functions and types are configuration, and stay those of `into`. A Python number takes a saved
+    number or 0-d array of its kind, and a 0-d array takes a saved number of its kind; another kind
+    is a mismatch, and so is a number that a checkpoint lacks, unless its format holds arrays only.
+
     Args:
       path: a checkpoint, or any file that `jtree.open` reads. The arrays of an Equinox file have
         no names: they are assigned to the leaves of `into` in order.
@@ -58,7 +64,7 @@ def load(
         or after 2 seconds.
 
     Returns:
-      The state, tuples and all; or `loadmodel(into, state)`.
+      The state, tuples and all; or `loadmodel(into, state, scalars=True)`.
 
     Raises:
       CheckpointError: there is no checkpoint, or it cannot be read.
@@ -97,7 +103,8 @@ def _read(checkpoint: Checkpoint, into: Any, *, where: Where, sharding: Any, **o
     tree = checkpoint.tree
     if checkpoint.format == "Equinox":
         tree = assign_by_position(checkpoint.path, list(checkpoint.values()), into)
-    return load_into(into, tree, where=where, sharding=place, **options)
+    options |= {"where": where, "sharding": place, "scalars": scalars_of(checkpoint)}
+    return load_into(into, tree, **options)
 
 
 def _sharding_function(sharding: Any) -> ShardingFunction:

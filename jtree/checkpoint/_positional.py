@@ -21,8 +21,7 @@ _SCALARS = (bool, int, float, complex, np.generic)
 def assign_by_position(path: str, arrays: Sequence[LazyArray], model: Any) -> Any:
     """Return a model with the arrays of an Equinox file in place of its own, in order.
 
-    Equinox also writes the Python numbers of a model. They count as arrays here, and the model
-    keeps its own, as in `loadmodel`.
+    Equinox also writes the Python numbers of a model, as 0-d arrays.
     """
     walked = walk(model, ties=())
     slots = [slot for slot in walked.slots if isarray(slot.value) or _isscalar(slot.value)]
@@ -40,7 +39,9 @@ def assign_by_position(path: str, arrays: Sequence[LazyArray], model: Any) -> An
     by_path = dict(zip((slot.path for slot in slots), arrays, strict=True))
     return walked.rebuild(
         [
-            _view(by_path[slot.path], slot.value.dtype) if isarray(slot.value) else slot.value
+            _view(by_path[slot.path], getattr(slot.value, "dtype", None))
+            if slot.path in by_path
+            else slot.value
             for slot in walked.slots
         ]
     )

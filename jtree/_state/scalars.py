@@ -1,0 +1,75 @@
+"""Leaves that are not arrays: which saved value a number, a text or bytes takes, and as what."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from .._tree.leaves import describe, isarray, isscalar, istracer
+from .dtypes import conversion_problem, dtype_kind
+from .mismatch import mismatch
+
+
+class Scalars(Enum):
+    """What a comparison does with numbers, bools, text and bytes, which are not arrays."""
+
+    KEPT = "those of the destination are kept"
+    LOADED = "those of the source are loaded"
+    REQUIRED = "those of the source are loaded, and each must be there"
+
+
+_KINDS = {bool: "bool", int: "integer", float: "floating", complex: "complex"}
+
+
+def compare_scalar(path: str, expected: Any, found: Any) -> Any:
+    """Return `found` if it is a value that a scalar leaf can take, or a `Mismatch`."""
+    texts = describe(expected), describe(found)
+    if type(expected) is type(found) and not isinstance(expected, np.generic):
+        return found
+    if not (isscalar(found) or isarray(found)) or getattr(found, "shape", ()) != ():
+        return mismatch(path, "kind", *texts)
+    if _kind(expected) is None or _kind(expected) != _kind(found):
+        return mismatch(path, "kind", *texts, _hint(expected))
+    if isinstance(expected, np.generic) and (problem := _problem(expected.dtype, found)):
+        return mismatch(path, "dtype", *texts, f"; {problem}")
+    return found
+
+
+def as_array(path: str, expected: Any, found: Any) -> Any:
+    """Return a Python number as an array, or a `Mismatch`, if a 0-d array can take its kind."""
+    kind = _KINDS.get(type(found))
+    if tuple(expected.shape) != () or kind is None or dtype_kind(expected.dtype) != kind:
+        return None
+    array = np.asarray(found)
+    if array.dtype != object:
+        return array
+    hint = "; this integer does not fit"
+    return mismatch(path, "dtype", describe(expected), describe(found), hint)
+
+
+def to_scalar(like: Any, source: Any) -> Any:
+    """Return the value of a scalar leaf, with the type that the leaf has."""
+    if type(source) is type(like) or istracer(source):
+        return source
+    array = np.asarray(source)
+    return array.astype(like.dtype)[()] if isinstance(like, np.generic) else type(like)(array[()])
+
+
+def _kind(x: Any) -> str | None:
+    """Return the kind of a number, a bool or an array; None for text, bytes and subclasses."""
+    dtype = getattr(x, "dtype", None)
+    return _KINDS.get(type(x)) if dtype is None else dtype_kind(dtype)
+
+
+def _problem(dtype: Any, found: Any) -> str | None:
+    return conversion_problem(dtype, found if isarray(found) else np.asarray(found))
+
+
+def _hint(expected: Any) -> str:
+    name = _kind(expected)
+    if name in (None, "other"):
+        return ""
+    number = "a bool" if name == "bool" else f"{'an' if name == 'integer' else 'a'} {name} number"
+    return f"; this leaf takes {number} or a 0-d array of one"

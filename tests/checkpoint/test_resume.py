@@ -1,0 +1,211 @@
+"""Resuming: `load` restores every leaf, and leaves static fields alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+from flax.training.train_state import TrainState
+
+import jtree
+
+from ..same import same
+from ..zoo import ZOO, Affine
+
+
+def refused(path: Any, into: Any, **options: Any) -> str:
+    assert jtree.diff(into, path)
+    with pytest.raises(jtree.LoadError) as info:
+        jtree.load(path, into, **options)
+    return str(info.value).removeprefix("nothing was loaded: ")
+
+
+def resumed(path: Any, saved: Any, into: Any) -> Any:
+    jtree.save(path, saved, overwrite=True)
+    assert not jtree.diff(into, path)
+    return jtree.load(path, into)
+
+
+@pytest.mark.parametrize("name", sorted(set(ZOO) - {"gradients"}))
+def test_a_model_comes_back_into_itself(name: str, tmp_path: Any) -> None:
+    model = ZOO[name]()
+    jtree.save(tmp_path / "model", model)
+    assert not jtree.diff(model, tmp_path / "model")
+    assert same(jtree.load(tmp_path / "model", model), model)
+
+
+VALUES = [
+    (5, 0),
+    (2.5, 0.0),
+    (1 + 2j, 0j),
+    (True, False),
+    (False, True),
+    ("adam", "sgd"),
+    ("", "sgd"),
+    (b"x", b""),
+    (0, 7),
+    (2**80, 0),
+    (np.float32(2), np.float32(0)),
+]
+
+
+@pytest.mark.parametrize(("saved", "fresh"), VALUES)
+def test_a_leaf_of_any_basic_type_is_restored(saved: Any, fresh: Any, tmp_path: Any) -> None:
+    path = tmp_path / "run"
+    loaded = resumed(path, {"x": saved, "w": jnp.ones(2)}, {"x": fresh, "w": jnp.zeros(2)})
+    assert type(loaded["x"]) is type(saved)
+    assert loaded["x"] == saved
+    assert loaded["w"].tolist() == [1, 1]
+
+
+ARRAYS = [
+    (5, np.int32(5), jnp.int32(0)),
+    (2.5, np.float32(2.5), jnp.float32(0)),
+    (2.5, ml_dtypes.bfloat16(2.5), jnp.bfloat16(0)),
+    (1 + 2j, np.complex64(1 + 2j), jnp.complex64(0)),
+    (True, np.bool_(True), jnp.asarray(False)),
+]
+
+
+@pytest.mark.parametrize(("number", "scalar", "array"), ARRAYS)
+def test_a_number_and_a_0d_array_take_each_other(
+    number: Any, scalar: Any, array: Any, tmp_path: Any
+) -> None:
+    path, zero = tmp_path / "run", type(number)(0)
+    loaded = resumed(path, {"x": jnp.asarray(scalar)}, {"x": zero})["x"]
+    assert (type(loaded), loaded) == (type(number), number)
+    for into in (array, jax.eval_shape(lambda: array)):
+        loaded = resumed(path, {"x": number}, {"x": into})["x"]
+        assert isinstance(loaded, jax.Array)
+        assert (loaded.dtype, loaded.item()) == (array.dtype, number)
+    loaded = resumed(path, {"x": number}, {"x": np.asarray(array)[()]})["x"]
+    assert type(loaded) is type(np.asarray(array)[()])
+    assert loaded == number
+
+
+MISMATCHES = [
+    (5, 0.0, "5", "0.0", "; this leaf takes a floating number or a 0-d array of one"),
+    (0.5, 0, "0.5", "0", "; this leaf takes an integer number or a 0-d array of one"),
+    (True, 0, "True", "0", "; this leaf takes an integer number or a 0-d array of one"),
+    (1, True, "1", "True", "; this leaf takes a bool or a 0-d array of one"),
+    ("a", 0, "'a'", "0", "; this leaf takes an integer number or a 0-d array of one"),
+    (1, "a", "1", "'a'", ""),
+    (np.ones(2), 0.5, "float64[2]", "0.5", ""),
+    (0.5, None, "0.5", "None", ""),
+    (None, 0.5, "None", "0.5", '; to keep it use none="keep"'),
+]
+
+
+@pytest.mark.parametrize(("saved", "fresh", "found", "expected", "hint"), MISMATCHES)
+def test_another_kind_is_a_mismatch(
+    saved: Any, fresh: Any, found: str, expected: str, hint: str, tmp_path: Any
+) -> None:
+    jtree.save(tmp_path / "run", {"x": saved, "w": jnp.ones(2)})
+    into = {"x": fresh, "w": jnp.zeros(2)}
+    assert refused(tmp_path / "run", into) == (
+        f"1 mismatch\n  x: expected {expected}, found {found}{hint}"
+    )
+
+
+def test_an_integer_that_does_not_fit_a_0d_array_is_a_mismatch(tmp_path: Any) -> None:
+    jtree.save(tmp_path / "run", {"x": 2**40, "y": 2**80, "z": 300})
+    into = {"x": jnp.int32(0), "y": jnp.int32(0), "z": np.int8(0)}
+    assert refused(tmp_path / "run", into) == (
+        "3 mismatches\n"
+        "  x: expected int32[], found int64[]; not every integer in it fits\n"
+        f"  y: expected int32[], found {2**80}; this integer does not fit\n"
+        "  z: expected int8[], found 300; not every integer in it fits"
+    )
+
+
+def test_a_number_that_the_checkpoint_lacks_is_a_mismatch(tmp_path: Any) -> None:
+    jtree.save(tmp_path / "run", {"w": jnp.ones(2)})
+    into = {"w": jnp.zeros(2), "step": 0, "bias": False, "best": None, "f": jnp.tanh}
+    assert refused(tmp_path / "run", into) == "1 mismatch\n  step: expected 0, found nothing"
+    assert jtree.load(tmp_path / "run", into, strict=False)["w"].tolist() == [1, 1]
+    jtree.save(tmp_path / "run.safetensors", {"w": jnp.ones(2)})
+    assert jtree.load(tmp_path / "run.safetensors", into)["step"] == 0
+
+
+def test_static_fields_and_functions_are_left_alone(tmp_path: Any) -> None:
+    path = tmp_path / "model"
+    saved = Affine(jnp.ones(2), False, activation=jnp.sin, size=5, name="saved")
+    loaded = resumed(path, saved, Affine(jnp.zeros(2), False, activation=jnp.cos, name="fresh"))
+    assert (loaded.activation, loaded.size, loaded.name) == (jnp.cos, 3, "fresh")
+
+
+def test_where_and_strict_hold_for_numbers_too(tmp_path: Any) -> None:
+    path = tmp_path / "run"
+    jtree.save(path, {"a": {"x": 1, "w": jnp.ones(1)}, "b": {"x": 2}})
+    into = {"a": {"x": 0, "w": jnp.zeros(1)}, "b": {"x": 0}}
+    assert jtree.load(path, into, where="a/**")["b"] == {"x": 0}
+    assert jtree.load(path, into, where="a/**")["a"]["x"] == 1
+    into = {"a": {"x": "text", "w": jnp.zeros(1)}, "b": {"x": 0}}
+    loaded = jtree.load(path, into, strict=False)
+    assert (loaded["a"]["x"], loaded["b"]["x"]) == ("text", 2)
+
+
+def test_loadmodel_copies_numbers_only_if_it_is_told_to() -> None:
+    dst, src = {"w": jnp.zeros(2), "rate": 0.1}, {"w": jnp.ones(2), "rate": 0.2}
+    assert jtree.loadmodel(dst, src)["rate"] == 0.1
+    assert jtree.loadmodel(dst, src, scalars=True)["rate"] == 0.2
+    assert jtree.diff(dst, src).config == {"rate": (0.1, 0.2)}
+    assert not jtree.diff(dst, {"w": jnp.ones(2), "rate": 1})
+    assert jtree.diff(dst, {"w": jnp.ones(2), "rate": 1}, scalars=True).kind == {
+        "rate": ("0.1", "1")
+    }
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_train_state_resumes_from_a_jitted_one_and_the_reverse(
+    jitted: bool, tmp_path: Any
+) -> None:
+    tx = optax.sgd(0.1, momentum=0.9)
+
+    def fresh() -> TrainState:
+        return TrainState.create(apply_fn=jnp.dot, params={"w": jnp.ones(2)}, tx=tx)
+
+    grads = {"w": jnp.ones(2)}
+    eager = fresh().apply_gradients(grads=grads)
+    compiled = jax.jit(lambda s: s.apply_gradients(grads=grads))(fresh())
+    saved, into = (compiled, fresh()) if jitted else (eager, jax.jit(lambda s: s)(fresh()))
+    loaded = resumed(tmp_path / "run", saved, into)
+    assert type(loaded.step) is type(into.step)
+    assert loaded.step == 1
+    assert same(loaded.opt_state, saved.opt_state)
+    abstract = jax.eval_shape(fresh)
+    assert resumed(tmp_path / "run", saved, abstract).step.item() == 1
+
+
+def test_injected_hyperparameters_resume(tmp_path: Any) -> None:
+    optimiser = optax.inject_hyperparams(partial(optax.sgd, momentum=0.9))(learning_rate=0.1)
+    state = optimiser.init({"w": jnp.ones(2)})
+    changed = state._replace(hyperparams=state.hyperparams | {"learning_rate": jnp.float32(0.025)})
+    assert same(resumed(tmp_path / "run", changed, state), changed)
+    python = state._replace(hyperparams=state.hyperparams | {"learning_rate": 0.025})
+    loaded = resumed(tmp_path / "run", python, state).hyperparams["learning_rate"]
+    assert loaded == jnp.float32(0.025)
+
+
+class Scaled(eqx.Module):
+    weight: jax.Array
+    rate: float
+    steps: int
+    name: str = eqx.field(static=True)
+
+
+def test_equinox_models_and_files_restore_their_numbers(tmp_path: Any) -> None:
+    saved, fresh = Scaled(jnp.ones(2), 0.5, 7, "a"), Scaled(jnp.zeros(2), 0.0, 0, "b")
+    loaded = resumed(tmp_path / "model", saved, fresh)
+    assert (loaded.rate, loaded.steps, loaded.name) == (0.5, 7, "b")
+    eqx.tree_serialise_leaves(tmp_path / "model.eqx", saved)
+    loaded = jtree.load(tmp_path / "model.eqx", fresh)
+    assert (loaded.rate, loaded.steps, loaded.name) == (0.5, 7, "b")
+    assert (type(loaded.rate), type(loaded.steps)) == (float, int)

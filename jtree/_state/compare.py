@@ -19,7 +19,8 @@ from .causes import find_causes
 from .dtypes import conversion_problem, dtype_kind, isreadable
 from .leaf_sources import KEEP, ZERO, resolve_ties
 from .mismatch import Diff, Mismatch, mismatch
-from .scalars import Scalars, as_array, compare_scalar
+from .scalars import as_array, compare_scalar
+from .sources import Scalars
 
 
 class Side(NamedTuple):

@@ -10,8 +10,7 @@ from .._tree.leaves import describe
 from .._tree.ties import Ties
 from .load import compare_walks, resolve_both, walk_both
 from .mismatch import Diff, Mismatch
-from .scalars import Scalars
-from .sources import recorded_ties, scalars_of
+from .sources import Scalars, recorded_ties, scalars_of
 from .values import Pairs, compare_values
 
 

@@ -22,8 +22,8 @@ from .._tree.walk import Walk, walk
 from .._vector.dtypes import as_dtype
 from .compare import Comparison, Side, compare
 from .leaf_sources import KEEP, ZERO
-from .scalars import Scalars, to_scalar
-from .sources import open_tree, recorded_ties, resolve
+from .scalars import to_scalar
+from .sources import Scalars, open_tree, recorded_ties, resolve
 
 # A function of the path and the leaf of the destination. It returns the sharding to load onto, or
 # None for the default.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,6 @@ import numpy as np
 from .._tree.leaves import describe, isarray, isscalar, istracer
 from .dtypes import conversion_problem, dtype_kind
 from .mismatch import mismatch
-
-
-class Scalars(Enum):
-    """What a comparison does with numbers, bools, text and bytes, which are not arrays."""
-
-    KEPT = "those of the destination are kept"
-    LOADED = "those of the source are loaded"
-    REQUIRED = "those of the source are loaded, and each must be there"
-
 
 _KINDS = {bool: "bool", int: "integer", float: "floating", complex: "complex"}
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import singledispatch
 from typing import Any
 
-from .scalars import Scalars
+
+class Scalars(Enum):
+    """What a comparison does with numbers, bools, text and bytes, which are not arrays."""
+
+    KEPT = "those of the destination are kept"
+    LOADED = "those of the source are loaded"
+    REQUIRED = "those of the source are loaded, and each must be there"
 
 
 @singledispatch

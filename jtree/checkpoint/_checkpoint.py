@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .._state.scalars import Scalars
-from .._state.sources import open_tree, recorded_ties, scalars_of
+from .._state.sources import Scalars, open_tree, recorded_ties, scalars_of
 from .._text import render
 from .._tree.lazy import LazyArray, Source
 from .._tree.leaves import isnumeric

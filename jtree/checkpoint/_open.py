@@ -53,8 +53,10 @@ def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
 
 def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) -> Checkpoint:
     """Return an opened checkpoint; `shown` allows a progress bar when its arrays are read."""
-    located = atomic.locate(as_path(path))
-    if not (located / MARK).exists() and located.exists():
+    located = as_path(path)
+    if not located.exists():
+        located = atomic.locate(located)
+    elif not (located / MARK).exists():
         contents = open_file(located, verify=verify)
         if contents is not None:
             return _open_contents(located, contents)

@@ -169,8 +169,8 @@ def _recover(target: Path, directory: Path) -> None:
 
 
 def locate(target: Path) -> Path:
-    """Return the path to read: the target, or where a killed overwrite left the old checkpoint."""
-    if not target.exists() and target.parent.exists():
+    """Return the path to read where a target is missing: a killed overwrite leaves the old one."""
+    if target.parent.exists():
         for directory in _staging_directories(target):
             if (directory / "old").exists():
                 return directory / "old"

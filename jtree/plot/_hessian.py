@@ -40,7 +40,7 @@ def hessian(matrix: Any, /, *, re: Restructure | None = None, title: str | None 
 
     The left panel shows every entry, red above zero and blue below, on a symmetric logarithmic
     scale that is linear below the median magnitude, or below 1e-4 of the largest. A matrix of more
-    than 512 rows is figure in square cells, each with its entry of the largest magnitude. Entries
+    than 512 rows is drawn in square cells, each with its entry of the largest magnitude. Entries
     that are not finite are gray. The right panel shows the Frobenius norm of each block, with all
     blocks of the same size. If there are more than 36 parameters, those below one node are one
     block, such as `layers/3/**`.
@@ -207,7 +207,7 @@ def _draw_norms(axes: Axes, norms: np.ndarray, labels: list[str]) -> None:
     positive = norms[np.isfinite(norms) & (norms > 0)]
     most = float(positive.max()) if positive.size else 1.0
     least = max(float(positive.min()), most / 10 ** (2 * DECADES)) if positive.size else most
-    lowest = min(least, most / 10)  # a scale of length zero cannot be figure
+    lowest = min(least, most / 10)  # a scale of length zero cannot be drawn
     image = axes.imshow(
         np.ma.masked_where(~(norms > 0), norms),
         cmap=_colormap(ORDERED),

@@ -20,7 +20,7 @@ from .._operators.base import Operator
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Estimate:
-    """A scalar with its standard error: 0 if it is exact, NaN if one sample does not tell.
+    """A scalar with its standard error, which is 0 if the scalar is exact and NaN if it is unknown.
 
     It converts to its value with `float(estimate)`, `numpy.asarray(estimate)` and in functions of
     `jax.numpy`, and unpacks as `value, error = trace(op)`.
@@ -106,7 +106,7 @@ def _estimated_diagonal(op: Operator, key: Any, samples: int, method: str) -> ja
 
 
 def _product(op: Operator, method: str) -> tuple[Callable[[jax.Array], jax.Array], jax.Array]:
-    """Return the product and a vector for it, in single precision where it will be decomposed."""
+    """Return the product and a vector for it, in single precision for methods that decompose."""
     linear, like = op.linear(), jnp.zeros(op.size, op.dtype)
     if method == "hutchinson":
         return linear, like

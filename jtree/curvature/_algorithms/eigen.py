@@ -175,7 +175,7 @@ def _ritz(space: SearchSpace, k: int, which: str) -> tuple[Eigenpairs, jax.Array
 
 
 def _project(space: SearchSpace) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the eigenvalues and eigenvectors within the space, and which are of empty columns."""
+    """Return the eigenpairs within the space, and whether each belongs to an empty column."""
     small = space.basis.T @ space.product
     values, mixed = jnp.linalg.eigh((small + small.T) / 2)
     filled = (jnp.arange(len(values)) < space.filled).astype(values.dtype)

@@ -106,7 +106,7 @@ def with_automatic_axes(x: Any) -> Any:
 
 
 def trace(function: Callable[..., Any], *args: Any) -> Any:
-    """Return the jaxpr of a user's function, with an error that explains how Flax fails."""
+    """Return the jaxpr of a user's function, and explain the error of Flax if it raises one."""
     try:
         return jax.make_jaxpr(function)(*args)
     except Exception as error:

@@ -255,5 +255,5 @@ def add_in_place(total: jax.Array, matrix: jax.Array, factor: jax.Array) -> jax.
 def damp_in_place(matrix: jax.Array, damping: jax.Array) -> jax.Array:
     """Return a matrix with a scalar added to its diagonal."""
     rows, cols = (lax.broadcasted_iota(int, matrix.shape, axis) for axis in (0, 1))
-    # not jnp.diag_indices: scattering raises on a mesh with explicit axes
+    # a comparison, since a scatter needs a sharding on a mesh with explicit axes
     return jnp.where(rows == cols, matrix + damping, matrix)

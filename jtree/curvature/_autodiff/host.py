@@ -31,7 +31,7 @@ def product(op: Symmetric, v: jax.Array) -> jax.Array:
 
 
 def run(function: Callable[..., Any], op: Symmetric, *args: Any) -> Any:
-    """Call a jitted function with an operator; without compiling it where the operator reads."""
+    """Call a jitted function with an operator, uncompiled if the operator reads data."""
     if op.traceable:
         return function(op, *args)
     with jax.disable_jit():

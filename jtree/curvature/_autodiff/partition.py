@@ -43,7 +43,7 @@ class PartitionedFunction(NamedTuple):
 def partition(
     function: Callable[[Any], Any], flat: jax.Array, sizes: tuple[int, ...] | None = None
 ) -> PartitionedFunction:
-    """Return a function of a vector as one of pieces of these sizes, or as it splits itself."""
+    """Return a function of a vector as one of its pieces, of these sizes or as it splits them."""
     whole = trace(function, flat)
     sizes = sizes or _sizes_of_split(whole) or (flat.size,)
     parts = trace(lambda *pieces: _evaluate(whole, pieces), *split(flat, sizes))

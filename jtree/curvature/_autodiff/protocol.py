@@ -47,7 +47,7 @@ class Symmetric(Linearizable, Protocol):
 
 
 def one_piece(op: Symmetric) -> Piecewise:
-    """Return an operator that is known by its products as a map of one piece, its vector."""
+    """Return the maps of an operator that has one piece, the whole vector."""
 
     def between(_: tuple[int, ...], __: tuple[int, ...]) -> Linear:
         linear = op.linear()

@@ -61,7 +61,7 @@ class Operator(LinearMap):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The name of the function that the operator belongs to, as its repr shows it."""
+        """The name of the function behind the operator, as its repr shows it."""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class Differentiated(ABC):
 
     @abstractmethod
     def function(self) -> PartitionedFunction:
-        """Return the function that is differentiated, of pieces."""
+        """Return the function to differentiate, as a function of pieces."""
 
     @abstractmethod
     def between(

@@ -5,7 +5,8 @@ Queries:      trainables, count, modules, children, trainable, isnumeric, walk, 
 Summaries:    summary, Summary, outputsize
 Precision:    f16, bf16, f32, f64
 Loading:      state, loadmodel, diff, Diff
-Checkpoints:  save, save_async, load, open, verify, Checkpoint, Saving
+Checkpoints:  save, save_async, load, open, verify, Checkpoint, Manager,
+              Saving
 Modules:      callbacks, curvature, init, layers, migrate, plot
 Errors:       JtreeError and its subclasses
 """
@@ -43,7 +44,7 @@ from ._tree.ties import Slot
 from ._tree.walk import Walk, walk
 from ._vector.destructure import destructure
 from ._vector.restructure import Restructure
-from .checkpoint import Checkpoint, Saving, load, open, save, save_async, verify
+from .checkpoint import Checkpoint, Manager, Saving, load, open, save, save_async, verify
 
 if TYPE_CHECKING:
     from . import callbacks, curvature, init, layers, migrate, plot
@@ -62,6 +63,7 @@ __all__ = [
     "ExtraError",
     "JtreeError",
     "LoadError",
+    "Manager",
     "ModelError",
     "PathError",
     "Restructure",

@@ -59,6 +59,7 @@ PUBLIC = {
     "ExtraError",
     "JtreeError",
     "LoadError",
+    "Manager",
     "ModelError",
     "PathError",
     "Restructure",

@@ -75,7 +75,7 @@ def save(
       {'layers/0/w': array([1., 1.])}
     """
     options = overwrite, packed, metadata
-    _begin(path, tree, format, *options, shown=progress, copy=False)()
+    begin_save(path, tree, format, *options, shown=progress, copy=False)()
 
 
 def save_async(
@@ -113,7 +113,7 @@ def save_async(
       {'w': array([0, 1, 2])}
     """
     options = overwrite, packed, metadata
-    finish = _begin(path, tree, format, *options, shown=False, copy=True)
+    finish = begin_save(path, tree, format, *options, shown=False, copy=True)
     return run_in_background(str(as_path(path)), finish)
 
 
@@ -136,7 +136,7 @@ def select_format(path: Path, format: str | None) -> str:
     return suffix if suffix in FILE_FORMATS else "orbax"
 
 
-def _begin(
+def begin_save(
     path: object,
     tree: Any,
     format: str | None,

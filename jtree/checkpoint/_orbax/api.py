@@ -54,6 +54,19 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Any, *, mapped: bool 
         return ocp.save_async(path, arrays, custom_metadata=metadata)
 
 
+def name_handler(path: Path) -> None:
+    """Name the handler of version 0 in a new checkpoint, so that both versions of Orbax read it.
+
+    Version 1 knows its handlers and those of version 0, and version 0 its own only.
+    """
+    metadata = json.loads((path / MARK).read_text())
+    metadata["item_handlers"] = dict.fromkeys(metadata["item_handlers"], _HANDLER)
+    (path / MARK).write_text(json.dumps(metadata))
+
+
+_HANDLER = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"
+
+
 def _bound_memory(context: Any, sizes: list[int]) -> None:
     """Make Orbax 0.12.8 copy nothing, and work on as many bytes at a time as one array has."""
     limit = max(_CHUNK, *sizes) + 1  # it refuses an array that has more

@@ -68,6 +68,7 @@ def begin_write(
         with _as_checkpoint_error(target), until_installed:
             with progress_bar("writing", total, shown=shown, measure=lambda: _size(new.parent)):
                 response.result()
+                api.name_handler(path)
             if new != target:
                 atomic.install(new, target, overwrite=overwrite)
 

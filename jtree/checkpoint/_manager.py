@@ -1,0 +1,263 @@
+"""The checkpoints of a training loop: a directory of steps, each with checksums."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import operator
+import os
+from typing import Any, NamedTuple
+
+from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
+from .._tree.paths import Where
+from ._background import Saving, run_in_background
+from ._load import load
+from ._save import begin_save
+from ._storage.paths import as_path
+
+logger = logging.getLogger("jtree")
+
+
+class Manager:
+    """The checkpoints of a training loop: one for each step that is saved, in one directory.
+
+    `orbax.checkpoint.CheckpointManager` and its policies decide when to save and what to keep.
+    Each step is a checkpoint of `jtree.save`, at `directory/step`, with a checksum for every array,
+    and written in the background. Orbax's own managers read the same directories.
+
+    Args:
+      directory: where the steps are; it is made if it does not exist.
+      max_to_keep: how many steps to keep, the newest ones; None keeps all.
+      save_interval: the steps that are multiples of this are saved, and the first one is.
+      keep_period: the steps that are multiples of this are kept forever.
+      save_policy: a `SaveDecisionPolicy` of Orbax, in place of `save_interval`.
+      preservation_policy: a `PreservationPolicy` of Orbax, in place of `max_to_keep` and
+        `keep_period`.
+
+    Raises:
+      ArgumentError: an option has an invalid value.
+
+    Example:
+      >>> import tempfile
+      >>> run = {"w": jnp.zeros(2), "step": 0}
+      >>> with jtree.Manager(tempfile.mkdtemp(), max_to_keep=2) as manager:
+      ...     for step in (1, 2, 3):
+      ...         run = {"w": run["w"] + 1, "step": step}
+      ...         saved = manager.save(step, run)
+      ...     manager.wait_until_finished()
+      ...     manager.all_steps(), manager.restore()["w"]
+      ([2, 3], array([3., 3.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        max_to_keep: int | None = None,
+        save_interval: int = 1,
+        keep_period: int | None = None,
+        save_policy: Any = None,
+        preservation_policy: Any = None,
+    ) -> None:
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        _check_positive("save_interval", save_interval)
+        for name, value in {"max_to_keep": max_to_keep, "keep_period": keep_period}.items():
+            if value is not None:
+                _check_positive(name, value)
+        self.directory = as_path(directory)
+        newest = policies.LatestN(max_to_keep)
+        periodic = [] if keep_period is None else [policies.EveryNSteps(keep_period)]
+        self._preservation = preservation_policy or policies.AnyPreservationPolicy(
+            [newest, *periodic]
+        )
+        options = policies.CheckpointManagerOptions(
+            save_interval_steps=save_interval,
+            save_decision_policy=save_policy,
+            lightweight_initialize=True,
+        )
+        self._orbax = policies.CheckpointManager(self.directory, options=options)
+        self._saving: Saving | None = None
+        self._damaged: set[int] = set()
+
+    def save(
+        self, step: int, tree: Any, *, force: bool = False, metadata: dict[str, Any] | None = None
+    ) -> bool:
+        """Save a step in the background, if the policy says so, and return whether it does.
+
+        The values at the time of the call are saved. One step is written at a time: if another one
+        is still being written, this waits for it. Then the steps that the policy does not keep are
+        deleted.
+
+        Args:
+          step: the number of the step, which is the name of the checkpoint too.
+          tree: any pytree.
+          force: True saves whatever the policy says.
+          metadata: JSON of your own, as for `jtree.save`.
+
+        Raises:
+          ArgumentError: the step is not an integer of at least 0.
+          CheckpointError: the step exists and `force` is True, or the last save has failed.
+          ModelError: the tree holds something that cannot be saved; the message names its path.
+        """
+        step = _check_step(step)
+        self.wait_until_finished()
+        self._orbax.reload()
+        again = step in self._damaged
+        if not (force or again or self._orbax.should_save(step)):
+            return False
+        target = self.directory / str(step)
+        finish = begin_save(target, tree, "orbax", again, False, metadata, shown=False, copy=True)
+
+        def finish_and_delete() -> None:
+            finish()
+            self._damaged.discard(step)
+            self._delete_old()
+
+        self._saving = run_in_background(str(target), finish_and_delete)
+        return True
+
+    def restore(
+        self,
+        into: Any = None,
+        step: int | None = None,
+        *,
+        fallback: bool = False,
+        where: Where = None,
+        sharding: Any = None,
+        strict: bool = True,
+    ) -> Any:
+        """Load a step, by default the newest one, as `jtree.load` does.
+
+        Args:
+          into: a model, which may be abstract; None returns the state, with NumPy arrays.
+          step: the step; None is the newest one.
+          fallback: True loads the newest whole step where newer ones are damaged, and logs a
+            warning for each of those. They stay on disk until the same step is saved again.
+          where: as in `jtree.load`: only these paths are read.
+          sharding: as in `jtree.load`: where the arrays are put.
+          strict: as in `jtree.load`: False loads what fits.
+
+        Raises:
+          ArgumentError: `fallback` is given for one step.
+          CheckpointError: there is no such step, or it is damaged; the message names it.
+          LoadError: the step does not fit the model.
+        """
+        if step is not None and fallback:
+            raise ArgumentError(
+                "fallback=True is for the newest step; leave out step= or fallback="
+            )
+        self.wait_until_finished()
+        steps = self._candidates(step)
+        faults = []
+        for candidate in steps if fallback else steps[:1]:
+            path = self.directory / str(candidate)
+            try:
+                tree = load(
+                    path, into, where=where, sharding=sharding, strict=strict, progress=False
+                )
+            except CheckpointError as error:
+                self._damaged.add(candidate)
+                faults.append((candidate, error))
+                continue
+            for damaged, fault in faults:
+                logger.warning("step %d is damaged, restored %d: %s", damaged, candidate, fault)
+            return tree
+        raise self._damage_error(faults, fallback or step is not None)
+
+    def latest_step(self) -> int | None:
+        """Return the newest step that is complete, or None if there is none."""
+        return max(self.all_steps(), default=None)
+
+    def all_steps(self) -> list[int]:
+        """Return the steps that are complete, in increasing order."""
+        from orbax.checkpoint import utils
+
+        return sorted(utils.checkpoint_steps(self.directory))
+
+    def wait_until_finished(self) -> None:
+        """Wait for the step that is being written; raise its error if it has failed."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def close(self) -> None:
+        """Wait for the step that is being written, and release what Orbax holds."""
+        try:
+            self.wait_until_finished()
+        finally:
+            self._orbax.close()
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Manager({str(self.directory)!r}, steps={self.all_steps()})"
+
+    def _candidates(self, step: int | None) -> list[int]:
+        """Return the steps to try: the given one, or all from the newest on."""
+        steps = self.all_steps()
+        if step is not None and _check_step(step) not in steps:
+            existing = ", ".join(map(str, steps[-10:])) or "none"
+            raise CheckpointError(
+                f"{self.directory} does not have step {step}; its newest steps are: {existing}"
+            )
+        if not steps:
+            raise CheckpointError(f"{self.directory} does not have any steps; save one first")
+        return steps[::-1] if step is None else [operator.index(step)]
+
+    def _damage_error(
+        self, faults: list[tuple[int, CheckpointError]], final: bool
+    ) -> CheckpointError:
+        """Return the error that names the damaged steps."""
+        steps = ", ".join(str(step) for step, _ in faults)
+        remedy = "" if final else "; pass fallback=True to restore the newest whole step instead"
+        kind = type(faults[0][1])
+        count = "step" if len(faults) == 1 else "all steps are damaged:"
+        state = " is damaged" if len(faults) == 1 else ""
+        return kind(f"{self.directory}: {count} {steps}{state}: {faults[0][1]}{remedy}")
+
+    def _delete_old(self) -> None:
+        """Delete the steps that the policy does not keep; damaged ones are left alone."""
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        infos = [_StepInfo(x, self._time(x)) for x in self.all_steps() if x not in self._damaged]
+        preserved = self._preservation.should_preserve(
+            infos, context=policies.PreservationContext()
+        )
+        self._orbax.reload()
+        for info, keep in zip(infos, preserved, strict=True):
+            if not keep:
+                self._orbax.delete(info.step)
+
+    def _time(self, step: int) -> datetime.datetime:
+        seconds = (self.directory / str(step)).stat().mtime
+        return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
+
+
+class _StepInfo(NamedTuple):
+    """What Orbax's policies ask of a step."""
+
+    step: int
+    time: datetime.datetime
+    metrics: dict[str, Any] | None = None
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ArgumentTypeError(f"{name}: expected an int, found {type(value).__name__}")
+    if value < 1:
+        raise ArgumentError(f"{name}: expected at least 1, found {value}")
+
+
+def _check_step(step: Any) -> int:
+    try:
+        number = operator.index(step)
+    except TypeError:
+        raise ArgumentTypeError(f"step: expected an int, found {type(step).__name__}") from None
+    if number < 0 or isinstance(step, bool):
+        raise ArgumentError(f"step: expected an int of at least 0, found {step}")
+    return number

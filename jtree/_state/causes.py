@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._text import plural
 from .._tree import paths as _path
 from .._tree.leaves import isarray
+from .mismatch import Cause
 from .renames import find_renaming
-
-
-class Cause(NamedTuple):
-    """A cause that several mismatches share.
-
-    Attributes:
-      text: the cause and its remedy, as a sentence.
-      paths: the paths whose mismatches it explains.
-    """
-
-    text: str
-    paths: frozenset[str]
 
 
 def find_causes(expected: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[Cause, ...]:

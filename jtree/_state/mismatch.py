@@ -14,7 +14,17 @@ from .._tree.leaves import describe
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .causes import Cause
+
+class Cause(NamedTuple):
+    """A cause that several mismatches share.
+
+    Attributes:
+      text: the cause and its remedy, as a sentence.
+      paths: the paths whose mismatches it explains.
+    """
+
+    text: str
+    paths: frozenset[str]
 
 
 class Mismatch(NamedTuple):

@@ -13,11 +13,14 @@ from jtree import curvature as C  # noqa: N812
 
 from .problems import (
     KEY,
+    X,
     close,
     diagonal_operator,
     empty,
     matrix_of,
+    mse,
     operator,
+    random,
     weighted,
 )
 
@@ -101,3 +104,34 @@ def test_an_estimate_is_a_scalar_with_an_error() -> None:
     assert float(jnp.abs(estimate)) == 2.5
     value, error = estimate
     assert (float(value), float(error)) == (2.5, 0.25)
+
+
+def normalized(x: jax.Array) -> jax.Array:
+    return (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-3)
+
+
+def zero_head(v: jax.Array, x: jax.Array) -> jax.Array:
+    return normalized(x @ v[:9].reshape(3, 3)) @ v[9:].reshape(3, 2)
+
+
+def zero_gate(v: jax.Array, x: jax.Array) -> jax.Array:
+    return (x @ v[:9].reshape(3, 3) + v[9] * normalized(jnp.tanh(x)))[:, :2]
+
+
+@pytest.mark.parametrize(("apply", "zeros"), [(zero_head, 6), (zero_gate, 1)])
+@pytest.mark.parametrize("kind", ["ggn", "fisher"])
+def test_examples_that_depend_on_each_other_behind_a_zero(
+    apply: Any, zeros: int, kind: str
+) -> None:
+    x, y = jnp.asarray(X, jnp.float32), jnp.zeros((7, 2))
+    flat = jnp.append(jnp.asarray(random(9), jnp.float32), jnp.zeros(zeros))
+    if kind == "ggn":
+        op = C.ggn(apply, mse, flat, x, y)
+    else:
+        op = C.fisher(apply, flat, x, likelihood="gaussian")
+    jacobian = np.asarray(jax.jacobian(apply)(flat, x)).reshape(14, -1)
+    expected = jacobian.T @ jacobian * (2 / 14 if kind == "ggn" else 1 / 7)
+    close(op.dense(), expected, 1e-4)
+    close(C.diagonal(op), np.diag(expected), 1e-4)
+    close(C.trace(op).value, np.trace(expected), 1e-4)
+    assert jnp.isnan(jax.jit(C.diagonal)(op)).all()

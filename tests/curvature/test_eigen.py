@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jtree import ArgumentError, CurvatureError
 from jtree import curvature as C  # noqa: N812
 from jtree.curvature._algorithms import eigen
 
@@ -42,11 +45,53 @@ def test_eigenpairs_with_equal_eigenvalues(
 
 
 @pytest.mark.usefixtures("double")
-def test_residuals_tell_how_good_the_pairs_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_that_did_not_converge_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eigen, "_DENSE_SIZE", 0)
-    pairs = C.eigsh(operator(matrix_of(*VALUES)), 3, maxiter=2)
+    message = (
+        r"eigsh: no convergence: after 2 blocks \d of 3 residuals are too large, up to [\d.]+ "
+        r"where [\d.e-]+ is allowed; pass a larger maxiter= or tol="
+    )
+    with pytest.raises(CurvatureError) as caught:
+        C.eigsh(operator(matrix_of(*VALUES)), 3, maxiter=2)
+    assert re.fullmatch(message, str(caught.value))
+    pairs = C.eigsh(operator(matrix_of(*VALUES)), 3, maxiter=2, tol=10.0)
     assert float(pairs.residuals.max()) > 1e-3
     assert repr(pairs).startswith("Eigenpairs([")
+
+
+def test_small_negative_eigenvalues_beside_large_positive_ones() -> None:
+    values = np.append(np.random.default_rng(0).uniform(0.5, 1000, 597), [-0.1, -0.05, -0.01])
+    pairs = C.eigsh(diagonal_operator(values), 3, "SA")
+    np.testing.assert_allclose(pairs.values, [-0.1, -0.05, -0.01], atol=2e-3)
+
+
+@pytest.mark.parametrize("size", [5, 600])
+@pytest.mark.parametrize("scale", [1e-27, 1e30])
+def test_eigenvalues_of_any_scale(size: int, scale: float) -> None:
+    values = np.linspace(1, 2, size)
+    values[-2:] = 5, 4
+    pairs = C.eigsh(diagonal_operator(values * scale), 2)
+    np.testing.assert_allclose(pairs.values, np.array([5, 4]) * scale, rtol=1e-5)
+    assert 0 < float(pairs.residuals.max()) < scale or size == 5
+
+
+def test_eigenvalues_within_jit() -> None:
+    message = "eigsh: within jit it takes up to 512 parameters, found 600; call it outside of jit"
+    with pytest.raises(ArgumentError, match=f"^{message}\n"):  # JAX adds a note
+        jax.jit(lambda op: C.eigsh(op, 1).values)(diagonal_operator(np.ones(600)))
+    assert jax.jit(lambda op: C.eigsh(op, 1).values)(diagonal_operator(np.ones(5))) == 1
+
+
+@pytest.mark.parametrize("size", [5, 600])
+def test_an_operator_that_is_not_finite(size: int) -> None:
+    values = np.ones(size)
+    values[2] = np.nan
+    message = (
+        f"eigsh: the operator has values that are not finite, in 1 of {size} rows; "
+        "check the loss and its gradient at this point"
+    )
+    with pytest.raises(CurvatureError, match=f"^{message}$"):
+        C.eigsh(diagonal_operator(values), 1)
 
 
 def test_values_and_vectors_unpack_as_those_of_scipy_do() -> None:

@@ -12,12 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ArgumentError, ArgumentTypeError
-from ..._tree.leaves import describe
+from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError
+from ..._tree.leaves import describe, istracer
 from .._autodiff import dense
-from .._operators.base import Operator
+from .._autodiff.finite import power_of_two, require_finite_rows
+from .._operators.base import Operator, require_operator
 
 _DENSE_SIZE = 512  # up to this size the matrix itself is decomposed
+_ROUNDING = 10  # residuals of this many times the dtype's precision are as small as they get
 
 
 @jax.tree_util.register_dataclass
@@ -50,7 +52,7 @@ def eigsh(
     *,
     key: Any = None,
     tol: float | None = None,
-    maxiter: int = 200,
+    maxiter: int = 1000,
 ) -> Eigenpairs:
     """Return some eigenvalues and eigenvectors of an operator, with residuals.
 
@@ -63,17 +65,18 @@ def eigsh(
       k: the number of pairs.
       which: `"LM"` for the largest in magnitude, `"LA"` for the largest, `"SA"` for the smallest.
       key: the PRNG key of the first block; by default a fixed one.
-      tol: the residuals to reach, relative to the largest magnitude; by default the square root of
-        the dtype's precision.
+      tol: the residual to reach for each pair, relative to the magnitude of its eigenvalue; by
+        default the square root of the dtype's precision. Residuals at the rounding of products are
+        as small as they can be, and are accepted too.
       maxiter: the largest number of blocks to multiply.
 
     Returns:
-      `Eigenpairs`, the requested end of the spectrum first. If `maxiter` was reached, the residuals
-      are larger than `tol`.
+      `Eigenpairs`, the requested end of the spectrum first.
 
     Raises:
+      CurvatureError: the pairs did not converge, or the operator is not finite.
       ArgumentError: `which`, `k` or `maxiter` is out of range.
-      ArgumentTypeError: `k` is not an integer.
+      ArgumentTypeError: `k` is not an integer, or `op` is not an operator.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: v[0] ** 2 - 3 * v[1] ** 2, jnp.ones(2))
@@ -84,6 +87,7 @@ def eigsh(
     Source: Stathopoulos and Saad, "Restarting techniques for the (Jacobi-)Davidson symmetric
     eigenvalue methods", ETNA 7, 1998; named after `scipy.sparse.linalg.eigsh`.
     """
+    require_operator(op, "eigsh")
     if which not in ("LM", "LA", "SA"):
         raise ArgumentError(f"which: expected 'LM', 'LA' or 'SA', found {which!r}")
     _check_arguments(op, k, maxiter)
@@ -110,15 +114,20 @@ def _width(k: int) -> int:
 
 
 def _decompose(op: Operator, matrix: jax.Array, k: int, which: str) -> Eigenpairs:
-    values, vectors = jnp.linalg.eigh(dense.promote(matrix))
+    require_finite_rows(op, matrix, "eigsh")
+    scale = power_of_two(matrix := dense.promote(matrix))
+    values, vectors = jnp.linalg.eigh(matrix / scale)
     selected = _select(values, k, which)
     values, vectors = values[selected], vectors[:, selected]
-    residuals = jnp.linalg.norm(dense.promote(op.mv(vectors)) - vectors * values, axis=0)
-    return _cast(Eigenpairs(values, vectors, residuals), op.dtype)
+    product = dense.promote(op.mv(vectors)) / scale
+    residuals = jnp.linalg.norm(product - vectors * values, axis=0)
+    return _rescale(Eigenpairs(values, vectors, residuals), scale, op.dtype)
 
 
-def _cast(pairs: Eigenpairs, dtype: Any) -> Eigenpairs:
-    return Eigenpairs(*(x.astype(dtype) for x in (pairs.values, pairs.vectors, pairs.residuals)))
+def _rescale(pairs: Eigenpairs, scale: jax.Array, dtype: Any) -> Eigenpairs:
+    """Return the pairs of an operator from those of the operator divided by a scale."""
+    values, residuals = pairs.values * scale, pairs.residuals * scale
+    return Eigenpairs(*(x.astype(dtype) for x in (values, pairs.vectors, residuals)))
 
 
 def _select(values: jax.Array, k: int, which: str) -> jax.Array:
@@ -141,15 +150,39 @@ def _search(op: Operator, k: int, which: str, key: Any, tol: float, maxiter: int
     space = SearchSpace(empty, empty.copy(), jnp.zeros((), int))
     block = dense.promote(jax.random.normal(key, (op.size, k), op.dtype))
     block = _orthonormalize(space.basis, block)
-    pairs: Eigenpairs
+    product = dense.promote(op.mv(block))
+    if istracer(product):
+        raise ArgumentError(
+            f"eigsh: within jit it takes up to {_DENSE_SIZE} parameters, found {op.size}; "
+            "call it outside of jit"
+        )
+    require_finite_rows(op, product, "eigsh")
+    scale = power_of_two(product)
     for _ in range(maxiter):
-        space = _extend(space, block, dense.promote(op.mv(block)))
+        space = _extend(space, block, product / scale)
         pairs, block, largest = _ritz(space, k, which)
-        if float(pairs.residuals.max()) <= tol * float(largest):
-            break
+        limits = _residual_limits(pairs, largest, tol, op)
+        if bool((pairs.residuals <= limits).all()):
+            return _rescale(pairs, scale, op.dtype)
         if int(space.filled) + k > width:
             space = _restart(space, min(3 * k, width - 2 * k), which)
-    return _cast(pairs, op.dtype)
+        product = dense.promote(op.mv(block))
+    raise CurvatureError(_no_convergence(_rescale(pairs, scale, op.dtype), limits * scale, maxiter))
+
+
+def _residual_limits(pairs: Eigenpairs, largest: jax.Array, tol: float, op: Operator) -> jax.Array:
+    """Return the residuals to reach, relative to each eigenvalue, and no less than rounding."""
+    rounding = _ROUNDING * float(jnp.finfo(op.dtype).eps) * largest
+    return jnp.maximum(tol * jnp.abs(pairs.values), rounding)
+
+
+def _no_convergence(pairs: Eigenpairs, limits: jax.Array, maxiter: int) -> str:
+    count = int((pairs.residuals > limits).sum())
+    residual, limit = float(pairs.residuals.max()), float(limits.min())
+    return (
+        f"eigsh: no convergence: after {maxiter} blocks {count} of {len(limits)} residuals are too "
+        f"large, up to {residual:.2g} where {limit:.2g} is allowed; pass a larger maxiter= or tol="
+    )
 
 
 @partial(jax.jit, donate_argnums=0)

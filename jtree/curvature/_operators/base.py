@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Self
 import jax
 import numpy as np
 
-from ..._errors import ArgumentError
+from ..._errors import ArgumentError, ArgumentTypeError
+from ..._tree.leaves import describe, isarray
 from ..._tree.paths import Where
 from ..._vector.restructure import Restructure
 from .._autodiff import dense
@@ -248,3 +249,15 @@ class Operator(LinearMap):
         paths = () if self.re is None else self.re.paths
         shown = paths if len(paths) <= 4 else (*paths[:3], "...")
         return f"{type(self).__name__}({', '.join([self.name, shape, *shown])})"
+
+
+def require_operator(op: Any, name: str) -> None:
+    """Raise for an argument that is not a symmetric operator."""
+    if isinstance(op, Operator):
+        return
+    hint = "hessian, ggn, fisher and batched return one"
+    if isinstance(op, LinearMap):
+        hint = "a Jacobian is not symmetric; use ggn, or the jacobian's kernel"
+    elif isarray(op):
+        hint = "for an array A pass hessian(lambda v: v @ A @ v / 2, jnp.zeros(len(A)))"
+    raise ArgumentTypeError(f"{name}: expected an operator, found {describe(op)}; {hint}")

@@ -30,6 +30,7 @@ from .base import Operator
 from .differentiated import Differentiated, as_point, check_scalars
 from .metric import LossMetric, Metric
 from .outputs import Outputs, check_outputs, sum_over
+from .single import allclose, equal_derivatives, pull
 
 
 @partial(
@@ -194,23 +195,20 @@ def example_factors(op: GaussNewton) -> Callable[[Any], tuple[jax.Array, jax.Arr
 
 
 def _independent(op: GaussNewton) -> jax.Array:
-    """Return whether each example alone has the outputs and the metric that it has in the batch.
+    """Return whether each example alone has the outputs, derivatives and metric of the batch.
 
-    It does not under BatchNorm in training mode, nor with a loss that compares examples.
+    It does not under BatchNorm in training mode, nor with a loss that compares examples. A zero, as
+    in a new head or a residual scale, hides this from the outputs, but not from their derivatives.
     """
     structure, out = op.outputs.structure(op.flat), op.outputs(op.flat)
-    alone = jax.vmap(lambda i: op.outputs.one_example(i)(op.flat)[0])(jnp.arange(len(out)))
+    probe = jax.random.normal(jax.random.key(0), out.shape, out.dtype)
+    indices, functions = op.indices, (op.outputs.__call__, op.outputs.alone(len(out)))
+    same = equal_derivatives(*(pull(f, op.flat, op.sizes, indices, probe) for f in functions))
     left, right = op.metric.factors(structure, out)
     if right is None:
-        return _allclose(alone, out)
-    probe = jax.random.normal(jax.random.key(0), out.shape, out.dtype)
+        return same
     share = jnp.einsum("cnd,nce,ne->nd", left, right, probe)
-    return _allclose(alone, out) & _allclose(share, op.metric.product(structure, out)(probe))
-
-
-def _allclose(a: jax.Array, b: jax.Array) -> jax.Array:
-    scale = jnp.finfo(a.dtype).eps ** 0.5 * (jnp.abs(a).max() + jnp.abs(b).max())
-    return (jnp.abs(a - b) <= scale).all()
+    return same & allclose(share, op.metric.product(structure, out)(probe))
 
 
 def ggn(

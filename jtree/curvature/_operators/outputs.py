@@ -67,6 +67,10 @@ class Outputs(NamedTuple):
         one = jax.tree.map(take, args, is_leaf=callable)
         return lambda flat: as_rows(function(flat, *one))
 
+    def alone(self, count: int) -> Callable[[jax.Array], jax.Array]:
+        """Return the outputs of each of the examples alone, `(count, D)`, as a function."""
+        return lambda flat: jax.vmap(lambda i: self.one_example(i)(flat)[0])(jnp.arange(count))
+
 
 def check_outputs(apply: Call, flat: jax.Array) -> None:
     """Raise for outputs that are not floating-point arrays with an example in each row."""

@@ -53,8 +53,8 @@ def _kind(x: Any) -> str | None:
     return _KINDS.get(type(x)) if dtype is None else dtype_kind(dtype)
 
 
-def _problem(dtype: Any, found: Any) -> str | None:
-    return conversion_problem(dtype, found if isarray(found) else np.asarray(found))
+def _problem(dtype: Any, number: Any) -> str | None:
+    return conversion_problem(dtype, number if isarray(number) else np.asarray(number))
 
 
 def _hint(expected: Any) -> str:

@@ -72,5 +72,5 @@ def _isbasic(x: Any) -> bool:
         walked = walk(x)
     except ModelError:  # a static field may be a dict that no model may contain
         return False
-    leaves = all(isinstance(slot.value, BASIC) for slot in walked.slots)
+    leaves = all(type(slot.value) in BASIC for slot in walked.slots)
     return leaves and all(isinstance(node, dict | list | tuple) for _, node in walked.nodes)

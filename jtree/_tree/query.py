@@ -7,6 +7,7 @@ from typing import Any, Literal, overload
 
 from .leaves import isarray
 from .nodes import kind
+from .opaque import check_opened
 from .ties import Ties
 from .walk import walk
 
@@ -31,7 +32,7 @@ def trainables(model: Any, /, *, ties: Ties = "references") -> dict[str, Any]:
 
     Source: `trainables` of Optimisers.jl.
     """
-    slots = walk(model, ties=ties).slots
+    slots = check_opened(walk(model, ties=ties)).slots
     return {
         slot.path: slot.value
         for index, slot in enumerate(slots)

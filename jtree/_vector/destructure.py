@@ -10,6 +10,7 @@ from .._errors import ArgumentError
 from .._tree import paths
 from .._tree.cache import Cache
 from .._tree.leaves import canonical, isarray, isnumeric, type_name
+from .._tree.opaque import check_opened
 from .._tree.paths import Where
 from .._tree.ties import Slot, Ties
 from .._tree.walk import Walk, walk
@@ -52,7 +53,8 @@ def destructure(
       no parameters. `re(flat)` is the model; `re` keeps every other leaf unchanged.
 
     Raises:
-      ModelError: the model cannot be walked, its arrays are on different devices, or one of them
+      ModelError: the model cannot be walked, JAX does not open an object that holds arrays, its
+        arrays are on different devices, or one of them
         was deleted.
       PathError: `where` or `ties` does not match the model.
       ArgumentError: an option has an invalid value.
@@ -69,7 +71,7 @@ def destructure(
 
     Source: `destructure` of Optimisers.jl, `jax.flatten_util.ravel_pytree`.
     """
-    walked = walk(model, ties=ties).check()
+    walked = check_opened(walk(model, ties=ties).check())
     layout = _cached_layout(model, walked, which, where, dtype)
     leaves = zip(layout.paths, layout.first_slots, strict=True)
     parameters = {path: walked.values[slot] for path, slot in leaves}

@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeAlias
 from .._errors import ArgumentError, ModelError
 from .._state.sources import resolve
 from .._state.state import state
+from .._tree import paths
 from .._tree.leaves import isarray
+from .._tree.opaque import check_opened, describe_opaque, holds_arrays, ismasked, remedy, unstorable
 from .._tree.walk import walk
 from ._background import Saving, run_in_background, wait_for
 from ._checkpoint import Checkpoint
@@ -62,7 +64,9 @@ def save(
     Raises:
       ArgumentError: the format cannot be written or cannot hold the metadata.
       CheckpointError: something is at `path` already, or it cannot be written.
-      ModelError: the tree holds something that cannot be saved; the message names its path.
+      ModelError: the tree holds something that cannot be saved; the message names every path.
+        Functions and types are configuration, and are left out; other objects that JAX does not
+        open are errors, and so are enums and other subclasses of basic types.
 
     Example:
       >>> import tempfile
@@ -160,12 +164,37 @@ def begin_save(
     content = source.tree if isinstance(source, Checkpoint) else source
     options: dict[str, Any] = {"overwrite": overwrite, "metadata": metadata, "copy": copy}
     try:
+        _check_storable(content, name)
         if name != "orbax":
             return begin_file(target, content, state(content), name, **options)
         ties = source.ties if isinstance(source, Checkpoint) else _reference_ties(content)
         return begin_write(target, state(content), ties, packed=packed, shown=shown, **options)
     except RecursionError as error:
         raise ModelError(f"{target} cannot be written: the tree is nested too deeply") from error
+
+
+def _check_storable(tree: Any, name: str) -> None:
+    """Refuse leaves that would be lost; functions and types are configuration, and are not."""
+    walked = walk(tree, ties=())
+    leaves = unstorable(walked)
+    if name != "orbax":  # each format of a file has its own dtypes
+        leaves = {p: x for p, x in leaves.items() if not isarray(x) or ismasked(x)}
+    if len(leaves) == 1:
+        ((path, x),) = leaves.items()
+        raise ModelError(f"{paths.show(path)}: cannot save {describe_opaque(x)}; {_remedy(x)}")
+    if leaves:
+        lines = (f"  {paths.show(path)}: {describe_opaque(x)}" for path, x in leaves.items())
+        raise ModelError("\n".join([f"cannot save {len(leaves)} leaves; {_CONVERT}", *lines]))
+    check_opened(walked)
+
+
+_CONVERT = "convert them to arrays or basic values, such as float, str or list"
+
+
+def _remedy(x: Any) -> str:
+    if isarray(x):
+        return "save an array of a numeric dtype, without a mask"
+    return remedy(x) if holds_arrays(x) else "convert it to an array or a basic value"
 
 
 def _is_path(tree: object) -> bool:

@@ -81,11 +81,13 @@ def test_a_model_that_contains_itself_is_refused_by_path() -> None:
 
 def test_an_object_that_is_not_a_pytree_is_a_leaf() -> None:
     thing = object()
-    flat, re = jtree.destructure(thing)
+    flat, re = jtree.destructure({"thing": thing})
     assert flat.size == 0
-    assert re(flat) is thing
+    assert re(flat)["thing"] is thing
     with pytest.raises(ValueError, match="matches no parameter: the model has none"):
-        jtree.destructure(thing, where="**")
+        jtree.destructure({"thing": thing}, where="**")
+    with pytest.raises(jtree.ModelError, match=r"^\(root\): expected a model, found an object; "):
+        jtree.destructure(thing)
 
 
 def test_an_error_inside_a_tree_gains_its_path() -> None:

@@ -191,16 +191,15 @@ def _encode_basic(path: str, x: Any) -> Json:
         return {"str": base64.b64encode(x.encode("utf-8", "surrogatepass")).decode()}
     if x is None or type(x) in (bool, str):
         return x
-    if isinstance(x, int) and abs(x) >= 2**64:  # Python refuses to write long ones in decimals
+    if type(x) is int and abs(x) >= 2**64:  # Python refuses to write long ones in decimals
         return {"int": hex(x)}
     if isinstance(x, np.generic) and isnumber(x.dtype):
         number = np.asarray(x, x.dtype.newbyteorder("="))
         return {"scalar": [number.dtype.name, base64.b64encode(number.tobytes()).decode()]}
     if isinstance(x, bytes):
         return {"bytes": base64.b64encode(x).decode()}
-    for cls in (str, int, float, complex):
-        if isinstance(x, cls) and not isinstance(x, np.generic):
-            return {cls.__name__: cls.__repr__(x)} if cls is not str else cls.__str__(x)
+    if type(x) in (int, float, complex):
+        return {type(x).__name__: repr(x)}
     remedy = "save arrays and basic values"
     if istracer(x):
         remedy = "it is traced; save outside of jit"

@@ -1,0 +1,115 @@
+"""Objects that JAX does not open: an error where they hold arrays, and where they are the model."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections import ChainMap, UserDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+import torch
+
+import jtree
+
+
+@dataclass
+class Unregistered:
+    weight: Any
+
+
+class Plain:
+    def __init__(self, weight: Any) -> None:
+        self.weight = weight
+
+
+class Slots:
+    __slots__ = ("weight",)
+
+    def __init__(self, weight: Any) -> None:
+        self.weight = weight
+
+
+CALLS: list[Callable[[Any], Any]] = [jtree.destructure, jtree.count, jtree.trainables]
+A = jnp.ones(2)
+HIDDEN = [
+    (Plain(A), "a tests.Plain", "register Plain with jax.tree_util.register_pytree_node"),
+    (Plain([{"deep": A}]), "a tests.Plain", "register Plain with jax.tree_util"),
+    (Slots(A), "a tests.Slots", "register Slots with jax.tree_util.register_pytree_node"),
+    (Unregistered(A), "a tests.Unregistered", "register Unregistered with jax.tree_util.register_"),
+    (deque([A]), "a collections.deque", "convert it with list(x)"),
+    (UserDict(w=A), "a collections.UserDict", "convert it with dict(x)"),
+    (ChainMap({"w": A}), "a collections.ChainMap", "convert it with dict(x)"),
+    (types.MappingProxyType({"w": A}), "a mappingproxy", "convert it with dict(x)"),
+    (types.SimpleNamespace(w=A), "a types.SimpleNamespace", "convert it with vars(x)"),
+    (functools.partial(jnp.add, A), "a functools.partial", "use jax.tree_util.Partial"),
+    (torch.ones(2), "a torch.Tensor", "convert it with x.detach().cpu().numpy()"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("hidden", "name", "remedy"), HIDDEN)
+def test_arrays_that_jax_does_not_see_are_an_error(
+    call: Any, hidden: Any, name: str, remedy: str, tmp_path: Any
+) -> None:
+    for model, path in ((hidden, "(root)"), ({"a": [hidden], "w": A}, "a/0")):
+        with pytest.raises(jtree.ModelError) as info:
+            call(model)
+        assert str(info.value).startswith(
+            f"{path}: JAX does not open {name}, so the arrays in it would be left out; {remedy}"
+        )
+        with pytest.raises(jtree.ModelError):
+            jtree.save(tmp_path / "model", model)
+
+
+ROOTS = [
+    (Plain, "the class Plain; pass an instance of it"),
+    (nn.Dense(3), "a flax.Dense; pass its variables, which module.init(key, ...) returns"),
+    (CALLS[0], "the function destructure; pass the model itself"),
+    (jnp.tanh, "the function tanh; pass the model itself"),
+    (Plain(1), "a tests.Plain; register Plain with jax.tree_util.register_pytree_node"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("root", "found"), ROOTS)
+def test_a_model_is_a_container_or_an_array(
+    call: Any, root: Any, found: str, tmp_path: Any
+) -> None:
+    with pytest.raises(jtree.ModelError) as info:
+        call(root)
+    assert str(info.value) == f"(root): expected a model, found {found}"
+    with pytest.raises(jtree.ModelError):
+        jtree.save(tmp_path / "model", root)
+
+
+def test_a_torch_module_is_an_error_with_its_state_dict() -> None:
+    with pytest.raises(jtree.ModelError) as info:
+        jtree.count(torch.nn.Linear(2, 2))
+    assert str(info.value).endswith(
+        "pass {name: x.numpy() for name, x in module.state_dict().items()}"
+    )
+
+
+def test_functions_types_and_basic_values_are_no_error() -> None:
+    mesh = jax.make_mesh((1,), ("data",))
+    model = {
+        "f": jnp.tanh,
+        "relu": jax.nn.relu,
+        "module": nn.Dense(3),
+        "type": Plain,
+        "slope": functools.partial(jax.nn.leaky_relu, negative_slope=0.1),
+        "name": "text",
+        "plain": Plain(1),
+        "mesh": mesh,
+    }
+    for tree in (model, {"f": jnp.tanh}, {}, None, 1.5, "text"):
+        flat, _ = jtree.destructure(tree)
+        assert (flat.shape, flat.dtype) == ((0,), jnp.float32)
+        assert jtree.count(tree) == 0
+        assert jtree.trainables(tree) == {}

@@ -21,12 +21,18 @@ from jax.tree_util import DictKey, GetAttrKey
 
 import jtree
 from jtree.layers import (
+    GRU,
+    LSTM,
     BatchNorm,
     Chain,
     Conv,
     Dense,
     Dropout,
+    Embedding,
+    GroupNorm,
+    LayerNorm,
     MaxPool,
+    MultiHeadAttention,
     Parallel,
     SkipConnection,
     flatten,
@@ -298,6 +304,19 @@ def layers_named() -> Any:
     skip = SkipConnection(Dense(2, 2, key=three), add)
     norm = BatchNorm(2, affine=False, track_stats=False, active=False)
     return Chain(z=both, act=abs, skip=skip, a=norm)
+
+
+@kind
+def layers_of_sequences() -> Any:
+    one, two, three, four = jax.random.split(KEY, 4)
+    return Chain(
+        Embedding(5, 4, key=one),
+        LSTM(4, 3, key=two),
+        GRU(3, 4, key=three, bias=False, hidden_bias=True),
+        MultiHeadAttention(4, heads=2, key=four, dropout=0.1),
+        LayerNorm(4),
+        GroupNorm(4, 2, affine=False),
+    )
 
 
 @kind

@@ -119,7 +119,7 @@ def _total(model: Any, ties: Ties) -> str:
 
 def _open_container(x: Any, *, top: bool) -> _OpenContainer | None:
     """Return the items of a container, or None for a layer, a function or an array."""
-    if isarray(x) or not children(x):
+    if isarray(x) or kind(x).one_line or not children(x):
         return None
     basic = BRACKETS.get(type(x))
     items = _items(x) if basic else list(_spliced(x))

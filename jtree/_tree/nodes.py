@@ -30,6 +30,7 @@ class NodeKind(NamedTuple):
       attributes: its static fields are the entries of `vars(node)` that are not children.
       frozen: it contains no parameters, whatever its children are.
       all_fields: its state names every static field, with `()` for one that is not basic.
+      one_line: it prints on one line, although it contains layers.
     """
 
     box: bool = False
@@ -38,6 +39,7 @@ class NodeKind(NamedTuple):
     attributes: bool = False
     frozen: bool = False
     all_fields: bool = False
+    one_line: bool = False
 
 
 def kind(node: object) -> NodeKind:

@@ -122,6 +122,8 @@ def make_bias(owner: str, bias: Any, weight: Any, shape: tuple[int, ...]) -> Any
     """Return a bias of this shape: zeros for True, and False for False and None."""
     if bias is None or bias is False:
         return False
+    if isarray(bias) and bias.dtype.name == "bool" and weight.dtype.name != "bool":
+        return bias  # `vmap` made an array of False
     if bias is True and isabstract(weight):
         return jax.ShapeDtypeStruct(shape, weight.dtype)
     if bias is True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -105,7 +106,7 @@ class BatchNorm(Layer):
         """Return the output for an input of shape (..., channels)."""
         self._check(x)
         if self.active or self.mu is None:
-            return self._normalise(x, *_statistics(x))
+            return self._normalise(x, *statistics(x, range(x.ndim - 1)))
         return self._normalise(x, self.mu, self.sigma2)
 
     def _check(self, x: Any) -> None:
@@ -113,8 +114,7 @@ class BatchNorm(Layer):
         check_input(self, fits, f"{self.channels} input channels", x)
 
     def _normalise(self, x: Any, mean: Any, variance: Any) -> Any:
-        promoted, mean, variance = (a.astype(_stats_dtype(x)) for a in (x, mean, variance))
-        y = ((promoted - mean) * jax.lax.rsqrt(variance + self.eps)).astype(_floating_dtype(x))
+        y = normalise(x, mean, variance, self.eps)
         if self.gamma is not None:
             y = y * self.gamma + self.beta
         return self.activation(y)
@@ -135,14 +135,21 @@ def _(x: BatchNorm, inputs: Any, key: Any) -> tuple[Any, BatchNorm]:  # noqa: AR
     if x.active is False:
         return x(inputs), x
     x._check(inputs)
-    mean, variance = _statistics(inputs)
+    mean, variance = statistics(inputs, range(inputs.ndim - 1))
     return x._normalise(inputs, mean, variance), _updated(x, inputs, mean, variance)
 
 
-def _statistics(x: Any) -> tuple[Any, Any]:
-    """Return the mean and the variance of every channel of a batch, in float32 or wider."""
-    promoted, axes = x.astype(_stats_dtype(x)), tuple(range(x.ndim - 1))
-    return promoted.mean(axes), promoted.var(axes)
+def statistics(x: Any, axes: Iterable[int], *, keepdims: bool = False) -> tuple[Any, Any]:
+    """Return the mean and the variance over some axes, in float32 or wider."""
+    promoted, over = x.astype(_stats_dtype(x)), tuple(axes)
+    return promoted.mean(over, keepdims=keepdims), promoted.var(over, keepdims=keepdims)
+
+
+def normalise(x: Any, mean: Any, variance: Any, eps: float) -> Any:
+    """Return an input of mean 0 and variance 1, in its own dtype."""
+    promoted, mean, variance = (a.astype(_stats_dtype(x)) for a in (x, mean, variance))
+    y = (promoted - mean) * jax.lax.rsqrt(variance + eps)
+    return y.astype(_floating_dtype(x))
 
 
 def _updated(x: BatchNorm, inputs: Any, mean: Any, variance: Any) -> BatchNorm:

@@ -72,10 +72,10 @@ def pairs(pad: Any) -> Any:
     return pad if isinstance(pad, str) else [(x, x) if isinstance(x, int) else x for x in pad]
 
 
-def short(x: Any) -> Any:
-    """Return a single int in place of equal ones."""
+def short(x: Any, *, ones: bool = False) -> Any:
+    """Return a single int in place of equal ones, or with `ones` in place of a tuple of one."""
     same = isinstance(x, tuple) and len(set(x)) == 1 and isinstance(x[0], int)
-    return x[0] if same else x
+    return x[0] if same and not (ones and len(x) > 1) else x
 
 
 def axes_text(rank: int) -> str:
@@ -88,3 +88,12 @@ def channels_last(rank: int) -> lax.ConvDimensionNumbers:
     kernel = (rank - 1, rank - 2, *range(rank - 2))
     outer = (0, rank - 1, *space)
     return lax.ConvDimensionNumbers(outer, kernel, outer)
+
+
+def named_padding(name: str, size: int, step: int) -> tuple[int, int]:
+    """Return the padding that `jax.lax.conv_transpose` computes for a name."""
+    if name == "VALID":
+        return size - 1, step - 1 + max(size - step, 0)
+    total = size + step - 2
+    before = size - 1 if step > size - 1 else -(-total // 2)
+    return before, total - before

@@ -9,14 +9,26 @@ import jax
 import jax.numpy as jnp
 
 from jtree.layers import (
+    GRU,
+    LSTM,
+    RNN,
     BatchNorm,
     Chain,
     Conv,
+    ConvTranspose,
     Dense,
     Dropout,
+    Embedding,
+    GroupNorm,
+    GRUCell,
+    LayerNorm,
+    LSTMCell,
     MaxPool,
     MeanPool,
+    MultiHeadAttention,
     Parallel,
+    RNNCell,
+    Scale,
     SkipConnection,
 )
 
@@ -38,4 +50,22 @@ EXAMPLES: dict[str, Example] = {
     "MeanPool": (lambda _: MeanPool((2,), stride=1, pad=1), rows(1, 4, 2)),
     "Parallel": (lambda key: Parallel(jnp.add, a=Dense(2, 2, key=key), b=jnp.sin), rows(4, 2)),
     "SkipConnection": (lambda key: SkipConnection(Dense(2, 2, key=key), jnp.add), rows(4, 2)),
+    "ConvTranspose": (
+        lambda key: ConvTranspose((2, 3), 4, 6, key=key, groups=2, stride=2, outpad=(0, 1)),
+        rows(2, 3, 3, 4),
+    ),
+    "Embedding": (lambda key: Embedding(5, 3, key=key), jnp.array([[0, 4], [2, 1]])),
+    "GRU": (lambda key: GRU(3, 2, key=key, hidden_bias=True), rows(4, 5, 3)),
+    "GRUCell": (lambda key: GRUCell(3, 2, key=key, bias=False), rows(4, 3)),
+    "GroupNorm": (lambda _: GroupNorm(4, 2, jnp.tanh), rows(2, 3, 4)),
+    "LSTM": (lambda key: LSTM(3, 2, key=key), rows(4, 5, 3)),
+    "LSTMCell": (lambda key: LSTMCell(3, 2, key=key), rows(4, 3)),
+    "LayerNorm": (lambda _: LayerNorm((2, 3)), rows(4, 2, 3)),
+    "MultiHeadAttention": (
+        lambda key: MultiHeadAttention(6, (4, 8), 5, key=key, heads=2, causal=True),
+        rows(2, 3, 6),
+    ),
+    "RNN": (lambda key: RNN(3, 2, jnp.sin, key=key), rows(4, 5, 3)),
+    "RNNCell": (lambda key: RNNCell(3, 2, key=key), rows(4, 3)),
+    "Scale": (lambda _: Scale((2, 3), jnp.tanh), rows(4, 2, 3)),
 }

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ...layers._window import named_padding
+
 
 def per_axis(x: Any, dims: int) -> tuple[int, ...]:
     """Return one integer for each axis of a window: 1 for None, the same one for an integer."""
@@ -40,7 +42,7 @@ def conv_transpose_settings(
     if isinstance(padding, str) and padding.upper() in ("SAME", "VALID"):
         sizes = [d * (n - 1) + 1 for d, n in zip(dilations, window, strict=True)]
         each = zip(sizes, strides, strict=True)
-        padding = [_lax_padding(padding.upper(), size, step) for size, step in each]
+        padding = [named_padding(padding.upper(), size, step) for size, step in each]
     if not isinstance(padding, str):
         padding = _pairs(padding, len(window))
     return {"strides": strides, "dilation": dilations, "padding": padding}
@@ -61,15 +63,6 @@ def transposed_conv_padding(
         strict=True,
     )
     return tuple((d * (n - 1) - a, d * (n - 1) - b + extra) for n, (a, b), extra, d in each)
-
-
-def _lax_padding(name: str, size: int, step: int) -> tuple[int, int]:
-    """Return the padding that `jax.lax.conv_transpose` computes for a name."""
-    if name == "VALID":
-        return size - 1, step - 1 + max(size - step, 0)
-    total = size + step - 2
-    before = size - 1 if step > size - 1 else -(-total // 2)
-    return before, total - before
 
 
 def _explicit_padding(

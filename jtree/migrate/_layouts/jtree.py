@@ -4,13 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from .convolution import conv_settings
-from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType
+from .convolution import conv_settings, conv_transpose_settings
+from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType, no_max_norm, read_fields
 from .transforms import CONV_WINDOW_IN_OUT, MATRIX
 
+
+def _recurrent(gates: str) -> LayerSpec:
+    return (
+        ArraySpec("weight_ih", tuple(f"input_{g}" for g in gates), MATRIX, 1),
+        ArraySpec("weight_hh", tuple(f"hidden_{g}" for g in gates), MATRIX, 1),
+        ArraySpec("bias", tuple(f"bias_{g}" for g in gates)),
+    )
+
+
+def _projection(name: str, canonical: str) -> LayerSpec:
+    return (
+        ArraySpec(f"{name}/weight", (f"{canonical}_kernel",), MATRIX),
+        ArraySpec(f"{name}/bias", (f"{canonical}_bias",)),
+    )
+
+
+_CONV: LayerSpec = (
+    ArraySpec("weight", ("kernel",), CONV_WINDOW_IN_OUT),
+    ArraySpec("bias", ("bias",)),
+)
 _SPECS: dict[str, LayerSpec] = {
     "dense": (ArraySpec("weight", ("kernel",), MATRIX), ArraySpec("bias", ("bias",))),
-    "conv": (ArraySpec("weight", ("kernel",), CONV_WINDOW_IN_OUT), ArraySpec("bias", ("bias",))),
+    "conv": _CONV,
+    "conv_transpose": _CONV,
+    "embedding": (ArraySpec("weight", ("table",), MATRIX),),
+    "layer_norm": (ArraySpec("diag/scale", ("scale",)), ArraySpec("diag/bias", ("bias",))),
+    "group_norm": (ArraySpec("gamma", ("scale",)), ArraySpec("beta", ("bias",))),
+    "lstm": _recurrent("ifgo"),
+    "gru": (*_recurrent("rzn"), ArraySpec("bias_n", ("hidden_bias_n",))),
+    "rnn": _recurrent("h"),
+    "attention": (
+        *_projection("q_proj", "query"),
+        *_projection("k_proj", "key"),
+        *_projection("v_proj", "value"),
+        *_projection("out_proj", "out"),
+    ),
     "batch_norm": (
         ArraySpec("gamma", ("scale",)),
         ArraySpec("beta", ("bias",)),
@@ -21,7 +54,7 @@ _SPECS: dict[str, LayerSpec] = {
 
 
 def _conv_options(node: Any) -> dict[str, Any]:
-    return {"dims": len(node.weight.shape) - 2, "groups": node.groups}
+    return {"dims": len(node.stride), "groups": node.groups}
 
 
 def _conv(node: Any) -> dict[str, Any]:
@@ -34,6 +67,27 @@ def _conv(node: Any) -> dict[str, Any]:
     )
 
 
+def _conv_transpose(node: Any) -> dict[str, Any]:
+    return conv_transpose_settings(
+        node.weight.shape[:-2],
+        node.input_padding,
+        stride=node.stride,
+        dilation=node.dilation,
+    )
+
+
+def _layer_norm_options(node: Any) -> dict[str, Any]:
+    return {"rank": len(node.size)}
+
+
+def _rnn(node: Any) -> dict[str, Any]:
+    return {"activation": getattr(node.activation, "__name__", None)}
+
+
+def _attention(node: Any) -> dict[str, Any]:
+    return {"heads": node.heads, "zero_attention": False}
+
+
 def _batch_norm(node: Any) -> dict[str, Any]:
     return {"epsilon": node.eps, "momentum": 1 - node.momentum}
 
@@ -41,7 +95,21 @@ def _batch_norm(node: Any) -> dict[str, Any]:
 _TYPES = {
     "Dense": LayerType("dense", _SPECS["dense"]),
     "Conv": LayerType("conv", _SPECS["conv"], _conv_options, _conv),
+    "ConvTranspose": LayerType(
+        "conv_transpose", _SPECS["conv_transpose"], _conv_options, _conv_transpose
+    ),
     "BatchNorm": LayerType("batch_norm", _SPECS["batch_norm"], settings=_batch_norm),
+    "LayerNorm": LayerType(
+        "layer_norm", _SPECS["layer_norm"], _layer_norm_options, read_fields(epsilon="eps")
+    ),
+    "GroupNorm": LayerType(
+        "group_norm", _SPECS["group_norm"], settings=read_fields(epsilon="eps", groups="groups")
+    ),
+    "Embedding": LayerType("embedding", _SPECS["embedding"], settings=no_max_norm),
+    "LSTMCell": LayerType("lstm", _SPECS["lstm"]),
+    "GRUCell": LayerType("gru", _SPECS["gru"]),
+    "RNNCell": LayerType("rnn", _SPECS["rnn"], settings=_rnn),
+    "MultiHeadAttention": LayerType("attention", _SPECS["attention"], settings=_attention),
 }
 
 JTREE = FrameworkLayout(
@@ -53,6 +121,12 @@ JTREE = FrameworkLayout(
         ("jtree.layers", "Chain"): {"layers": ()},
         ("jtree.layers", "Parallel"): {"layers": ()},
         ("jtree.layers", "SkipConnection"): {"layer": ()},
+        **{("jtree.layers", name): {"cell": ()} for name in ("RNN", "LSTM", "GRU")},
     },
-    defaults={"batch_norm": {"epsilon": 1e-5, "momentum": 0.9}},
+    defaults={
+        "batch_norm": {"epsilon": 1e-5, "momentum": 0.9},
+        "layer_norm": {"epsilon": 1e-5},
+        "group_norm": {"epsilon": 1e-5},
+        "rnn": {"activation": "tanh"},
+    },
 )

@@ -27,7 +27,7 @@ Class = TypeVar("Class", bound=type)
 def public_rule(cls: Class) -> Class:
     """Make a class a frozen dataclass that has its public name, such as `jtree.migrate.rename`."""
     rule: Any = dataclass(frozen=True, repr=False)(cls)
-    rule.__name__ = rule.__qualname__ = cls.__name__.lower()
+    rule.__name__ = rule.__qualname__ = cls.__name__.removesuffix("Rule").lower()
     rule.__module__ = "jtree.migrate"
     named: Class = rule
     return named

@@ -114,7 +114,7 @@ def _convert_exactly(x: Array, dtype: Any, where: str) -> Array:
 
 
 @public_rule
-class Scale(ArrayRule):
+class ScaleRule(ArrayRule):
     """Multiply arrays by a number; their dtypes stay the same.
 
     Args:
@@ -199,5 +199,5 @@ class Fill(Rule):
 
 
 cast = Cast
-scale = Scale
+scale = ScaleRule
 fill = Fill

@@ -24,6 +24,7 @@ from ._layer import (
     initialise,
     layer,
 )
+from ._padding import named_padding
 from ._window import (
     Padding,
     Window,
@@ -31,7 +32,6 @@ from ._window import (
     channels_last,
     check_groups,
     count_axes,
-    named_padding,
     normalise_padding,
     pairs,
     per_axis,

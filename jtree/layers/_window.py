@@ -88,12 +88,3 @@ def channels_last(rank: int) -> lax.ConvDimensionNumbers:
     kernel = (rank - 1, rank - 2, *range(rank - 2))
     outer = (0, rank - 1, *space)
     return lax.ConvDimensionNumbers(outer, kernel, outer)
-
-
-def named_padding(name: str, size: int, step: int) -> tuple[int, int]:
-    """Return the padding that `jax.lax.conv_transpose` computes for a name."""
-    if name == "VALID":
-        return size - 1, step - 1 + max(size - step, 0)
-    total = size + step - 2
-    before = size - 1 if step > size - 1 else -(-total // 2)
-    return before, total - before

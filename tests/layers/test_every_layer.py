@@ -55,11 +55,12 @@ def test_flat_and_nested_gradients_agree(name: str) -> None:
     make, x = EXAMPLES[name]
     layer = make(KEY)
     flat, re = jtree.destructure(layer)
-    both = lambda m, v: (
-        jax.grad(loss, allow_int=True)(m, x),
-        jax.grad(lambda v: loss(re(v), x))(v),
-    )
-    nested, gradient = jax.jit(both)(layer, flat)
+
+    def gradients(layer: Any, v: Any) -> Any:
+        nested = jax.grad(loss, allow_int=True)(layer, x)
+        return nested, jax.grad(lambda v: loss(re(v), x))(v)
+
+    nested, gradient = jax.jit(gradients)(layer, flat)
     close(gradient, re.ravel_grad(nested), rtol=1e-4, atol=1e-4)
     assert jnp.isfinite(gradient).all()
     assert gradient.any()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ...layers._window import named_padding
+from ...layers._padding import named_padding
 
 
 def per_axis(x: Any, dims: int) -> tuple[int, ...]:

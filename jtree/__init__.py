@@ -31,23 +31,40 @@ from ._errors import (
     VectorTypeError,
 )
 from ._public import publish
-from ._state.diff import diff
-from ._state.load import loadmodel
-from ._state.mismatch import Diff
-from ._state.state import state
-from ._summary.summary import Summary, summary
-from ._tree.cast import bf16, f16, f32, f64
-from ._tree.leaves import isnumeric
-from ._tree.nodes import children, trainable
-from ._tree.query import count, modules, trainables
-from ._tree.ties import Slot
-from ._tree.walk import Walk, walk
-from ._vector.destructure import destructure
-from ._vector.restructure import Restructure
-from .checkpoint import Checkpoint, Manager, Saving, load, open, save, save_async, verify
 
 if TYPE_CHECKING:
     from . import callbacks, curvature, init, layers, migrate, plot
+    from ._api import (
+        Checkpoint,
+        Diff,
+        Manager,
+        Restructure,
+        Saving,
+        Slot,
+        Summary,
+        Walk,
+        bf16,
+        children,
+        count,
+        destructure,
+        diff,
+        f16,
+        f32,
+        f64,
+        isnumeric,
+        load,
+        loadmodel,
+        modules,
+        open,
+        save,
+        save_async,
+        state,
+        summary,
+        trainable,
+        trainables,
+        verify,
+        walk,
+    )
     from .layers import outputsize
 
 __version__ = "0.1.0"
@@ -104,16 +121,21 @@ __all__ = [
     "walk",
 ]
 
-_MODULES = ("callbacks", "curvature", "init", "layers", "migrate", "plot")
+_MODULES = ("callbacks", "checkpoint", "curvature", "init", "layers", "migrate", "plot")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the modules that not every program needs when they are first used."""
+    """Import the public names when the first of them is used, and each of the modules by itself.
+
+    The command answers `jtree --version` without importing JAX.
+    """
     if name in _MODULES:
         return import_module(f".{name}", __name__)
-    if name == "outputsize":
-        return import_module(".layers", __name__).outputsize
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = ".layers" if name == "outputsize" else "._api"
+    globals()[name] = getattr(import_module(module, __name__), name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -154,3 +154,14 @@ def test_the_command_is_a_module_too(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "w" in json.loads(done.stdout)["arrays"]
     assert subprocess.run([*command[:3], "show"], capture_output=True).returncode == 2
+
+
+def test_the_command_starts_without_jax(run_python: Any) -> None:
+    out = run_python(
+        """
+        import sys, jtree, jtree.cli
+        print(jtree.__version__ != "", [name for name in ("jax", "numpy") if name in sys.modules])
+        print(jtree.destructure({"a": 1})[0].shape, "jax" in sys.modules, jtree.checkpoint.__name__)
+        """
+    )
+    assert out == "True []\n(0,) True jtree.checkpoint\n"

@@ -35,7 +35,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("migrate/_rules", "migrate/_layouts"),
     ("migrate/_files", "migrate/_convert"),
     ("migrate",),
-    ("demo",),
+    ("demo", "_api"),
     ("cli",),
     ("__main__", "__init__"),
 ]
@@ -187,7 +187,7 @@ def test_classes_and_functions_name_their_public_package(name: str) -> None:
 
 def public_objects() -> dict[str, Any]:
     """Return the public classes and functions by the names that users know."""
-    found = [vars(jtree).get(name) for name in jtree.__all__]
+    found = [getattr(jtree, name) for name in jtree.__all__]
     found += [vars(package)[name] for package in PACKAGES.values() for name in package.__all__]
     known = [x for x in found if inspect.isclass(x) or inspect.isfunction(x)]
     return {f"{x.__module__}.{x.__name__}": x for x in known}

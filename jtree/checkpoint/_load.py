@@ -96,14 +96,14 @@ def load(
 
 def _read(checkpoint: Checkpoint, into: Any, *, where: Where, sharding: Any, **options: Any) -> Any:
     """Return the state of an opened checkpoint, or a model with its values."""
-    place = None if sharding is None else _sharding_function(sharding)
+    get_sharding = None if sharding is None else _sharding_function(sharding)
     if into is None:
         tree = select_leaves(checkpoint.tree, where)
-        return read_tree(tree) if place is None else read_tree(tree, _lossless(place))
+        return read_tree(tree) if get_sharding is None else read_tree(tree, _lossless(get_sharding))
     tree = checkpoint.tree
     if checkpoint.format == "Equinox":
         tree = assign_by_position(checkpoint.path, list(checkpoint.values()), into)
-    options |= {"where": where, "sharding": place, "scalars": scalars_of(checkpoint)}
+    options |= {"where": where, "sharding": get_sharding, "scalars": scalars_of(checkpoint)}
     return load_into(into, tree, **options)
 
 
@@ -116,7 +116,7 @@ def _sharding_function(sharding: Any) -> ShardingFunction:
             f"ShapeDtypeStruct), found {describe(sharding)}"
         )
 
-    def place(path: str, x: Any) -> Any:
+    def get_sharding(path: str, x: Any) -> Any:
         abstract = jax.ShapeDtypeStruct(x.shape, x.dtype)
         selected = sharding if fixed else sharding(path, abstract)
         if isinstance(selected, jax.Device):
@@ -136,14 +136,14 @@ def _sharding_function(sharding: Any) -> ShardingFunction:
             ) from error
         return selected
 
-    return place
+    return get_sharding
 
 
-def _lossless(place: ShardingFunction) -> ShardingFunction:
+def _lossless(get_sharding: ShardingFunction) -> ShardingFunction:
     """Return a placement that refuses dtypes that JAX cannot hold as they are."""
 
     def checked(path: str, x: Any) -> Any:
-        sharding = place(path, x)
+        sharding = get_sharding(path, x)
         if sharding is not None and canonical(x.dtype) != x.dtype:
             raise ArgumentError(
                 f"sharding: {_path.show(path)}: {describe(x)} would lose precision on a device "

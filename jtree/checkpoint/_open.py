@@ -37,8 +37,8 @@ def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
       of its own. It prints as a tree, and stands for the checkpoint wherever a path does.
 
     Raises:
-      CheckpointError: there is no checkpoint at the path, or it cannot be read; the message says
-        what is there.
+      CheckpointError: nothing at the path can be read; the message describes what is there
+        instead.
 
     Example:
       >>> import tempfile

@@ -1,8 +1,8 @@
 """Zip archives, read strictly: whatever two programs could understand differently is refused.
 
-`zipfile` of the standard library writes archives here and does not read them: it takes an archive
-that follows other bytes, two entries of one name or in one place, headers that contradict each
-other, and as many entries as fit, whatever number the archive states.
+`zipfile` of the standard library writes archives here, but does not read them. It accepts other
+bytes before an archive, two entries of one name, names that lead out of the archive, headers that
+contradict each other, and many more entries than the archive states.
 
 Source: APPNOTE.TXT of PKWARE, version 6.3.
 """

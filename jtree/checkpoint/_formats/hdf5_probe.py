@@ -51,7 +51,7 @@ class Window(io.RawIOBase):
 
 
 def probe(h5py: Any, path: str, start: int, size: int) -> None:
-    """Do everything with a file that is done with it later."""
+    """Read everything in a file that is read later."""
     with h5py.File(Window(open(path, "rb"), start, size), "r") as root:
         for name in root.attrs:
             root.attrs[name]

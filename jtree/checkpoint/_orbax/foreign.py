@@ -44,14 +44,18 @@ class ForeignArrays(Source):
         """Return arrays by name."""
         arrays: dict[Hashable, Any] = {}
         for item, (leaves, _) in self.flat.items():
-            wanted = {n: shardings[item, n] for n in range(len(leaves)) if (item, n) in shardings}
-            if wanted:
+            requested = {
+                n: shardings[item, n] for n in range(len(leaves)) if (item, n) in shardings
+            }
+            if requested:
                 targets = [
-                    api.read_target(x.shape, x.dtype, wanted[n]) if n in wanted else api.skip()
+                    api.read_target(x.shape, x.dtype, requested[n])
+                    if n in requested
+                    else api.skip()
                     for n, x in enumerate(leaves)
                 ]
                 values = self._leaves(item, targets)
-                arrays |= {(item, n): values[n] for n in wanted}
+                arrays |= {(item, n): values[n] for n in requested}
         return arrays
 
     def _tree(self, item: str | None) -> Any:

@@ -26,11 +26,23 @@ def find_causes(expected: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[
       the source has the prefix 'net' in its paths, unlike the destination; rename them with \
 jtree.migrate.apply([jtree.migrate.rename('net/**', '**')], source)
     """
+    tensors = frozenset(path for path, x in found.items() if _istensor(x))
+    if tensors:
+        text = (
+            "the source holds tensors of PyTorch, not arrays; convert it with "
+            "jtree.migrate.convert(model, source), or pass {name: x.numpy() for name, x in "
+            "source.items()}"
+        )
+        return (Cause(text, tensors),)
     shapes = [
         {path: tuple(x.shape) for path, x in leaves.items() if isarray(x)}
         for leaves in (expected, found)
     ]
     return tuple(_find(*shapes))
+
+
+def _istensor(x: Any) -> bool:
+    return type(x).__module__.partition(".")[0] == "torch" and hasattr(x, "numpy")
 
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -40,7 +40,11 @@ def test_the_stages_follow_each_other_and_none_is_called_twice() -> None:
         path, caller = Path(frame.f_code.co_filename), frame.f_back
         if event == "call" and path.parent == ROOM:
             files.add(path.stem)
-            if caller is not None and caller.f_code.co_name == "convert" and path.stem != "convert":
+            if (
+                caller is not None
+                and caller.f_code.co_name in ("convert", "_convert")
+                and path.stem != "convert"
+            ):
                 stages.append(path.stem)
 
     hints = [migrate.flattened("fc", shape=(4, 2, 2))]

@@ -7,6 +7,7 @@ from .._storage.paths import MARK, UNFINISHED, Path
 # How a file begins, and what it then is.
 _STARTS = {
     b"HDF5-based Julia": "a JLD2 file of Julia",
+    b"version https://git-lfs": "a Git LFS pointer; get the file itself by git lfs pull",
     b"\x80": "a pickle, as PyTorch before 1.6 writes; pickles can run code and are never opened. "
     "If you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
 }
@@ -52,6 +53,8 @@ def _describe(path: Path) -> str:
         )
     if int.from_bytes(start[:4], "little") == path.stat().length and b"tag\0" in start:
         return "a BSON file, as Flux.jl writes"
+    if start.lstrip()[:9].lower() in (b"<!doctype", b"<html"):
+        return "an HTML page; download the file itself, from the link that says raw or download"
     return "a file in an unknown format" if start else "an empty file"
 
 

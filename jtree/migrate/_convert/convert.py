@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from ..._arguments import check_iterable
+from ..._arguments import check_iterable, unexpected
 from ..._errors import LoadError
+from ..._state.compare import Comparison
 from ..._state.load import compare_walks, load_compared
-from ..._state.mismatch import Diff
+from ..._state.mismatch import Diff, Mismatch
 from ..._tree.walk import walk
 from .._rules.apply import apply
 from .._rules.base import Rule
+from .causes import Attempt, find_conversion_causes
 from .hints import Hint, check_arguments
 from .match import match_layers
 from .names import Rename, name_source
-from .problems import find_problems
+from .problems import expected_names, find_problems
 from .report import Report, make_report
 from .source import read_source
+from .stages import NamedSource, TypedModel, Unused, Values
 from .target import read_target
 from .unused import find_unused
 from .values import convert_values
@@ -85,23 +88,72 @@ def convert(
     hints = list(check_iterable("hints", hints, "a sequence of hints"))
     if rules or hints:
         check_arguments(rules, hints)
+    converted = _convert(model, source, layout, names, rules, hints)
+    if converted.problems:
+
+        def retry(layout: str, prefix: Mapping[str, str], more: Sequence[Rule]) -> Attempt:
+            changed = dict(prefix) if prefix else names
+            more = [*rules, *more]
+            target = converted.target
+            return _attempt(_convert(model, source, layout, changed, more, hints, target))
+
+        causes = find_conversion_causes(_attempt(converted), layout, names, retry)
+        diff = Diff(converted.problems, converted.compared.diff.config, causes=causes)
+        raise LoadError(f"nothing was loaded: {diff.message()}", diff)
+    loaded = load_compared(converted.target.walked, converted.compared)
+    report = make_report(converted.source, converted.values, converted.unused)
+    for warning in report.warnings:
+        logger.warning("converted, but %s", warning)
+    return loaded, report
+
+
+class _Converted(NamedTuple):
+    """The result of all stages of a conversion but the last."""
+
+    source: NamedSource
+    target: TypedModel
+    values: Values
+    unused: Unused
+    compared: Comparison
+    problems: tuple[Mismatch, ...]
+
+
+def _convert(
+    model: Any,
+    source: Any,
+    layout: str,
+    names: Rename,
+    rules: Sequence[Rule],
+    hints: Sequence[Hint],
+    target: TypedModel | None = None,
+) -> _Converted:
+    """Return the new arrays of a model, and every reason why they cannot be loaded."""
     origin = read_source(source, layout)
     arrays = apply(rules, origin.arrays) if rules else origin.arrays
     named = name_source(origin, arrays, names)
-    target = read_target(model)
+    target = read_target(model) if target is None else target
+    if not origin.arrays:
+        raise unexpected("source", "a state dict, a model or a checkpoint with arrays", source)
     matches = match_layers(target, named)
     values = convert_values(target, named, matches, hints)
     unused = find_unused(named, matches)
     compared = compare_walks(target.walked, walk(values.by_path), none="keep")
+    problems: tuple[Mismatch, ...] = ()
     if compared.diff or unused.problems or values.refused:
         problems = find_problems(target, named, values, unused, compared.diff.mismatches)
-        diff = Diff(problems, compared.diff.config)
-        raise LoadError(f"nothing was loaded: {diff.message()}", diff)
-    loaded = load_compared(target.walked, compared)
-    report = make_report(named, values, unused)
-    for warning in report.warnings:
-        logger.warning("converted, but %s", warning)
-    return loaded, report
+    return _Converted(named, target, values, unused, compared, problems)
+
+
+def _attempt(converted: _Converted) -> Attempt:
+    join = converted.source.layout.separator.join
+    missing = {x.path for x in converted.problems if x.kind == "missing"}
+    names = expected_names(converted.target, converted.values)
+    return Attempt(
+        converted.problems,
+        sorted({join(keys) for path, keys in names if path in missing}),
+        sorted(converted.unused.names),
+        len(converted.target.arrays),
+    )
 
 
 def _split_rename(rules: Iterable[Rule], rename: Any) -> tuple[list[Rule], Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from ..._errors import did_you_mean
@@ -161,19 +161,14 @@ def _explained(
     refused = set(_refused(values))
     others = [x for x in mismatches if x.path not in refused]
     join = source.layout.separator.join
-    names = {path: join(keys) for path, keys in _expected_names(model, values)}
+    names = {path: join(keys) for path, keys in expected_names(model, values)}
     remedies: dict[str, str] = {}
     for layer in values.layers:
         remedies |= _remedies(layer, alone=not unused.names)
-    prefix = _common_prefix([names[x.path] for x in others if x.path in names], unused.names)
-    prefixed = {x.removeprefix(prefix): x for x in unused.names} if prefix else {}
     for n, x in enumerate(others):
         name = names.get(x.path, "") if x.kind == "missing" else ""
-        if prefix and name in prefixed:
-            advice = f"; {prefixed[name]} exists, so add {prefix[:-1]!r}: '' to rename"
-        else:
-            advice = did_you_mean(name, unused.names) if name and n < _NEAR else ""
-            advice += remedies.get(x.path, "")
+        advice = did_you_mean(name, unused.names) if name and n < _NEAR else ""
+        advice += remedies.get(x.path, "")
         yield _missing(x, name, advice) if name else x
 
 
@@ -198,7 +193,7 @@ def _remedies(layer: LayerValues, *, alone: bool) -> dict[str, str]:
     return {path: remedy(path, layer.match.specs[path]) for path in missing}
 
 
-def _expected_names(model: TypedModel, values: Values) -> Iterator[tuple[str, KeyPath]]:
+def expected_names(model: TypedModel, values: Values) -> Iterator[tuple[str, KeyPath]]:
     """Yield for each array of the model its path, and the key path expected in the source."""
     for layer in values.layers:
         match = layer.match
@@ -213,14 +208,3 @@ def _expected_names(model: TypedModel, values: Values) -> Iterator[tuple[str, Ke
     for x in values.arrays:
         parent = x.match.names[-1] if x.incomplete is None else x.incomplete.key_path
         yield x.match.slot.path, (*parent, x.match.key)
-
-
-def _common_prefix(names: Sequence[str], unused: Collection[str]) -> str | None:
-    """Return the prefix with which the source has most of these names, or None."""
-    known = set(unused)
-    longer = (x for x in known if names and x.endswith(names[0]))
-    for prefix in sorted(x[: -len(names[0])] for x in longer):
-        count = sum(f"{prefix}{x}" in known for x in names)
-        if prefix[-1:] in (".", "/") and count > 1 and 2 * count > len(names):
-            return prefix
-    return None

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..._errors import JtreeError
-from ..._state.causes import Cause
-from ..._state.mismatch import Mismatch
+from ..._state.mismatch import Cause, Mismatch
 from ..._state.renames import Renaming, find_renaming
 from .._layouts.registry import LAYOUTS
 from .._rules.base import Rule

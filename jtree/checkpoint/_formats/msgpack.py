@@ -31,21 +31,14 @@ _BUFFER = 2**16
 _MAX_DTYPE = 40  # characters of the name of a dtype
 _NUMBERS = {0xCA: ">f", 0xCB: ">d"}
 _NUMBERS |= {0xCC + n: f">{code}" for n, code in enumerate("BHIQbhiq")}
-_LENGTHS = {
-    0xC4: ("bin", 1),
-    0xC5: ("bin", 2),
-    0xC6: ("bin", 4),
-    0xC7: ("ext", 1),
-    0xC8: ("ext", 2),
-    0xC9: ("ext", 4),
-    0xD9: ("str", 1),
-    0xDA: ("str", 2),
-    0xDB: ("str", 4),
-    0xDC: ("list", 2),
-    0xDD: ("list", 4),
-    0xDE: ("map", 2),
-    0xDF: ("map", 4),
-}
+_KINDS = (  # the first code of each kind, and the bytes of the length that follows each code
+    (0xC4, "bin", (1, 2, 4)),
+    (0xC7, "ext", (1, 2, 4)),
+    (0xD9, "str", (1, 2, 4)),
+    (0xDC, "list", (2, 4)),
+    (0xDE, "map", (2, 4)),
+)
+_LENGTHS = {first + n: (kind, x) for first, kind, sizes in _KINDS for n, x in enumerate(sizes)}
 
 
 def open_msgpack(path: Path, **_: Any) -> FileContents:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._arguments import check_integers
 from .._errors import ArgumentError, ModelError
 from .._tree.leaves import describe, isarray
 from .._tree.nodes import NodeKind, declare_kind
@@ -75,9 +76,8 @@ class MultiHeadAttention(Layer):
         dropout: float = 0.0,
         init: InitFunction = glorot_uniform,
     ) -> None:
-        q_in, k_in, v_in = (n_in,) * 3 if isinstance(n_in, int) else n_in
-        hidden = q_in if n_hidden is None else n_hidden
-        qk, v = (hidden, hidden) if isinstance(hidden, int) else hidden
+        q_in, k_in, v_in = _sizes("n_in", n_in, 3)
+        qk, v = _sizes("n_hidden", q_in if n_hidden is None else n_hidden, 2)
         sizes = ((q_in, qk), (k_in, qk), (v_in, v), (v, q_in if n_out is None else n_out))
         each = zip(PROJECTIONS, sizes, split_key(key, 4), strict=True)
         set_fields(
@@ -174,6 +174,14 @@ declare_kind(MultiHeadAttention, NodeKind(all_fields=True, one_line=True))
 def _(x: MultiHeadAttention, inputs: Any, key: Any) -> tuple[Any, MultiHeadAttention]:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     return x._attend(given, None, lambda weights: train(x.dropout, weights, key)[0]), x
+
+
+def _sizes(name: str, x: Any, count: int) -> tuple[int, ...]:
+    """Return one size for each of several inputs, which may be the same."""
+    sizes = x if isinstance(x, tuple | list) else (x,) * count
+    if len(sizes) != count:
+        raise ArgumentError(f"{name}: expected an integer or {count} of them, found {x!r}")
+    return check_integers(f"MultiHeadAttention: {name}", sizes, least=1)
 
 
 def _softmax(scores: Any, allowed: Any) -> Any:

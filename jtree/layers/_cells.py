@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._arguments import check_integer, check_integers
 from .._tree.leaves import isarray
 from ..init import glorot_uniform
 from ._fields import check_array, check_function, check_present, make_bias, set_fields, split_shape
@@ -86,6 +87,7 @@ class Cell(Layer):
         init_recurrent: InitFunction,
         **fields: Any,
     ) -> None:
+        check_integers(type(self).__name__, (n_in, n_out), least=0)
         columns, (one, two) = self.gates * n_out, split_key(key, 2)
         set_fields(
             self,
@@ -272,6 +274,7 @@ class GRUCell(Cell):
         init: InitFunction = glorot_uniform,
         init_recurrent: InitFunction = glorot_uniform,
     ) -> None:
+        check_integer("GRUCell", n_out, least=0)
         bias_n = jnp.zeros(n_out, jnp.float32) if hidden_bias else None
         self._set(n_in, n_out, key, bias, init, init_recurrent, bias_n=bias_n)
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from .._arguments import check_integers
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from ..init import glorot_uniform
@@ -103,6 +104,7 @@ class ConvTranspose(Layer):
         init: InitFunction = glorot_uniform,
     ) -> None:
         size = window_size(window)
+        check_integers("ConvTranspose", (c_in, c_out), least=0)
         check_groups(f"ConvTranspose({size}, {c_in} => {c_out})", groups, c_in, c_out)
         set_fields(
             self,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from .._arguments import check_integers
 from .._errors import ModelError
 from .._tree.leaves import describe, isarray
 from ..init import randn32
@@ -40,7 +41,8 @@ class Embedding(Layer):
     def __init__(
         self, n_in: int, n_out: int, *, key: Any = None, init: InitFunction = randn32
     ) -> None:
-        set_fields(self, weight=initialise(init, key, (n_in, n_out)))._validate()
+        sizes = check_integers("Embedding", (n_in, n_out), least=0)
+        set_fields(self, weight=initialise(init, key, sizes))._validate()
 
     def _validate(self) -> None:
         split_shape(Embedding, "weight", self.weight, 2)

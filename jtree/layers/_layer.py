@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 from jax.tree_util import GetAttrKey, register_pytree_with_keys, register_static
 
-from .._arguments import check_callable
+from .._arguments import check_callable, check_key
 from .._errors import ArgumentError, ModelError
 from .._summary.layers import layers_text
 from .._tree.leaves import isabstract, isarray
@@ -199,4 +199,4 @@ def split_key(key: Any, count: int) -> list[Any]:
     """Return one key for each of `count` layers, or None for each of them."""
     if key is None or not count:
         return [None] * count
-    return list(jax.random.split(key, count))
+    return list(jax.random.split(check_key("key", key), count))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from .._arguments import check_integer
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from .._tree.nodes import NodeKind, declare_kind
@@ -194,6 +195,7 @@ class GroupNorm(Layer):
         affine: bool = True,
         eps: float = 1e-5,
     ) -> None:
+        check_integer("GroupNorm: channels", channels, least=0)
         set_fields(
             self,
             beta=jnp.zeros(channels, jnp.float32) if affine else None,

@@ -9,12 +9,12 @@ import numpy as np
 
 from .._errors import ArgumentError, did_you_mean
 from .._tree import paths as _path
-from .._tree.lazy import LazyArray
-from .._tree.leaves import canonical, check_alive, describe, isarray, isscalar
+from .._tree.leaves import check_alive, describe, isarray, isconcrete, isscalar
 from .._tree.nodes import static_fields
 from .._tree.paths import Where
 from .._tree.ties import Slot
 from .._vector.static import alike
+from .casts import cast_problem, target_dtype
 from .causes import find_causes
 from .dtypes import conversion_problem, dtype_kind, isreadable
 from .leaf_sources import KEEP, ZERO, resolve_ties
@@ -217,8 +217,10 @@ def _compare_arrays(path: str, expected: Any, found: Any) -> Any:
         wrong = mismatch(path, "shape", *texts, hint)
         return wrong._replace(expected=shapes[0], found=shapes[1])
     check_alive(path, found)
-    exact = isinstance(expected, np.ndarray | LazyArray)
-    problem = conversion_problem(expected.dtype if exact else canonical(expected.dtype), found)
+    dtype = target_dtype(expected)
+    problem = conversion_problem(dtype, found)
+    if problem is None and isconcrete(found):
+        problem = cast_problem(path, dtype, found)
     if problem is None:
         return found
     wrong = mismatch(path, "dtype", *texts, f"; {problem}")

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 from .._tree import paths
+from .._tree.lazy import LazyArray
 from .._tree.leaves import describe
 from .._tree.ties import Ties
+from .casts import cast_mismatch
 from .load import compare_walks, resolve_both, walk_both
 from .mismatch import Diff, Mismatch
 from .sources import Scalars, recorded_ties, scalars_of
@@ -61,7 +63,10 @@ def diff(
     loads = _scalars(dst, src) if scalars is None else _GIVEN[scalars]
     compared = compare_walks(*walk_both(dst, src, ties), keep=filter, none=none, scalars=loads)
     different = compare_values(compared.pairs, shown=progress) if values else ()
-    mismatches = sorted((*compared.diff.mismatches, *different), key=lambda x: (x.path, x.kind))
+    lost = _lost(compared.pairs)
+    mismatches = sorted(
+        (*compared.diff.mismatches, *lost, *different), key=lambda x: (x.path, x.kind)
+    )
     remarks = (*_conversions(compared.pairs), *_ties(dst, src))
     return Diff(tuple(mismatches), compared.diff.config, remarks, compared.diff.causes)
 
@@ -72,6 +77,13 @@ _GIVEN = {True: Scalars.LOADED, False: Scalars.KEPT}
 def _scalars(dst: Any, src: Any) -> Scalars:
     """Return what `load` does with scalars, if it is a checkpoint that a model is compared with."""
     return scalars_of(src) if scalars_of(dst) is Scalars.KEPT else Scalars.KEPT
+
+
+def _lost(pairs: Pairs) -> Iterator[Mismatch]:
+    """Yield the arrays in files with finite values that loading would make infinite or NaN."""
+    for path, (expected, found) in pairs.items():
+        if isinstance(found, LazyArray) and (x := cast_mismatch(path, expected, found, found)):
+            yield x
 
 
 def _conversions(pairs: Pairs) -> Iterator[Mismatch]:

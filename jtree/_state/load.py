@@ -20,8 +20,10 @@ from .._tree.paths import Where
 from .._tree.ties import Ties
 from .._tree.walk import Walk, walk
 from .._vector.dtypes import as_dtype
+from .casts import cast_mismatch
 from .compare import Comparison, Side, compare
 from .leaf_sources import KEEP, ZERO
+from .mismatch import Diff
 from .scalars import to_scalar
 from .sources import Scalars, open_tree, recorded_ties, resolve
 
@@ -113,7 +115,7 @@ def load_into(
             f"{compared.diff.message()}",
             compared.diff,
         )
-    loaded = load_compared(walked, compared, sharding)
+    loaded = load_compared(walked, compared, sharding, strict=strict)
     if compared.diff:
         logger.warning("loaded in part: %s", compared.diff.message())
     return loaded
@@ -136,11 +138,19 @@ def compare_walks(
 
 
 def load_compared(
-    walked: Walk, compared: Comparison, sharding: ShardingFunction | None = None
+    walked: Walk,
+    compared: Comparison,
+    sharding: ShardingFunction | None = None,
+    *,
+    strict: bool = True,
 ) -> Any:
-    """Return a walked model with the sources of a comparison."""
+    """Return a walked model with the sources of a comparison.
+
+    Values in files that do not fit are found when they are read: an error, or kept where not
+    `strict`.
+    """
     _check_abstract(walked, compared)
-    return walked.rebuild(_load_values(walked, compared.sources, sharding))
+    return walked.rebuild(_load_values(walked, compared, sharding, strict))
 
 
 def resolve_both(dst: Any, src: Any) -> tuple[Any, Any]:
@@ -158,15 +168,17 @@ def walk_both(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
 
 
 def _load_values(
-    walked: Walk, sources: dict[int, Any], sharding: ShardingFunction | None
+    walked: Walk, compared: Comparison, sharding: ShardingFunction | None, strict: bool
 ) -> list[Any]:
     """Return the value of every slot; those of tied slots are at the first one."""
     values = [slot.value for slot in walked.slots]
     kept = {i: x for i, x in enumerate(values) if isinstance(x, LazyArray)}
-    loaded = kept | {i: x for i, x in sources.items() if x is not KEEP}
+    loaded = kept | {i: x for i, x in compared.sources.items() if x is not KEEP}
     targets = {i: _target(values[i], walked.slots[i].path, sharding) for i in loaded}
     lazy = {i: x for i, x in loaded.items() if isinstance(x, LazyArray)}
     arrays = read_all((x, _read_sharding(x, targets[i])) for i, x in lazy.items())
+    for i in _lost(walked, compared, {i: (x, arrays[x]) for i, x in lazy.items()}, strict):
+        del loaded[i], lazy[i]
     uses = Counter(lazy.values())
     for i, source in loaded.items():
         array, owned = source, source is ZERO
@@ -181,6 +193,24 @@ def _load_values(
         else:
             values[i] = to_scalar(values[i], array)
     return values
+
+
+def _lost(
+    walked: Walk, compared: Comparison, pairs: dict[int, tuple[LazyArray, Any]], strict: bool
+) -> list[int]:
+    """Return the slots whose values, as they were read, do not fit; raise where `strict`."""
+    mismatches = {}
+    for i, (lazy, array) in pairs.items():
+        slot = walked.slots[i]
+        if isarray(slot.value) and slot.value is not lazy:
+            mismatches[i] = cast_mismatch(slot.path, slot.value, lazy, array)
+    lost = {i: x for i, x in mismatches.items() if x is not None}
+    if lost:
+        diff = Diff((*compared.diff.mismatches, *lost.values()), compared.diff.config)
+        if strict or any(isabstract(walked.slots[i].value) for i in lost):
+            raise LoadError(f"nothing was loaded: {diff.message()}", diff)
+        logger.warning("loaded in part: %s", Diff(tuple(lost.values())).message())
+    return list(lost)
 
 
 class _LoadTarget(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 from ..._errors import ArgumentError
 from .._autodiff import dense, host
 from .._autodiff.arguments import import_extra
-from .._operators.base import Operator
+from .._autodiff.finite import require_finite
+from .._operators.base import Operator, require_operator
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +71,8 @@ def diagonal(
       `(n,)`, of the operator's dtype.
 
     Raises:
-      ArgumentError: the method is unknown, or an estimate has no key.
+      ArgumentError: the method is unknown, `samples` is less than 1, or an estimate has no key.
+      CurvatureError: the operator is not finite.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: (v ** 4).sum(), jnp.array([1.0, 2.0]))
@@ -81,7 +83,9 @@ def diagonal(
     Numerical Mathematics 57, 2007, doi:10.1016/j.apnum.2007.01.003; Epperly, Tropp and Webber,
     "XTrace", SIMAX 45, 2024, doi:10.1137/23M1548323; through `matfree`.
     """
-    _check(method, ("exact", "hutchinson", "xdiag"), key)
+    require_operator(op, "diagonal")
+    _check(method, ("exact", "hutchinson", "xdiag"), key, samples)
+    require_finite(op, "diagonal")
     if method == "exact" or not op.size:
         return op.exact_diagonal()
     samples = min(samples, op.size) if method == "xdiag" else samples
@@ -136,7 +140,8 @@ def trace(
       An `Estimate`; `float(...)` returns its value.
 
     Raises:
-      ArgumentError: the method is unknown, or an estimate has no key.
+      ArgumentError: the method is unknown, `samples` is less than 1, or an estimate has no key.
+      CurvatureError: the operator is not finite.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: (v ** 4).sum(), jnp.array([1.0, 2.0]))
@@ -146,7 +151,9 @@ def trace(
     Source: Hutchinson, Communications in Statistics 19, 1990, doi:10.1080/03610919008812866;
     Epperly, Tropp and Webber, "XTrace", SIMAX 45, 2024, doi:10.1137/23M1548323; through `matfree`.
     """
-    _check(method, ("exact", "hutchinson", "xtrace"), key)
+    require_operator(op, "trace")
+    _check(method, ("exact", "hutchinson", "xtrace"), key, samples)
+    require_finite(op, "trace")
     if method == "exact" or not op.size:
         return Estimate(op.exact_diagonal().sum(), jnp.zeros((), op.dtype))
     samples = min(samples, op.size) if method == "xtrace" else samples
@@ -174,10 +181,12 @@ def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple
     return value.astype(op.dtype), jnp.hypot(error, rounding).astype(op.dtype)
 
 
-def _check(method: str, methods: tuple[str, ...], key: Any) -> None:
+def _check(method: str, methods: tuple[str, ...], key: Any, samples: int) -> None:
     if method not in methods:
         raise ArgumentError(
             f"method: expected one of {', '.join(map(repr, methods))}, found {method!r}"
         )
     if method != "exact" and key is None:
         raise ArgumentError(f"method={method!r} samples vectors; pass key=jax.random.key(0)")
+    if samples < 1:
+        raise ArgumentError(f"samples: expected 1 or more, found {samples}")

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..._errors import ArgumentError, CurvatureError
 from .._autodiff import dense
-from .._operators.base import Operator
+from .._autodiff.finite import require_finite
+from .._operators.base import Operator, require_operator
 from .eigen import eigsh
 
 
@@ -45,6 +46,7 @@ def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
     Source: Sylvester's law of inertia, Philosophical Magazine 4, 1852,
     doi:10.1080/14786445208647087.
     """
+    require_operator(op, "inertia")
     values = np.asarray(jnp.linalg.eigvalsh(dense.promote(op.dense())))
     if not np.isfinite(values).all():
         raise CurvatureError("inertia: the matrix has values that are not finite")
@@ -73,6 +75,7 @@ def norm(op: Operator, /, ord: Literal[2, "fro"] = 2) -> jax.Array:
       >>> jtree.curvature.norm(op).item(), jtree.curvature.norm(op, "fro").item()
       (8.0, 10.0)
     """
+    require_operator(op, "norm")
     if ord not in (2, "fro"):
         raise ArgumentError(f"ord: expected 2 or 'fro', found {ord!r}")
     if not op.size:
@@ -93,14 +96,17 @@ def cond(op: Operator, /) -> jax.Array:
 
     Raises:
       ArgumentError: the matrix needs more memory than there is, or has no rows.
+      CurvatureError: the operator is not finite.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: v[0] ** 2 - 4 * v[1] ** 2, jnp.ones(2))
       >>> jtree.curvature.cond(op).item()
       4.0
     """
+    require_operator(op, "cond")
     if not op.size:
         raise ArgumentError("cond: expected an operator with at least one row, found 0 x 0")
+    require_finite(op, "cond")
     values = jnp.abs(jnp.linalg.eigvalsh(dense.promote(op.dense())))
     least, most = values.min(), values.max()
     return jnp.where(most > 0, most / least, most + jnp.inf).astype(op.dtype)  # NaN stays NaN

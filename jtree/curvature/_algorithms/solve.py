@@ -15,7 +15,8 @@ from ..._tree.leaves import describe, isarray, istracer
 from .._autodiff import dense, host
 from .._autodiff.arguments import as_columns, import_extra
 from .._autodiff.call import with_automatic_axes
-from .._operators.base import Operator
+from .._autodiff.finite import power_of_two, require_finite, require_finite_rows
+from .._operators.base import Operator, require_operator
 from .krylov import KrylovSolution, cg, minres
 
 _DENSE_SIZE = 2000  # up to this size "auto" forms the matrix
@@ -43,7 +44,7 @@ def solve(
         positive definite one, by its matrix. `"auto"` is Cholesky up to 2,000 parameters and CG
         beyond; for an indefinite operator it falls back to LU and MINRES.
       preconditioner: for `"cg"`, an approximate inverse: a function that applies it, or a vector
-        with its diagonal, such as `1 / diagonal(op)`.
+        with its diagonal, such as `1 / diagonal(op)`. With one, `"auto"` begins with CG.
       tol: the residual to reach, relative to the norm of `b`; by default the dtype's precision to
         the power of 3/4.
       maxiter: the largest number of products; by default 10 n, but at most 10,000.
@@ -52,10 +53,11 @@ def solve(
       `(n,)`. Within `jit`, where nothing can be raised, a failed solution is NaN.
 
     Raises:
-      CurvatureError: the method needs a positive definite operator, or did not converge.
+      CurvatureError: the method needs a positive definite operator, or did not converge; or the
+        operator is not finite.
       VectorError: `b` or the preconditioner has another length or rank.
       ArgumentTypeError: the preconditioner is neither a function nor a vector.
-      ArgumentError: the method is unknown.
+      ArgumentError: the method is unknown, or takes no preconditioner.
 
     Example:
       >>> op = jtree.curvature.hessian(lambda v: (v ** 2).sum(), jnp.ones(2))
@@ -69,13 +71,17 @@ add a larger damping=, use method='minres', or a ggn
 
     Source: see the methods; for other methods, `op.as_lineax()` with `lineax`.
     """
+    require_operator(op, "solve")
     if method not in _METHODS:
         raise ArgumentError(f"method: expected one of {', '.join(_METHODS)}, found {method!r}")
+    if preconditioner is not None and method in ("minres", "cholesky"):
+        raise ArgumentError(f"preconditioner: method={method!r} takes none; use method='cg'")
     v = as_columns(b, op.size, op.dtype)
     if v.ndim != 1:
         raise VectorError(f"b: expected a vector of {op.size} elements, found {describe(v)}")
     damped = op if isinstance(damping, int | float) and damping == 0 else op.damped(damping)
-    if method == "cholesky" or (method == "auto" and op.size <= _DENSE_SIZE):
+    small = op.size <= _DENSE_SIZE and preconditioner is None
+    if method == "cholesky" or (method == "auto" and small):
         return _by_matrix(damped, v, method).astype(op.dtype)
     tol = float(jnp.finfo(op.dtype).eps) ** 0.75 if tol is None else tol
     steps = min(10 * op.size, 10_000) if maxiter is None else maxiter
@@ -85,9 +91,10 @@ add a larger damping=, use method='minres', or a ggn
     )
     for name in ("cg", "minres") if method == "auto" else (method,):
         solution = host.run(partial(_iterate, name, steps), damped, v, tol, function)
-        failure = _explain(name, solution, v, tol)
+        failure = _explain(name, solution, tol)
         if failure is None:
-            return _nan_if_failed(solution, v, tol)
+            return _nan_if_failed(solution, tol)
+    require_finite(damped, "solve")
     raise CurvatureError(failure)
 
 
@@ -112,41 +119,51 @@ def _check_preconditioner(preconditioner: Any, b: jax.Array) -> None:
 def _iterate(
     name: str, steps: int, op: Operator, b: jax.Array, tol: Any, preconditioner: Any
 ) -> KrylovSolution:
+    linear, b_scale = op.linear(), power_of_two(b)
+    b = b / b_scale
+    scale = power_of_two(linear(b))
+
+    def product(v: jax.Array) -> jax.Array:
+        return linear(v) / scale
+
     def precondition(r: jax.Array) -> Any:
         if preconditioner is None:
             return r
         if callable(preconditioner):
-            return preconditioner(r)
-        return preconditioner.astype(r.dtype) * r
+            return preconditioner(r) * scale
+        return preconditioner.astype(r.dtype) * r * scale
 
-    goal = jnp.asarray(tol).astype(b.dtype) * jnp.linalg.norm(b)
-    linear = op.linear()
+    norm = jnp.linalg.norm(b)
+    goal = jnp.asarray(tol).astype(b.dtype) * norm
     if name == "minres":
-        solution = minres(linear, b, goal, steps)
+        solution = minres(product, b, goal, steps)
     else:
-        solution = cg(linear, b, precondition, goal, steps)
-    return solution._replace(residual=jnp.linalg.norm(b - linear(solution.x)))
+        solution = cg(product, b, precondition, goal, steps)
+    residual = jnp.linalg.norm(b - product(solution.x)) / jnp.where(norm == 0, 1, norm)
+    x, curvature = solution.x * (b_scale / scale), solution.curvature * scale
+    return KrylovSolution(x, residual, solution.steps, curvature)
 
 
-def _failed(solution: KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
-    """Return whether the true residual is too large.
+def _failed(solution: KrylovSolution, tol: Any) -> jax.Array:
+    """Return whether the true residual, relative to `b`, is too large.
 
     The limit is above `tol`, since rounding keeps the true residual above that of the iteration.
     """
-    limit = jnp.maximum(100 * jnp.asarray(tol).astype(b.dtype), jnp.finfo(b.dtype).eps ** 0.5)
-    converged: jax.Array = solution.residual <= limit * jnp.linalg.norm(b)
+    dtype = solution.residual.dtype
+    limit = jnp.maximum(100 * jnp.asarray(tol).astype(dtype), jnp.finfo(dtype).eps ** 0.5)
+    converged: jax.Array = solution.residual <= limit
     return ~converged
 
 
-def _nan_if_failed(solution: KrylovSolution, b: jax.Array, tol: Any) -> jax.Array:
+def _nan_if_failed(solution: KrylovSolution, tol: Any) -> jax.Array:
     if not istracer(solution.x):
         return solution.x
-    return jnp.where(_failed(solution, b, tol), jnp.nan, solution.x)
+    return jnp.where(_failed(solution, tol), jnp.nan, solution.x)
 
 
-def _explain(name: str, solution: KrylovSolution, b: jax.Array, tol: Any) -> str | None:
+def _explain(name: str, solution: KrylovSolution, tol: Any) -> str | None:
     """Return why an iteration failed, or None if it did not or is traced."""
-    if istracer(solution.x) or not bool(_failed(solution, b, tol)):
+    if istracer(solution.x) or not bool(_failed(solution, tol)):
         return None
     steps, curvature = int(solution.steps), float(solution.curvature)
     if name == "cg" and not curvature > 0:
@@ -154,7 +171,7 @@ def _explain(name: str, solution: KrylovSolution, b: jax.Array, tol: Any) -> str
             f"cg: the operator is not positive definite: step {steps} has curvature "
             f"{curvature:.3g}; add a larger damping=, use method='minres', or a ggn"
         )
-    relative = float(solution.residual / jnp.linalg.norm(b))
+    relative = float(solution.residual)
     return (
         f"{name}: no convergence: after {steps} products the relative residual is {relative:.2g}, "
         f"but tol is {float(tol):.2g}; add damping=, pass a preconditioner=, or a larger tol="
@@ -163,6 +180,14 @@ def _explain(name: str, solution: KrylovSolution, b: jax.Array, tol: Any) -> str
 
 def _by_matrix(op: Operator, b: jax.Array, method: str) -> jax.Array:
     matrix, b = dense.promote(op.dense(progress=False)), dense.promote(b)
+    require_finite_rows(op, matrix, "solve")
+    scale, b_scale = power_of_two(matrix), power_of_two(b)
+    x = _factorize(matrix / scale, b / b_scale, method, scale)
+    return x * (b_scale / scale)
+
+
+def _factorize(matrix: jax.Array, b: jax.Array, method: str, scale: jax.Array) -> jax.Array:
+    """Return the solution for a matrix that was divided by a scale."""
     lx = import_extra("lineax")
     operator = lx.MatrixLinearOperator(matrix, lx.positive_semidefinite_tag)
     x: jax.Array = lx.linear_solve(operator, b, lx.Cholesky(), throw=False).value
@@ -175,7 +200,7 @@ def _by_matrix(op: Operator, b: jax.Array, method: str) -> jax.Array:
         return x
     if method == "auto" or bool(jnp.isfinite(x).all()):
         raise CurvatureError(f"{method}: the operator is singular to rounding; add damping=")
-    least = float(jnp.linalg.eigvalsh(matrix)[0])
+    least = float(jnp.linalg.eigvalsh(matrix)[0] * scale)
     raise CurvatureError(
         f"cholesky: the operator is not positive definite: its smallest eigenvalue is {least:.3g}; "
         "add a larger damping=, use method='minres', or a ggn"

@@ -13,7 +13,8 @@ import numpy as np
 from ..._errors import ArgumentError
 from .._autodiff import dense, host
 from .._autodiff.arguments import import_extra
-from .._operators.base import Operator
+from .._autodiff.finite import require_finite
+from .._operators.base import Operator, require_operator
 
 
 @jax.tree_util.register_dataclass
@@ -90,6 +91,7 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
 
     Raises:
       ArgumentError: `samples` or `steps` is less than 1, or the operator has no rows.
+      CurvatureError: the operator is not finite.
 
     Example:
       >>> saddle = lambda v: (v[:5] ** 2).sum() - (v[5:] ** 2).sum()
@@ -104,6 +106,7 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
     SIMAX 38, 2017, doi:10.1137/16M1104974; Ghorbani, Krishnan and Xiao, ICML 2019,
     arXiv:1901.10159; Lanczos by `matfree`.
     """
+    require_operator(op, "spectrum")
     if key is None:
         raise ArgumentError("spectrum samples vectors; pass key=jax.random.key(0)")
     if not op.size:
@@ -112,6 +115,7 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
         raise ArgumentError(
             f"spectrum: expected samples and steps of 1 or more, found {samples} and {steps}"
         )
+    require_finite(op, "spectrum")
     nodes, weights = host.run(_quadrature, op, key, samples, min(steps, op.size))
     return Spectrum(nodes, weights, op.size)
 

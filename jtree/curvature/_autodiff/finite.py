@@ -63,7 +63,7 @@ def power_of_two(array: jax.Array) -> jax.Array:
 
     It is kept where it and its inverse are normal numbers, and dividing by it does not round.
     """
-    largest = jnp.abs(array).max(initial=0)
+    largest = jnp.abs(jax.lax.stop_gradient(array)).max(initial=0)
     _, exponent = jnp.frexp(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
     most = jnp.finfo(array.dtype).maxexp - 2
     one = jnp.ones((), array.dtype)

@@ -219,6 +219,10 @@ def _check_options(y: Any, likelihood: str, kind: str, samples: int, key: Any) -
         raise ArgumentError(f"kind: expected 'exact', 'mc' or 'empirical', found {kind!r}")
     if kind == "empirical" and y is None:
         raise ArgumentError("kind='empirical' uses the labels of the data; pass y=")
+    if kind != "empirical" and y is not None:
+        raise ArgumentError(
+            f"y: kind={kind!r} uses no labels; leave out y, or pass kind='empirical'"
+        )
     if kind == "mc" and key is None:
         raise ArgumentError("kind='mc' samples labels; pass key=jax.random.key(0)")
     if samples < 1:

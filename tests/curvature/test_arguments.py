@@ -1,0 +1,88 @@
+"""What all algorithms require: operators with finite values, of any scale, and options they use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jtree
+from jtree import ArgumentError, ArgumentTypeError, CurvatureError
+from jtree import curvature as C  # noqa: N812
+
+from .problems import KEY, diagonal_operator, weighted
+
+
+@pytest.mark.parametrize("method", ["auto", "cg", "minres", "cholesky"])
+@pytest.mark.parametrize("scale", [1e20, 1e-30])
+def test_systems_of_any_scale(method: Any, scale: float) -> None:
+    op = diagonal_operator(np.array([1.0, 2.0, 4.0]) * scale)
+    x = C.solve(op, jnp.array([0.5, 1.0, 2.0]) * scale, method=method)
+    np.testing.assert_allclose(x, 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["minres", "cholesky"])
+def test_methods_without_a_preconditioner(method: Any) -> None:
+    message = f"preconditioner: method='{method}' takes none; use method='cg'"
+    with pytest.raises(ArgumentError, match=f"^{message}$"):
+        C.solve(diagonal_operator(np.ones(2)), np.ones(2), method=method, preconditioner=np.ones(2))
+    calls = []
+    C.solve(
+        diagonal_operator(np.ones(2)),
+        np.ones(2),
+        preconditioner=lambda r: (calls.append(r), r)[1],
+    )
+    assert calls
+
+
+@pytest.mark.parametrize(
+    "name", ["solve", "cg", "minres", "diagonal", "trace", "hutchinson", "spectrum", "cond"]
+)
+def test_operators_that_are_not_finite(name: str) -> None:
+    flat, re = jtree.destructure({"b": jnp.ones(2), "w": jnp.ones(2)})
+    op = C.hessian(weighted, flat, jnp.array([1.0, 1.0, jnp.inf, 1.0]), re=re)
+    calls = {
+        "solve": lambda: C.solve(op, flat),
+        "cg": lambda: C.solve(op, flat, method="cg"),
+        "minres": lambda: C.solve(op, flat, method="minres"),
+        "diagonal": lambda: C.diagonal(op),
+        "trace": lambda: C.trace(op),
+        "hutchinson": lambda: C.trace(op, "hutchinson", key=KEY),
+        "spectrum": lambda: C.spectrum(op, key=KEY),
+        "cond": lambda: C.cond(op),
+    }
+    called = {"cg": "solve", "minres": "solve", "hutchinson": "trace"}.get(name, name)
+    message = (
+        f"{called}: the operator has values that are not finite, in 1 of 4 rows: w; "
+        "check the loss and its gradient at this point"
+    )
+    with pytest.raises(CurvatureError, match=f"^{message}$"):
+        calls[name]()
+
+
+def test_arguments_that_are_not_operators() -> None:
+    functions = {
+        "eigsh": C.eigsh,
+        "solve": lambda op: C.solve(op, np.ones(2)),
+        "trace": C.trace,
+        "cond": C.cond,
+        "norm": C.norm,
+        "inertia": C.inertia,
+        "spectrum": lambda op: C.spectrum(op, key=KEY),
+    }
+    for name, function in functions.items():
+        with pytest.raises(ArgumentTypeError, match=rf"^{name}: expected an operator, found .*; "):
+            function(np.ones((2, 2)))
+
+
+def test_no_samples() -> None:
+    with pytest.raises(ArgumentError, match=r"^samples: expected 1 or more, found 0$"):
+        C.trace(diagonal_operator(np.ones(2)), "hutchinson", key=KEY, samples=0)
+
+
+def test_labels_that_the_kind_of_fisher_does_not_use() -> None:
+    message = "y: kind='exact' uses no labels; leave out y, or pass kind='empirical'"
+    with pytest.raises(ArgumentError, match=f"^{message}$"):
+        C.fisher(lambda v, x: x @ v.reshape(2, 2), jnp.ones(4), np.ones((3, 2)), np.zeros(3, int))

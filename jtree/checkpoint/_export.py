@@ -15,7 +15,8 @@ from .._tree.leaves import BASIC, isarray
 from .._tree.walk import Walk, walk
 from ._formats.registry import FILE_FORMATS
 from ._storage import atomic
-from ._storage.paths import Path
+from ._storage.durable import full_error, is_full
+from ._storage.paths import Path, is_local
 
 logger = logging.getLogger("jtree")
 
@@ -52,13 +53,19 @@ def begin_file(
     if copy:
         content = jax.tree.map(_copy, content)
 
+    size = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(content))
+
     def finish() -> None:
         try:
             with atomic.new_file(target, overwrite) as file:
                 file_format.write(file, content, metadata or {})
         except JtreeError:
             raise
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
+            if is_full(error) and is_local(target):
+                raise full_error(target, size) from error
+            raise CheckpointError(f"{target} cannot be written: {error}") from error
+        except UnicodeError as error:
             raise CheckpointError(f"{target} cannot be written: {error}") from error
 
     return finish

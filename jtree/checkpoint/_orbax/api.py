@@ -118,7 +118,7 @@ def read_arrays(path: Path, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
 def quiet() -> Iterator[None]:
     """Keep Orbax from printing tracebacks: the error that it raises is enough.
 
-    When a read fails, Orbax 0.12.8 leaves the others running on an event loop that it closes.
+    When a read or a write fails, Orbax 0.12.8 leaves the others running on an event loop that it closes.
     """
     if _QUIET.get():
         yield
@@ -195,6 +195,11 @@ def read_target(shape: tuple[int, ...], dtype: Any, sharding: Any = None) -> Any
 
 def _is_wide(dtype: Any) -> bool:
     return np.dtype(dtype).name in ("int64", "uint64", "float64", "complex128")
+
+
+def note_failure(error: Exception) -> None:
+    """Make `quiet` delete what Orbax has left running before it ends."""
+    _FAILED.append(error)
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:

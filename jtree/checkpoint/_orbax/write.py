@@ -15,6 +15,7 @@ from ..._errors import ArgumentTypeError, CheckpointError, JtreeError
 from ..._progress import progress_bar
 from ..._tree.leaves import describe
 from .._storage import atomic
+from .._storage.durable import full_error, is_full
 from .._storage.paths import Path, is_local
 from .._storage.staging import stage
 from . import api
@@ -47,7 +48,8 @@ def begin_write(
     """
     _check_metadata(metadata)
     atomic.check_free(target, overwrite)
-    with contextlib.ExitStack() as stack, _as_checkpoint_error(target):
+    size = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(state))
+    with contextlib.ExitStack() as stack, _as_checkpoint_error(target, size):
         atomic.sweep(target)
         copied = jax.tree.map(_copy, state) if copy else state
         staged = stack.enter_context(stage(copied, target, shown=shown))
@@ -60,19 +62,40 @@ def begin_write(
         )
         new = _new_path(target, stack)
         path = stack.enter_context(atomic.without_brackets(new))
-        response = api.write(path, arrays, {KEY: structure}, mapped=bool(staged.checksums))
+        with api.quiet():
+            response = api.write(path, arrays, {KEY: structure}, mapped=bool(staged.checksums))
         until_installed = stack.pop_all()
     total = sum(x.nbytes for x in jax.tree.leaves(arrays))
 
     def finish() -> None:
-        with _as_checkpoint_error(target), until_installed:
+        with _as_checkpoint_error(target, size), until_installed:
             with progress_bar("writing", total, shown=shown, measure=lambda: _size(new.parent)):
-                response.result()
-                api.name_handler(path)
+                _wait(response)
+            api.name_handler(path)
+            _check_structure(path, target, structure)
             if new != target:
                 atomic.install(new, target, overwrite=overwrite)
 
     return finish
+
+
+def _wait(response: Any) -> None:
+    """Wait until everything is written; where that fails, one error is enough."""
+    with api.quiet():
+        try:
+            response.result()
+        except Exception as error:
+            api.note_failure(error)
+            raise
+
+
+def _check_structure(path: Path, target: Path, structure: Any) -> None:
+    """Read back what the metadata says of the state, which holds all checksums."""
+    if api.custom_metadata(path) != {KEY: structure}:
+        raise CheckpointError(
+            f"{target} cannot be written: its metadata differs from what was written; check the "
+            "disk, or use another path"
+        )
 
 
 def _new_path(target: Path, stack: contextlib.ExitStack) -> Path:
@@ -83,13 +106,15 @@ def _new_path(target: Path, stack: contextlib.ExitStack) -> Path:
 
 
 @contextlib.contextmanager
-def _as_checkpoint_error(target: Path) -> Iterator[None]:
+def _as_checkpoint_error(target: Path, nbytes: int) -> Iterator[None]:
     """Turn whatever fails into an error of jtree that names the target."""
     try:
         yield
     except (JtreeError, RecursionError):
         raise
     except Exception as error:
+        if is_full(error) and is_local(target):
+            raise full_error(target, nbytes) from error
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{target} cannot be written: {reason[0][:300]}") from error
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..._errors import CheckpointError
+from .durable import make_directories, sync_directory, sync_tree
 from .paths import MARK, UNFINISHED, Path, is_local
 
 _SUFFIX = ".jtree"  # ends the names of staging directories
@@ -51,7 +52,7 @@ def staging_directory(target: Path) -> Iterator[Path]:
 
     It is locked as long as this process lives, so that `sweep` knows those that nobody needs.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_directories(target.parent)
     with contextlib.ExitStack() as stack:
         directory = _claim(target, stack)
         try:
@@ -105,7 +106,18 @@ def sweep(target: Path) -> None:
 
 
 def install(new: Path, target: Path, *, overwrite: bool) -> None:
-    """Move a complete directory to the target, in one step where the system has one."""
+    """Move a complete directory to the target, in one step where the system has one.
+
+    What the directory holds is on the disk before it has its name, and its name afterwards, so that
+    a power failure leaves the old checkpoint or the new one, too.
+    """
+    if is_local(new):
+        sync_tree(new)
+    _rename(new, target, overwrite)
+    sync_directory(target.parent)
+
+
+def _rename(new: Path, target: Path, overwrite: bool) -> None:
     if not overwrite or not target.exists() or not any(target.iterdir()):
         try:
             os.rename(new, target) if is_local(target) else new.rename(target)
@@ -139,6 +151,7 @@ def new_file(target: Path, overwrite: bool) -> Iterator[Any]:
             file.flush()
             os.fsync(file.fileno())
         _install_file(directory / "new", target, overwrite)
+        sync_directory(target.parent)
 
 
 def check_free_file(target: Path, overwrite: bool) -> None:
@@ -166,6 +179,7 @@ def _recover(target: Path, directory: Path) -> None:
     """Put an old checkpoint back, where its replacement was killed between two renames."""
     if (directory / "old").exists() and not target.exists():
         (directory / "old").rename(target)
+        sync_directory(target.parent)
 
 
 def locate(target: Path) -> Path:
@@ -184,7 +198,10 @@ def _staging_directories(target: Path) -> list[Path]:
 
 def _remove(path: Path) -> None:
     if is_local(path):
-        shutil.rmtree(path, ignore_errors=True)
+        for _ in range(3):  # Orbax's threads may still write after one of them has failed
+            shutil.rmtree(path, ignore_errors=True)
+            if not path.exists():
+                break
     elif path.exists():
         path.rmtree()
 

@@ -22,6 +22,7 @@ from ...checkpoint._formats.registry import FILE_FORMATS
 from ...checkpoint._formats.shards import INDEX, SUFFIXES
 from ...checkpoint._open import open_checkpoint
 from ...checkpoint._save import save, select_format
+from ...checkpoint._storage.durable import sync_directory
 from ...checkpoint._storage.staging import PIECE
 from .._rules.apply import Migrated, apply
 from .._rules.base import Rule
@@ -127,7 +128,7 @@ def convert_file(
     staging, fingerprint = staging_path(path), _fingerprint(checkpoint, arrays)
     if path.exists() and not is_installed(staging, fingerprint):
         raise CheckpointError(f"{path} already exists; remove it, or use another path")
-    with locked_staging(staging, path):
+    with locked_staging(staging, path, sum(x.nbytes for x in arrays.values())):
         journal = Journal(staging, dict.fromkeys(x for x in arrays.values() if not is_key(x)))
         journal.resume(fingerprint)
         resumed, problems = len(journal.checksums), {}
@@ -140,6 +141,7 @@ def convert_file(
             if not problems:
                 mark_installed(staging, fingerprint)
                 new.rename(path)
+                sync_directory(path.parent)
     left_out = _left_out(checkpoint, arrays, output_format)
     return FileReport(Plan(arrays), str(path), output_format, resumed, left_out, problems)
 

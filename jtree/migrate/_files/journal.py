@@ -18,6 +18,7 @@ from typing import Any
 from ..._errors import CheckpointError
 from ..._tree.lazy import LazyArray
 from ...checkpoint._storage.atomic import lock
+from ...checkpoint._storage.durable import full_error, is_full
 from ...checkpoint._storage.staging import PIECE, Array, Staged
 
 _INSTALLED = "installed"
@@ -95,10 +96,11 @@ def staging_path(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked_staging(staging: Path, target: Path) -> Iterator[None]:
+def locked_staging(staging: Path, target: Path, nbytes: int) -> Iterator[None]:
     """Make a directory that one process at a time may use, and remove it at the end.
 
-    Where the block raises an exception, the directory stays for the next process.
+    Where the block raises an exception, the directory stays for the next process, unless the disk is
+    full: then its arrays of `nbytes` bytes make room.
     """
     staging.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -108,7 +110,13 @@ def locked_staging(staging: Path, target: Path) -> Iterator[None]:
             raise CheckpointError(
                 f"{target}: another process is converting to this path; wait until it ends"
             ) from error
-        yield
+        try:
+            yield
+        except Exception as error:
+            if not is_full(error):
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+            raise full_error(target, nbytes) from error
         for path in staging.iterdir():
             if path.name != _INSTALLED:  # a process that is killed here is not to begin again
                 remove(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from jtree.checkpoint._storage import atomic
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """The syncs and renames of this process, in order, with the path of each."""
     record: list[tuple[str, str]] = []
     fsync = os.fsync
@@ -29,8 +28,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
 
     monkeypatch.setattr(os, "fsync", sync)
     for name in ("rename", "replace", "link"):
+        system_call = getattr(os, name)
 
-        def rename(a: Any, b: Any, original: Any = getattr(os, name), **options: Any) -> None:
+        def rename(a: Any, b: Any, original: Any = system_call, **options: Any) -> None:
             record.append(("rename", os.fspath(b)))
             original(a, b, **options)
 
@@ -42,7 +42,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
         return exchange(a, b)
 
     monkeypatch.setattr(atomic, "_exchange", exchange_recorded)
-    yield record
+    return record
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs the names of open files")
@@ -93,8 +93,8 @@ def test_the_structure_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(api, "name_handler", damage)
     message = (
-        f"{tmp_path / 'x'} cannot be written: its metadata differs from what was written; check the "
-        "disk, or use another path"
+        f"{tmp_path / 'x'} cannot be written: its metadata differs from what was written; check "
+        "the disk, or use another path"
     )
     with pytest.raises(jtree.CheckpointError, match=f"^{re.escape(message)}$"):
         jtree.save(tmp_path / "x", {"w": np.zeros(2)}, overwrite=True)

@@ -7,6 +7,7 @@ import contextvars
 import gc
 import json
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -19,7 +20,7 @@ import numpy as np
 
 from ..._errors import CheckpointError
 from .._formats.describe import describe_path
-from .._storage.paths import MARK, Path
+from .._storage.paths import MARK, STAGING, Path
 
 Parts: TypeAlias = tuple[str, ...]
 T = TypeVar("T")
@@ -50,6 +51,7 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Any, *, mapped: bool 
     context.array_options.saving.storage_options.chunk_byte_size = _CHUNK
     if mapped:
         _bound_memory(context, [x.nbytes for x in jax.tree.leaves(arrays)])
+    logging.getLogger("absl").addFilter(_is_not_raised)
     with _LOCK, context:
         return ocp.save_async(path, arrays, custom_metadata=metadata)
 
@@ -77,6 +79,12 @@ def _bound_memory(context: Any, sizes: list[int]) -> None:
         # OCDBT keeps much of what is written, compressed, in memory until the end.
         context.array_options.saving.use_ocdbt = False
         logging.getLogger("absl").addFilter(_is_relevant)
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    """Leave out what a thread of Orbax logs of a failed save, which raises the same error."""
+    message = record.getMessage()
+    return "raised an exception" not in message or f"{STAGING}{os.sep}" not in message
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
@@ -118,7 +126,8 @@ def read_arrays(path: Path, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
 def quiet() -> Iterator[None]:
     """Keep Orbax from printing tracebacks: the error that it raises is enough.
 
-    When a read or a write fails, Orbax 0.12.8 leaves the others running on an event loop that it closes.
+    When a read or a write fails, Orbax 0.12.8 leaves the others running on an event loop that it
+    closes.
     """
     if _QUIET.get():
         yield

@@ -16,9 +16,7 @@ from typing import Any
 
 from ..._errors import CheckpointError
 from .durable import make_directories, sync_directory, sync_tree
-from .paths import MARK, UNFINISHED, Path, is_local
-
-_SUFFIX = ".jtree"  # ends the names of staging directories
+from .paths import MARK, STAGING, UNFINISHED, Path, is_local
 
 
 def check_free(target: Path, overwrite: bool) -> None:
@@ -75,7 +73,7 @@ def local_staging_directory(target: Path) -> Iterator[pathlib.Path]:
 def _claim(target: Path, stack: contextlib.ExitStack) -> Path:
     """Make and lock a directory; again, where another process swept it away in between."""
     while True:
-        directory = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_SUFFIX}"
+        directory = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{STAGING}"
         directory.mkdir()
         with contextlib.suppress(FileNotFoundError):
             stack.enter_context(lock(directory, wait=True))
@@ -192,7 +190,7 @@ def locate(target: Path) -> Path:
 
 
 def _staging_directories(target: Path) -> list[Path]:
-    name = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(_SUFFIX))
+    name = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}" + re.escape(STAGING))
     return [x for x in target.parent.iterdir() if name.fullmatch(x.name)]
 
 

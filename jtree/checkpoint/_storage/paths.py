@@ -9,6 +9,7 @@ from ..._errors import ArgumentError, ArgumentTypeError, CheckpointError
 
 Path: TypeAlias = Any  # etils.epath.Path: a local path, gs:// or s3://
 
+STAGING = ".jtree"  # ends the names of staging directories
 MARK = "_CHECKPOINT_METADATA"  # the file that every checkpoint of Orbax has
 UNFINISHED = ".orbax-checkpoint-tmp"  # a part of the names of what Orbax has not completed
 

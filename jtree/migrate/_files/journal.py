@@ -99,8 +99,8 @@ def staging_path(target: Path) -> Path:
 def locked_staging(staging: Path, target: Path, nbytes: int) -> Iterator[None]:
     """Make a directory that one process at a time may use, and remove it at the end.
 
-    Where the block raises an exception, the directory stays for the next process, unless the disk is
-    full: then its arrays of `nbytes` bytes make room.
+    Where the block raises an exception, the directory stays for the next process, unless the disk
+    is full: then its arrays of `nbytes` bytes make room.
     """
     staging.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

@@ -133,8 +133,18 @@ def compare_walks(
     """Compare two walked trees, without the children for which `keep` is false."""
     if keep is not None:
         check_callable("filter", keep)
-    sides = (Side(walked.slots, *walked.labels(keep)) for walked in (dst, src))
+    sides = [Side(walked.slots, *walked.labels(keep)) for walked in (dst, src)]
+    sides[1] = sides[1]._replace(indices=_without_boxes(*sides))
     return compare(*sides, none=none, where=where, scalars=scalars)
+
+
+def _without_boxes(dst: Side, src: Side) -> dict[str, int]:
+    """Return the paths of a source, without a last level `value` where the destination has a box.
+
+    Orbax writes a Variable of Flax NNX as a dict with the key `value`.
+    """
+    boxes = {f"{path}/value": path for path in dst.indices if path in dst.nodes}
+    return {boxes.get(path, path): index for path, index in src.indices.items()}
 
 
 def load_compared(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import jax
@@ -78,6 +81,7 @@ def destructure(
     return ravel(parameters, layout.dtype), restructure(walked, layout)
 
 
+logger = logging.getLogger("jtree")
 _LAYOUTS: Cache[VectorLayout] = Cache()
 
 
@@ -95,7 +99,25 @@ def _cached_layout(model: Any, walked: Walk, which: str, where: Where, dtype: An
     return layout
 
 
+_COLLECTIONS = {"params", "batch_stats", "cache", "intermediates"}
+
+
+@lru_cache(maxsize=512)
+def _warn_of_collections(names: tuple[str, ...], paths: tuple[str, ...]) -> None:
+    """Warn of variables of Flax linen that are taken whole, once for each structure."""
+    del paths
+    others = [name for name in names if name != "params"]
+    if others and others != list(names):
+        logger.warning(
+            "the vector holds params and %s, as Flax linen stores them, and an optimiser would "
+            'train both; pass where="params/**" for the parameters only, or which="all" for all',
+            " and ".join(others),
+        )
+
+
 def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> VectorLayout:
+    if which == "trainable" and where is None and isinstance(model, Mapping):
+        _warn_of_collections(tuple(sorted(_COLLECTIONS & {*model})), walked.structure.paths)
     slots, indices, others, sources = walked.slots, dict[int, int](), 0, list[int]()
     for slot, selected in zip(slots, _select(slots, which, where), strict=True):
         if selected:

@@ -11,13 +11,16 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
+from flax import nnx
 from flax.training.train_state import TrainState
+from orbax.checkpoint import v1
 
 import jtree
 
 from ..same import same
-from ..zoo import ZOO, Affine
+from ..zoo import ZOO, Affine, Net
 
 
 def refused(path: Any, into: Any, **options: Any) -> str:
@@ -209,3 +212,16 @@ def test_equinox_models_and_files_restore_their_numbers(tmp_path: Any) -> None:
     loaded = jtree.load(tmp_path / "model.eqx", fresh)
     assert (loaded.rate, loaded.steps, loaded.name) == (0.5, 7, "b")
     assert (type(loaded.rate), type(loaded.steps)) == (float, int)
+
+
+def test_an_nnx_state_that_orbax_wrote_comes_back_into_its_model(tmp_path: Any) -> None:
+    model, fresh = Net(nnx.Rngs(0)), Net(nnx.Rngs(1))
+    parameters = nnx.state(model, nnx.Param)
+    ocp.PyTreeCheckpointer().save(tmp_path / "v0", parameters)
+    v1.save(tmp_path / "v1", parameters)
+    for path in (tmp_path / "v0", tmp_path / "v1"):
+        assert not jtree.diff(nnx.state(fresh, nnx.Param), path)
+        loaded = jtree.load(path, nnx.state(fresh, nnx.Param))
+        assert same(loaded, parameters)
+        kernel = jtree.load(path, fresh, where="**/kernel").conv.kernel
+        assert same(kernel[...], model.conv.kernel[...])

@@ -472,3 +472,21 @@ def test_shared_modules_stay_shared() -> None:
         ("dec/kernel", "enc/kernel"),
     )
     assert re["enc/kernel"] == re["dec/kernel"]
+
+
+def test_linen_variables_that_are_taken_whole_are_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    variables = {"params": {"w": jnp.ones(7)}, "batch_stats": {"mean_of_seven": jnp.zeros(7)}}
+    with caplog.at_level("WARNING", "jtree"):
+        jtree.destructure(variables, where="params/**")
+        jtree.destructure(variables, which="all")
+        jtree.destructure({"params": variables["params"], "optimiser": jnp.ones(2)})
+        assert not caplog.messages
+        for _ in range(2):
+            jtree.destructure(variables)
+            jtree.destructure(variables, dtype=jnp.float16)
+    assert caplog.messages == [
+        "the vector holds params and batch_stats, as Flax linen stores them, and an optimiser "
+        'would train both; pass where="params/**" for the parameters only, or which="all" for all'
+    ]

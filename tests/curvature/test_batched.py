@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -138,3 +139,25 @@ def test_a_progress_bar_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     true = full.dense()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     close(batched.dense(), true)
+
+
+def test_batches_with_unequal_shares_of_missing_labels_warn() -> None:
+    def loss(w: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        valid = y >= 0
+        return jnp.where(valid, (x @ w - y.astype(w.dtype)) ** 2, 0).sum() / valid.sum().astype(
+            w.dtype
+        )
+
+    w = jnp.ones(2)
+    x, y = jnp.arange(12, dtype=w.dtype).reshape(6, 2), jnp.array([0, -100, -100, 1, 2, 1])
+    batches = [(x[:3], y[:3]), (x[3:], y[3:])]
+    make = lambda batch: C.hessian(loss, w, *batch)  # noqa: E731
+    message = (
+        "batched: the batches have unequal shares of the labels -1 or -100; if the loss leaves "
+        "these out of its mean, pass size=lambda batch: the number of valid labels"
+    )
+    with pytest.warns(UserWarning, match=f"^{message}$"):
+        C.batched(batches, make).dense()
+    with warnings.catch_warnings(action="error"):
+        sized = C.batched(batches, make, size=lambda batch: int((batch[1] >= 0).sum()))
+        np.testing.assert_allclose(sized.dense(), make((x, y)).dense(), rtol=1e-5)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._errors import ArgumentError
+from ..._tree.leaves import istracer
 from .._autodiff import dense, host
 from .._autodiff.arguments import import_extra
 from .._autodiff.finite import require_finite
@@ -85,12 +86,18 @@ def diagonal(
     """
     require_operator(op, "diagonal")
     _check(method, ("exact", "hutchinson", "xdiag"), key, samples)
-    require_finite(op, "diagonal")
     if method == "exact" or not op.size:
-        return op.exact_diagonal()
+        return _finite(op, op.exact_diagonal(), "diagonal")
     samples = min(samples, op.size) if method == "xdiag" else samples
     estimate: jax.Array = host.run(_estimated_diagonal, op, key, samples, method)
-    return estimate
+    return _finite(op, estimate, "diagonal")
+
+
+def _finite(op: Operator, result: jax.Array, name: str) -> jax.Array:
+    """Return a result, or raise if it is not finite because the operator is not."""
+    if not istracer(result) and not bool(jnp.isfinite(result).all()):
+        require_finite(op, name)
+    return result
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -153,11 +160,11 @@ def trace(
     """
     require_operator(op, "trace")
     _check(method, ("exact", "hutchinson", "xtrace"), key, samples)
-    require_finite(op, "trace")
     if method == "exact" or not op.size:
-        return Estimate(op.exact_diagonal().sum(), jnp.zeros((), op.dtype))
+        return Estimate(_finite(op, op.exact_diagonal().sum(), "trace"), jnp.zeros((), op.dtype))
     samples = min(samples, op.size) if method == "xtrace" else samples
-    return Estimate(*host.run(_estimated_trace, op, key, samples, method))
+    value, error = host.run(_estimated_trace, op, key, samples, method)
+    return Estimate(_finite(op, value, "trace"), error)
 
 
 @partial(jax.jit, static_argnums=(2, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ... import _progress
 from ..._errors import ArgumentError, ArgumentTypeError
@@ -22,6 +24,11 @@ from .._autodiff.dense import DenseOptions
 from .._autodiff.linearize import product_uncached
 from .._autodiff.protocol import Piecewise, one_piece
 from .base import Operator
+
+_UNEQUAL = (
+    "batched: the batches have unequal shares of the labels -1 or -100; if the loss leaves these "
+    "out of its mean, pass size=lambda batch: the number of valid labels"
+)
 
 
 class BatchSource(NamedTuple):
@@ -138,17 +145,33 @@ class Batched(Operator):
         """Return the sum, or the mean over examples, of an array of each batch's operator."""
         total: jax.Array | None = None
         weights, unit = 0.0, 0
+        shares: set[float] = set()
         for op, batch in self.source.operators(title, progress):
             weight = 1.0
             if self.reduction == "mean":
                 count = self.source.count_examples(op, batch)
+                if self.source.size is None:
+                    shares.add(_valid_share(batch))
                 unit = unit or count  # relative to the first batch, lest half precision overflow
                 weight = count / unit
             part = evaluate(op) * jnp.asarray(weight, self.dtype)
             total, weights = part if total is None else _accumulate(total, part), weights + weight
         if total is None:
             raise ArgumentError("batches: expected one or more, found none in this pass")
+        if len(shares) > 1:
+            warnings.warn(_UNEQUAL, stacklevel=4)
         return total / jnp.asarray(weights, self.dtype) if self.reduction == "mean" else total
+
+
+def _valid_share(batch: Any) -> float:
+    """Return the share of labels in a batch that are not the usual mark of a missing one."""
+    labels = [
+        np.asarray(x)
+        for x in jax.tree.leaves(batch)
+        if isinstance(x, jax.Array | np.ndarray) and np.issubdtype(x.dtype, np.signedinteger)
+    ]
+    missing = sum(int(((x == -1) | (x == -100)).sum()) for x in labels)
+    return 1 - missing / max(1, sum(x.size for x in labels))
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -177,7 +200,9 @@ def batched(
         as arguments, so that it is compiled once per shape of a batch.
       reduction: `"mean"` if each operator is a mean over its examples, `"sum"` if it is a sum.
       size: `size(batch)` returns the number of examples in a batch; by default it is the common
-        length of the arrays after the vector.
+        length of the arrays after the vector. Where a loss averages over valid labels only, pass
+        their number: `size=lambda batch: int((batch[1] >= 0).sum())`. Unequal shares of the labels
+        -1 and -100 are a warning.
       progress: whether to show a progress bar for long products, on a terminal.
 
     Returns:

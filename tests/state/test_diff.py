@@ -62,3 +62,30 @@ def test_values_of_abstract_models_cannot_be_compared() -> None:
             "w: values=True compares values, and this float32[2] has none yet; use concrete "
             "arrays, or leave out values=True"
         )
+
+
+def test_paths_are_printed_as_they_are() -> None:
+    text = str(jtree.diff({"[/x]": jnp.ones(1), ":smile:": jnp.ones(1), "y": "[/]"}, {"y": "[/"}))
+    assert "[/x]" in text
+    assert ":smile:" in text
+    long = "transformer_encoder_layer_with_a_long_name/" * 4 + "weight"
+    lines = str(jtree.diff({long: jnp.ones(1)}, {})).splitlines()
+    cells = [line.split("\u2502")[1].strip() for line in lines if line.startswith("\u2502")]
+    assert "".join(cells) == long
+
+
+def test_config_holds_functions_and_tells_types_apart() -> None:
+    dst = {"f": jnp.sin, "n": 1, "nan": float("nan")}
+    src = {"f": jnp.cos, "n": True, "nan": float("nan")}
+    assert jtree.diff(dst, src).config == {"f": (jnp.sin, jnp.cos), "n": (1, True)}
+
+
+def test_many_renamed_leaves_are_reported_quickly() -> None:
+    dst = {f"old{i}": np.ones(1) for i in range(1500)}
+    src = {f"new{i}": np.ones(1) for i in range(1500)}
+    assert len(jtree.diff(dst, src).mismatches) == 3000
+
+
+def test_an_array_where_the_destination_has_a_branch() -> None:
+    report = jtree.diff({"a": {"b": jnp.ones(2)}}, {"a": np.ones(2)})
+    assert (report.missing, report.unexpected) == (("a/b",), ("a",))

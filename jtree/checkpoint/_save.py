@@ -200,7 +200,7 @@ def _remedy(x: Any) -> str:
 def _is_path(tree: object) -> bool:
     """Return whether a tree is the path of a checkpoint; other text is a leaf."""
     if isinstance(tree, str):
-        return "://" in tree or ("\0" not in tree and os.path.exists(tree))
+        return "://" in tree or ("\0" not in tree and os.path.exists(os.path.expanduser(tree)))
     return isinstance(tree, os.PathLike)
 
 

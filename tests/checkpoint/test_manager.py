@@ -100,6 +100,21 @@ def test_orbax_reads_the_steps(tmp_path: Path) -> None:
         assert_lists(checkpointer.load(), expected)
 
 
+@pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+def test_the_readers_of_orbax(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "1", {"layers": ({"w": np.arange(3)},), "b": jnp.ones(2)})
+    expected = {"layers": {"0": {"w": [0, 1, 2]}}, "b": [1, 1]}
+    assert_lists(v1.load(tmp_path / "1"), expected)
+    assert_lists(v1.load_checkpointables(tmp_path / "1")["state"], expected)
+    with ocp.CheckpointManager(tmp_path) as manager:
+        assert_lists(manager.restore(1).state, expected)
+    for kind in (ocp.StandardCheckpointer, ocp.PyTreeCheckpointer):
+        with kind() as checkpointer:
+            assert_lists(checkpointer.restore(tmp_path / "1" / "state"), expected)
+            with pytest.raises(FileNotFoundError):
+                checkpointer.restore(tmp_path / "1")
+
+
 def assert_lists(tree: Any, expected: Any) -> None:
     if isinstance(expected, dict):
         assert tree.keys() == expected.keys()

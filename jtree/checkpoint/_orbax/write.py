@@ -16,7 +16,7 @@ from ..._progress import progress_bar
 from ..._tree.leaves import describe
 from .._storage import atomic
 from .._storage.durable import full_error, is_full
-from .._storage.paths import Path, is_local
+from .._storage.paths import Path, check_names, is_local
 from .._storage.staging import stage
 from . import api
 from .decoding import KEY, Ties
@@ -47,6 +47,7 @@ def begin_write(
       copy: whether NumPy arrays are copied, since they may change while they are written.
     """
     _check_metadata(metadata)
+    check_names(target)
     atomic.check_free(target, overwrite)
     size = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(state))
     with contextlib.ExitStack() as stack, _as_checkpoint_error(target, size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any, TypeAlias
+from urllib.request import url2pathname
 
 from ..._errors import ArgumentError, ArgumentTypeError, CheckpointError
 
@@ -15,7 +16,7 @@ UNFINISHED = ".orbax-checkpoint-tmp"  # a part of the names of what Orbax has no
 
 
 def as_path(path: object) -> Path:
-    """Return a path, absolute where it is local."""
+    """Return a path, absolute where it is local: `~` is expanded, and `file://` taken off."""
     from etils import epath
 
     if not isinstance(path, str | os.PathLike):
@@ -26,6 +27,7 @@ def as_path(path: object) -> Path:
     name = os.fsdecode(path)
     if "\0" in name:
         raise ArgumentError(f"invalid path {name!r}: it contains a NUL character")
+    name = local_name(name)
     if is_local(name):
         return epath.Path(os.path.realpath(name))
     try:
@@ -34,6 +36,28 @@ def as_path(path: object) -> Path:
     except Exception as error:  # the store is reached through a package of its own
         raise CheckpointError(f"{name} cannot be reached: {error}") from error
     return remote
+
+
+def local_name(name: str) -> str:
+    """Return a name with `~` expanded; of a `file://` URL, the path."""
+    scheme, separator, rest = name.partition("://")
+    if separator and scheme.lower() == "file":
+        host, slash, path = rest.partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise ArgumentError(
+                f"{name}: a file:// URL names a path of this machine; write file:///path"
+            )
+        return url2pathname(f"/{path}")
+    return os.path.expanduser(name)
+
+
+def check_names(path: Path) -> None:
+    """Refuse a local path that TensorStore would write elsewhere."""
+    if os.sep == "/" and is_local(path) and "\\" in str(path):
+        raise ArgumentError(
+            f"{path}: Orbax takes a backslash in a path for a slash; use another name, or a "
+            "format of one file"
+        )
 
 
 def is_local(path: Path) -> bool:

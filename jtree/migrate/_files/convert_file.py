@@ -23,6 +23,7 @@ from ...checkpoint._formats.shards import INDEX, SUFFIXES
 from ...checkpoint._open import open_checkpoint
 from ...checkpoint._save import save, select_format
 from ...checkpoint._storage.durable import sync_directory
+from ...checkpoint._storage.paths import check_names, local_name
 from ...checkpoint._storage.staging import PIECE
 from .._rules.apply import Migrated, apply
 from .._rules.base import Rule
@@ -124,7 +125,7 @@ def convert_file(
     arrays = _apply(checkpoint, rules, where, cast)
     path = _local_path(target)
     output_format = _select_format(path, format)
-    _check_arrays(arrays, output_format)
+    _check_arrays(path, arrays, output_format)
     staging, fingerprint = staging_path(path), _fingerprint(checkpoint, arrays)
     if path.exists() and not is_installed(staging, fingerprint):
         raise CheckpointError(f"{path} already exists; remove it, or use another path")
@@ -165,12 +166,13 @@ def _apply(checkpoint: Checkpoint, rules: Iterable[Rule], where: Where, cast: An
 
 
 def _local_path(target: str | os.PathLike[str]) -> Path:
-    if "://" in os.fspath(check_path("target", target)):
+    name = local_name(os.fsdecode(check_path("target", target)))
+    if "://" in name:
         raise CheckpointError(
             f"{os.fspath(target)}: arrays are staged beside the target, which must be on this "
             "machine; convert to a local path, and copy the result"
         )
-    return Path(os.path.realpath(target))
+    return Path(os.path.realpath(name))
 
 
 def _select_format(path: Path, format: str | None) -> Any:
@@ -183,9 +185,10 @@ def _select_format(path: Path, format: str | None) -> Any:
     return selected
 
 
-def _check_arrays(arrays: Migrated, format: str) -> None:
+def _check_arrays(path: Path, arrays: Migrated, format: str) -> None:
     """Refuse what a format cannot hold, before anything is read."""
     if format == "orbax":
+        check_names(path)
         check_nesting(arrays)
     else:
         FILE_FORMATS[format].check(arrays)

@@ -23,6 +23,7 @@ app = typer.Typer(name="jtree", no_args_is_help=True, add_completion=False)
 
 EXTRA = {"matplotlib": "matplotlib", "optax": "optax", "sklearn": "scikit-learn"}
 
+_OTHER_LINES = 8  # around the tree of a checkpoint: title, header, totals, prompt
 _CHECKPOINT = "A checkpoint, or a file of another library."
 CheckpointPath = Annotated[
     str, typer.Argument(metavar="CKPT", help=_CHECKPOINT, show_default=False)
@@ -80,6 +81,14 @@ def show(
     everything: Annotated[
         bool, typer.Option("--all", help="Show leaves that are not arrays, too.")
     ] = False,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Show this many lines of the tree, and count the rest; 0 shows all. By default a "
+            "terminal shows a screenful, and a pipe or a file takes all.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the tree of a checkpoint: shapes, dtypes, bytes, ties, metadata. Reads no array."""
@@ -91,7 +100,8 @@ def show(
     if as_json:
         _print(to_json(checkpoint, where))
     else:
-        _print(as_tree(checkpoint, where, depth, everything))
+        height = _screenful() if lines is None else lines or None
+        _print(as_tree(checkpoint, where, depth, everything, height))
 
 
 @_command
@@ -226,6 +236,14 @@ def _print(output: Any) -> None:
         if not console.is_terminal:
             console.width = 160
         console.print(output)
+
+
+def _screenful() -> int | None:
+    """Return how many lines of a tree a terminal shows, or None where there is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return max(console.height - _OTHER_LINES, 1) if console.is_terminal else None
 
 
 def _print_table(titles: Any, rows: Any) -> None:

@@ -13,6 +13,7 @@ from ._formats.detect import open_file
 from ._formats.file import FileContents
 from ._orbax import api
 from ._orbax.arrays import OrbaxArrays
+from ._orbax.contained import check_contained
 from ._orbax.decoding import KEY, decode
 from ._orbax.foreign import ForeignArrays
 from ._storage import atomic
@@ -60,6 +61,8 @@ def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) ->
         contents = open_file(located, verify=verify)
         if contents is not None:
             return _open_contents(located, contents)
+    if (located / MARK).exists():
+        check_contained(located)
     metadata = api.custom_metadata(located)
     if isinstance(metadata, dict) and KEY in metadata:
         return _open_jtree(located, metadata[KEY], verify, shown)
@@ -74,6 +77,13 @@ def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) ->
 def _open_contents(path: Path, contents: FileContents) -> Checkpoint:
     """Return the contents of a file of another library as a checkpoint."""
     name, tree, metadata, source, ties = contents
+    return _as_checkpoint(path, name, tree, metadata, ties, source)
+
+
+def _as_checkpoint(
+    path: Path, name: str, tree: Any, metadata: Any, ties: Any, source: Any
+) -> Checkpoint:
+    """Return a checkpoint, whose names are paths that can be printed."""
     try:
         checkpoint = Checkpoint(str(path), name, tree, metadata, ties, source)
         for entry in checkpoint:
@@ -93,10 +103,30 @@ def _open_jtree(path: Path, structure: Any, verify: bool, shown: bool) -> Checkp
         tree, ties = decode(structure, source.add)
     except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from error
-    checkpoint = Checkpoint(str(path), "jtree", tree, structure["metadata"], ties, source)
+    checkpoint = _as_checkpoint(path, "jtree", tree, structure["metadata"], ties, source)
+    _check_ties(checkpoint)
     for name, x in reversed(list(checkpoint.items())):
         source.paths[x.name] = name
     return checkpoint
+
+
+def _check_ties(checkpoint: Checkpoint) -> None:
+    """Refuse ties to what is no array, and one array at paths that are not tied."""
+    tied = {path: i for i, group in enumerate(checkpoint.ties) for path in group}
+    group_of: dict[Any, int | None] = {}
+    for path, x in checkpoint.items():
+        group = tied.pop(path, None)
+        if x in group_of and (group is None or group_of[x] != group):
+            raise CheckpointError(
+                f"{checkpoint.path}: malformed structure of the state: {path:.80} has the array of "
+                "another path without a tie"
+            )
+        group_of[x] = group
+    if tied:
+        raise CheckpointError(
+            f"{checkpoint.path}: malformed structure of the state: a tie to {min(tied):.80}, where "
+            "there is no array"
+        )
 
 
 @resolve.register(str)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._text import plural
+from .._text import align, plural, table
 from .._tree import paths
 from .._tree.lazy import LazyArray
 from .._tree.leaves import describe
 from .._tree.paths import Where
 
+_TITLES = "name", "array", "bytes"
+_MAX_ROWS = 500  # of a table of rich
 _MAX_TIED = 100  # paths of one array that are listed
 
 
@@ -25,32 +27,64 @@ class TreeLine(NamedTuple):
 
 
 def as_tree(
-    checkpoint: Any, where: Where = None, depth: int | None = None, everything: bool = False
+    checkpoint: Any,
+    where: Where = None,
+    depth: int | None = None,
+    everything: bool = False,
+    height: int | None = None,
 ) -> Any:
     """Return what rich prints: a title, the tree of the arrays, and the totals.
 
-    Other leaves are counted, or shown with `everything`.
+    Other leaves are counted, or shown with `everything`. Only `height` lines of the tree are shown,
+    where it is given, and the rest is counted.
     """
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     leaves = _select(checkpoint, where)
-    tied = {path: group for group in checkpoint.ties for path in group}
-    table = Table("name", "array", "bytes", box=None, pad_edge=False, header_style="bold")
-    table.columns[2].justify = "right"
     shown = {p: x for p, x in leaves.items() if everything or isinstance(x, LazyArray)}
-    for line in _lines(shown, depth):
-        note = _describe_ties(line.path, tied.get(line.path, ()))
-        size = "" if line.nbytes is None else f"{line.nbytes:,}"
-        name = Text("  " * line.level + line.name, no_wrap=True)
-        table.add_row(name, Text(line.description + note), size)
     return Group(
         Text(_title(checkpoint), style="bold"),
         *(Text(line) for line in _metadata(checkpoint)),
-        table,
+        _table(checkpoint, list(_lines(shown, depth)), height),
         Text(_totals(leaves, len(leaves) - len(shown))),
     )
+
+
+def _table(checkpoint: Any, lines: list[TreeLine], height: int | None) -> Any:
+    """Return lines as a table; many of them without rich's, which takes a millisecond for each."""
+    tied = {path: group for group in checkpoint.ties for path in group}
+    kept = lines if height is None or len(lines) <= height else lines[: max(height - 1, 1)]
+    rows = [
+        (
+            "  " * line.level + line.name,
+            line.description + _describe_ties(line.path, tied.get(line.path, ())),
+            "" if line.nbytes is None else f"{line.nbytes:,}",
+        )
+        for line in kept
+    ]
+    if rest := len(lines) - len(kept):
+        rows.append((f"... {plural(rest, 'more line')}; show all with --lines 0", "", ""))
+    if len(rows) > _MAX_ROWS:
+        return _PlainLines(align([_TITLES, *rows], right={2}))
+    return table(_TITLES, rows, right={"bytes"}, border=False)
+
+
+class _PlainLines:
+    """Lines of text that rich prints as they are, folded where they are too long."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = list(lines)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        from rich.cells import cell_len, chop_cells
+        from rich.control import strip_control_codes
+        from rich.segment import Segment
+
+        for line in map(strip_control_codes, self.lines):
+            fits = cell_len(line) <= options.max_width
+            for part in [line] if fits else chop_cells(line, options.max_width):
+                yield Segment(part + "\n")
 
 
 def as_json(checkpoint: Any, where: Where = None) -> dict[str, Any]:

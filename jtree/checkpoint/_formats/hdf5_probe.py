@@ -7,12 +7,17 @@ probe that ends. As a script it imports nothing of jtree.
 from __future__ import annotations
 
 import io
+import math
+import os
 import sys
 from typing import Any
 
 MAX_DEPTH = 50
 MAX_ITEMS = 100_000  # groups and datasets
+MAX_CHUNKS, CHUNK_BYTES = 10_000, 16  # of an index, which has more for each chunk
 UNREADABLE = 3  # the exit code where the library raises an error
+GROWTH, MEMORY = 16, 2**26  # as in `limits`, which a script cannot import
+SECONDS = 3  # of processor time, and one more for every 10 MB
 
 
 class Window(io.RawIOBase):
@@ -55,7 +60,7 @@ def probe(h5py: Any, path: str, start: int, size: int) -> None:
     with h5py.File(Window(open(path, "rb"), start, size), "r") as root:
         for name in root.attrs:
             root.attrs[name]
-        stack, left = [(root, 0)], MAX_ITEMS
+        stack, left, declared = [(root, 0)], MAX_ITEMS, 0
         while stack and left:
             group, depth = stack.pop()
             for name in group if depth < MAX_DEPTH else ():
@@ -65,14 +70,40 @@ def probe(h5py: Any, path: str, start: int, size: int) -> None:
                     if isinstance(item, h5py.Group):
                         stack.append((item, depth + 1))
                     elif isinstance(item, h5py.Dataset):
-                        _probe_dataset(item)
+                        declared += _unstored(item)
+                        if declared > GROWTH * size + MEMORY:
+                            raise ValueError(
+                                f"its arrays would take {declared:,} bytes, and the file has "
+                                f"{size:,}: refused as a decompression bomb; unpack it with the "
+                                "library that wrote it"
+                            )
+                        _probe_dataset(item, size)
 
 
-def _probe_dataset(dataset: Any) -> None:
+def _unstored(dataset: Any) -> int:
+    """Return the bytes of a dataset in memory where the file has fewer."""
+    if dataset.shape is None:
+        return 0
+    nbytes = math.prod(map(int, dataset.shape)) * int(dataset.dtype.itemsize)
+    return nbytes if nbytes > dataset.id.get_storage_size() else 0
+
+
+def _probe_dataset(dataset: Any, size: int) -> None:
     dataset.attrs.get("dtype")
-    if not dataset.external and not dataset.is_virtual and dataset.chunks:
-        for chunk in dataset.iter_chunks():
-            dataset[chunk]
+    if dataset.external or dataset.is_virtual or not dataset.chunks:
+        return
+    pairs = zip(dataset.shape, dataset.chunks, strict=True)
+    count = math.prod(-(-int(n) // int(step)) for n, step in pairs)
+    if count > MAX_CHUNKS + size // CHUNK_BYTES:
+        raise ValueError(f"a dataset of {count:,} chunks in a file of {size:,} bytes")
+    for chunk in dataset.iter_chunks():
+        dataset[chunk]
+
+
+def allocated(path: str) -> int:
+    """Return the bytes of a file on its disk: a sparse file declares more."""
+    status = os.stat(path)
+    return getattr(status, "st_blocks", status.st_size) * 512
 
 
 def limit(size: int) -> None:
@@ -81,7 +112,7 @@ def limit(size: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    seconds = 5 + size // 10**7
+    seconds = SECONDS + size // 10**7
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     try:
         with open("/proc/self/statm") as file:
@@ -95,7 +126,7 @@ def limit(size: int) -> None:
 if __name__ == "__main__":
     import h5py
 
-    limit(int(sys.argv[3]))
+    limit(min(int(sys.argv[3]), allocated(sys.argv[1])))
     try:
         probe(h5py, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     except Exception as error:

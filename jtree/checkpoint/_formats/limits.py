@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 MEMORY = 2**26  # bytes of memory that even a small file may ask for
+JSON_BYTES = 2**26  # of the JSON of a checkpoint
+JSON_MEMORY = 2**29  # bytes of memory that the JSON of a checkpoint may take
 GROWTH = 16  # times its size that a compressed file may grow
 DEPTH = 100  # containers in one another
 MAX_RANK = 32  # axes of an array
@@ -47,14 +49,26 @@ def array_nbytes(shape: Iterable[int], dtype: Any) -> int:
 
 def parse_json(text: bytes, size: int) -> Any:
     """Return parsed JSON, unless its objects would take too much memory for a file of this size."""
-    costs = {b"{": 100, b"[": 100, b",": 40, b":": 130}  # bytes of memory
-    cost = sum(text.count(x) * each for x, each in costs.items()) + 2 * len(text)
-    if cost > 2 * size + MEMORY:
+    if _json_cost(text) > 2 * size + MEMORY:
         raise ValueError(f"its JSON of {len(text):,} bytes has too many elements")
     try:
         return json.loads(text.decode(), object_pairs_hook=_unique, parse_int=_parse_int)
     except ValueError as error:
         raise ValueError(f"invalid JSON: {error}") from error
+
+
+def check_json(text: bytes) -> None:
+    """Refuse the JSON of a checkpoint that is too long, or has too many elements."""
+    if len(text) > JSON_BYTES or _json_cost(text) > JSON_MEMORY:
+        raise ValueError(
+            f"its JSON of {len(text):,} bytes has too many elements or exceeds {JSON_BYTES:,} bytes"
+        )
+
+
+def _json_cost(text: bytes) -> int:
+    """Return about how many bytes of memory the parsed JSON takes."""
+    costs = {b"{": 100, b"[": 100, b",": 40, b":": 130}
+    return sum(text.count(x) * each for x, each in costs.items()) + 2 * len(text)
 
 
 def check_growth(total: int, size: int) -> None:

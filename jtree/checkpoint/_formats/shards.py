@@ -108,15 +108,21 @@ def _check_indexed(names: list[str], siblings: list[str]) -> None:
 
 def _check_complete(names: Collection[str]) -> None:
     """Refuse numbered shards of which some are missing."""
+    checked = set()
     for name in sorted(names):
         match = _NUMBERED.fullmatch(name)
         if match is None or int(match[3]) > 10**5:
             continue
         stem, digits, count, suffix = match.groups()
+        series = stem, len(digits), count, suffix
+        if series in checked:
+            continue
+        checked.add(series)
         numbers = (f"{n:0{len(digits)}}" for n in range(1, int(count) + 1))
-        missing = [x for n in numbers if (x := f"{stem}-{n}-of-{count}{suffix}") not in names]
+        expected = (f"{stem}-{number}-of-{count}{suffix}" for number in numbers)
+        missing = next((x for x in expected if x not in names), None)
         if missing:
-            raise ValueError(f"{name} is one of {int(count)} shards, and {missing[0]} is missing")
+            raise ValueError(f"{name} is one of {int(count)} shards, and {missing} is missing")
 
 
 def _check_names(shards: dict[str, FileContents], weights: dict[str, str] | None) -> None:

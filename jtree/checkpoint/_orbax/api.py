@@ -20,6 +20,7 @@ import numpy as np
 
 from ..._errors import CheckpointError
 from .._formats.describe import describe_path
+from .._formats.limits import JSON_BYTES, check_json
 from .._storage.paths import MARK, STAGING, Path
 
 Parts: TypeAlias = tuple[str, ...]
@@ -96,16 +97,26 @@ def read_mark(path: Path) -> str:
     if not (path / MARK).exists():
         raise CheckpointError(f"{path}: {describe_path(path)}")
     try:
-        return str((path / MARK).read_text())
+        return read_bounded(path / MARK)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from error
+
+
+def read_bounded(path: Path) -> str:
+    """Return the text of a file of metadata, unless it is too long."""
+    length = path.stat().length
+    if length > JSON_BYTES:
+        raise ValueError(f"{path.name} has {length:,} bytes; expected at most {JSON_BYTES:,}")
+    return str(path.read_text())
 
 
 def custom_metadata(path: Path) -> Any:
     """Return the metadata that a checkpoint has besides its arrays, without reading these."""
     try:
-        return json.loads(read_mark(path))["custom_metadata"]
-    except (ValueError, KeyError, TypeError) as error:
+        text = read_mark(path)
+        check_json(text.encode(errors="surrogatepass"))
+        return json.loads(text)["custom_metadata"]
+    except (RecursionError, ValueError, KeyError, TypeError) as error:
         raise unreadable(path, error) from error
 
 

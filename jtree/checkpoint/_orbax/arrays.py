@@ -17,7 +17,7 @@ from ..._tree.lazy import LazyArray, Source, batches
 from .._storage.paths import Path
 from . import api
 from .checksum import is_damaged, map_in_threads
-from .decoding import StoredArray, aligned
+from .stored import StoredArray, aligned
 
 SEARCHED = 100  # arrays that are read one by one to find those that cannot be read
 
@@ -60,7 +60,10 @@ class OrbaxArrays(Source):
         shape, dtype = stored.shape, stored.dtype
         if stored.key:
             abstract = jax.eval_shape(lambda: jax.random.key(0, impl=stored.key))
-            shape, dtype = shape[:-1], abstract.dtype
+            data = jax.eval_shape(jax.random.key_data, abstract)
+            if stored.dtype != data.dtype or shape[len(shape) - data.ndim :] != data.shape:
+                raise ValueError(f"keys of {stored.key} cannot have the shape {list(shape)}")
+            shape, dtype = shape[: len(shape) - data.ndim], abstract.dtype
         self.lazy[name] = LazyArray(self, name, shape, dtype)
         return self.lazy[name]
 
@@ -113,13 +116,22 @@ class OrbaxArrays(Source):
                 targets[x.parts] = self._target(x, shardings[name])
         with api.quiet():
             values = self._read_targets(targets)
-        arrays = [x.decode(values[x.parts]) for x in stored]
+        arrays = [self._decode(name, values[self.stored[name].parts]) for name in names]
         if 2 * sum(x.nbytes for x in stored if x.packed) < self.end:
             # A few of many packed arrays do not keep the bytes of all.
             arrays = [a.copy() if x.packed else a for a, x in zip(arrays, stored, strict=True)]
         pairs = [(array, x.crc32) for array, x in zip(arrays, stored, strict=True)]
         damaged = map_in_threads(lambda pair: is_damaged(*pair), pairs if self.verify else ())
         yield from map(_ReadArray, names, arrays, damaged or [False] * len(names))
+
+    def _decode(self, name: Hashable, x: Any) -> Any:
+        try:
+            return self.stored[name].decode(x)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.path}: cannot read {paths.shorten([self.paths[name]])}: {error}; use "
+                "another copy of this checkpoint"
+            ) from None
 
     def _read_targets(self, targets: dict[tuple[str, ...], Any]) -> dict[tuple[str, ...], Any]:
         """Return stored arrays; where that fails, name those that cannot be read."""

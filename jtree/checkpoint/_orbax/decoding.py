@@ -4,55 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import zlib
 from collections.abc import Callable
-from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 
 from ..._errors import CheckpointError, ChecksumError
-from .checksum import Checksum
+from .._formats.limits import check_json
+from .stored import StoredArray, check_packed, stored_array, stored_dtype
 
 Json: TypeAlias = Any
 Ties: TypeAlias = tuple[tuple[str, ...], ...]
 
 KEY = "jtree"  # the key of jtree's part of a checkpoint's metadata
 FORMAT = 2
-PACK = "%packed"  # the name of the array that holds the bytes of all small ones
-_ALIGNMENT = 64  # bytes: what JAX needs to take an array without a copy
-
-
-class StoredArray(NamedTuple):
-    """An array in a checkpoint: its shape and dtype, and how it is stored."""
-
-    parts: tuple[str, ...]  # the path in the nested dicts that Orbax stores
-    dtype: Any
-    shape: tuple[int, ...]
-    crc32: Checksum
-    bytes: bool = False  # stored as bytes, from the offset `at` on
-    at: int = 0
-    key: str | None = None  # the implementation of the PRNG keys that these are the data of
-
-    @property
-    def packed(self) -> bool:
-        """Whether the array is stored together with others."""
-        return self.parts == (PACK,)
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes in memory."""
-        return math.prod(self.shape) * int(self.dtype.itemsize)
-
-    def decode(self, x: Any) -> Any:
-        """Return the array from the one that Orbax stores for it."""
-        if not self.bytes:
-            return x
-        data = np.asarray(x)[self.at : self.at + self.nbytes]
-        # Bytes whose file is gone come as one value that is repeated, which has no view.
-        return np.ascontiguousarray(data).view(self.dtype).reshape(self.shape)
 
 
 def decode(structure: Json, make: Callable[[StoredArray], Any], /) -> tuple[Any, Ties]:
@@ -72,24 +38,27 @@ def decode(structure: Json, make: Callable[[StoredArray], Any], /) -> tuple[Any,
         raise ChecksumError(
             "checksum mismatch in the structure of the state; use another copy of this checkpoint"
         )
-    arrays: dict[Any, Any] = {}
+    arrays: dict[Any, tuple[StoredArray, Any]] = {}
 
     def make_cached(stored: StoredArray) -> Any:
         name = stored.parts, stored.at
         if name not in arrays:
-            arrays[name] = make(stored)
-        return arrays[name]
+            arrays[name] = stored, make(stored)
+        if arrays[name][0] != stored:
+            raise ValueError(f"two descriptions of the array {'/'.join(stored.parts)}")
+        return arrays[name][1]
 
     try:
-        content = json.loads(structure["structure"])
-        return _decode(content["tree"], make_cached), tuple(map(tuple, content["ties"]))
+        text = structure["structure"].encode(errors="surrogatepass")
+        check_json(text)
+        if not isinstance(structure["metadata"], dict):
+            raise ValueError("expected a dict of metadata")
+        content = json.loads(text)
+        tree = _decode(content["tree"], make_cached)
+        check_packed(stored for stored, _ in arrays.values())
+        return tree, tuple(map(_tied_paths, content["ties"]))
     except Exception as error:  # parsers of JSON and of dtypes raise nearly everything
         raise CheckpointError(f"malformed structure of the state: {error!r}") from error
-
-
-def aligned(nbytes: int) -> int:
-    """Return the bytes that a packed array takes, up to the beginning of the next one."""
-    return -(-max(nbytes, 1) // _ALIGNMENT) * _ALIGNMENT
 
 
 def structure_crc32(structure: Json) -> int:
@@ -102,30 +71,22 @@ def _decode(entry: Json, make: Callable[[StoredArray], Any]) -> Any:
     if not isinstance(entry, dict):
         return entry
     if "array" in entry:
-        return make(_stored_array(entry))
+        return make(stored_array(entry))
     if "dict" in entry:
-        return {_decode(key, make): _decode(x, make) for key, x in entry["dict"]}
+        node = {_decode(key, make): _decode(x, make) for key, x in entry["dict"]}
+        if len(node) != len(entry["dict"]):
+            raise ValueError("a dict with one key twice")
+        return node
     for cls in (list, tuple):
         if cls.__name__ in entry:
             return cls(_decode(x, make) for x in entry[cls.__name__])
     return _decode_basic(entry)
 
 
-def _stored_array(entry: Json) -> StoredArray:
-    return StoredArray(
-        parts=tuple(entry["array"]),
-        dtype=_dtype(entry["dtype"]),
-        shape=tuple(entry["shape"]),
-        crc32=entry["crc32"],
-        bytes=entry.get("bytes", False),
-        at=entry.get("at", 0),
-        key=entry.get("key"),
-    )
-
-
-@cache
-def _dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(getattr(ml_dtypes, name, name))
+def _tied_paths(group: Json) -> tuple[str, ...]:
+    if not (isinstance(group, list) and group and all(isinstance(path, str) for path in group)):
+        raise ValueError("ties that are not paths")
+    return tuple(group)
 
 
 def _decode_basic(entry: Json) -> Any:
@@ -134,7 +95,7 @@ def _decode_basic(entry: Json) -> Any:
         return base64.b64decode(text)
     if kind == "scalar":
         dtype, data = text
-        return np.frombuffer(base64.b64decode(data), _dtype(dtype))[0]
+        return np.frombuffer(base64.b64decode(data), stored_dtype(dtype))[0]
     if kind == "str":
         return base64.b64decode(text).decode("utf-8", "surrogatepass")
     if kind == "int":

@@ -25,7 +25,8 @@ from ..._tree import paths
 from ..._tree.leaves import check_alive, describe, isabstract, isconcrete, isnumber, istracer
 from ..._tree.walk import Walk, walk
 from .checksum import checksum, map_in_threads
-from .decoding import FORMAT, PACK, Json, Ties, aligned, structure_crc32
+from .decoding import FORMAT, Json, Ties, structure_crc32
+from .stored import PACK, aligned
 
 PACKED_BYTES = 2**20  # the largest array that is packed
 _ROOT = "%"  # the name of an array that is the whole state, or of none: Orbax needs one

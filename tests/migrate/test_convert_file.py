@@ -310,7 +310,7 @@ def test_only_one_process_converts_to_a_target(source: Path) -> None:
     from jtree.migrate._files.journal import locked_staging, staging_path
 
     target = source.with_name("b").resolve()
-    with locked_staging(staging_path(target), target):
+    with locked_staging(staging_path(target), target, 0):
         assert refused(run(source, target)) == (
             f"jtree: {target}: another process is converting to this path; wait until it ends\n"
         )

@@ -22,6 +22,7 @@ if jax.__version_info__[:2] == (0, 10):
     QUICKLY += " --xla_cpu_use_fusion_emitters=false"
 
 MEMORY = 1.5 * 2**30  # bytes; a worker that has more lets go of what was compiled
+PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 CACHE = pytest.StashKey[str]()
 
 
@@ -46,11 +47,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_runtest_teardown() -> None:
     """Let go of compiled programs, a megabyte each, before they fill the memory."""
     memory = Path("/proc/self/statm")
-    if not memory.exists() or int(memory.read_text().split()[1]) * 4096 < MEMORY:
+    if not memory.exists() or int(memory.read_text().split()[1]) * PAGE < MEMORY:
         return
     jax.clear_caches()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    getattr(ctypes.CDLL(None), "malloc_trim", bool)(0)  # of glibc: gives back what was freed
 
 
 @pytest.fixture(autouse=True)

@@ -149,3 +149,12 @@ def test_a_long_tree_is_cut_to_a_height_or_printed_whole(tmp_path: Path) -> None
         text = render(as_tree(checkpoint), width=40)
     assert calls(work) < 200 * 600
     assert all(f"a{n:04}  float64[2]     16" in text for n in range(600))
+
+
+def test_a_state_that_could_not_be_opened_again_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jtree.checkpoint._formats.limits.JSON_BYTES", 1000)
+    with pytest.raises(jtree.ModelError, match=r"^cannot save a state of 400 leaves: its JSON of "):
+        jtree.save(tmp_path / "x", [0.5] * 400)
+    assert list(tmp_path.iterdir()) == []

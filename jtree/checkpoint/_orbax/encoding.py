@@ -21,9 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._errors import ModelError
+from ..._text import plural
 from ..._tree import paths
 from ..._tree.leaves import check_alive, describe, isabstract, isconcrete, isnumber, istracer
 from ..._tree.walk import Walk, walk
+from .._formats.limits import check_json
 from .checksum import checksum, map_in_threads
 from .decoding import FORMAT, Json, Ties, structure_crc32
 from .stored import PACK, aligned
@@ -69,9 +71,21 @@ def encode(
     leaves = iter(entries)
     tree = walked.fold(lambda _: next(leaves), _encode_node)
     text = json.dumps({"tree": tree, "ties": ties}, separators=(",", ":"))
+    _check_size(text, len(entries))
     structure = {"format": FORMAT, "structure": text, "metadata": metadata or {}}
     structure["crc32"] = structure_crc32(structure)
     return structure, arrays or {_ROOT: np.zeros(1, np.uint8)}
+
+
+def _check_size(text: str, leaves: int) -> None:
+    """Refuse a structure that `open` would refuse, before anything is written."""
+    try:
+        check_json(text.encode(errors="surrogatepass"))
+    except ValueError as error:
+        raise ModelError(
+            f"cannot save a state of {plural(leaves, 'leaf', 'leaves')}: {error}; store long lists "
+            "as arrays, or save the state in parts"
+        ) from error
 
 
 class _NamedArray(NamedTuple):

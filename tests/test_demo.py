@@ -38,7 +38,8 @@ def measured(text: str, what: str) -> str:
 
 
 def without_times(text: str) -> str:
-    return re.sub(r" +\d+\.\d s │", " time │", text)
+    """Return the text without times, and without the lines and blanks that fit their widths."""
+    return re.sub(r"[\s─┏┓┗┛┡┩┳╇━┴┬┼├┤└┘]+", " ", re.sub(r" +\d+\.\d s │", " time │", text))
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def diff(
       {'w': ValueDifference(absolute=0.5, relative=0.3333333333333333)}
     """
     dst, src = resolve_both(dst, src)
-    loads = _scalars(dst, src) if scalars is None else _GIVEN[scalars]
+    loads = _scalars(dst, src, scalars)
     compared = compare_walks(*walk_both(dst, src, ties), keep=filter, none=none, scalars=loads)
     different = compare_values(compared.pairs, shown=progress) if values else ()
     lost = _lost(compared.pairs)
@@ -71,11 +71,10 @@ def diff(
     return Diff(tuple(mismatches), compared.diff.config, remarks, compared.diff.causes)
 
 
-_GIVEN = {True: Scalars.LOADED, False: Scalars.KEPT}
-
-
-def _scalars(dst: Any, src: Any) -> Scalars:
-    """Return what `load` does with scalars, if it is a checkpoint that a model is compared with."""
+def _scalars(dst: Any, src: Any, scalars: bool | None) -> Scalars:
+    """Return what is asked for, or else what `load` does if `src` is a checkpoint."""
+    if scalars is not None:
+        return Scalars.LOADED if scalars else Scalars.KEPT
     return scalars_of(src) if scalars_of(dst) is Scalars.KEPT else Scalars.KEPT
 
 

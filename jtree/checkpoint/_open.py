@@ -83,11 +83,11 @@ def _open_contents(path: Path, contents: FileContents) -> Checkpoint:
 def _as_checkpoint(
     path: Path, name: str, tree: Any, metadata: Any, ties: Any, source: Any
 ) -> Checkpoint:
-    """Return a checkpoint, whose names are paths that can be printed."""
+    """Return a checkpoint; names that jtree did not write must be text that can be printed."""
     try:
         checkpoint = Checkpoint(str(path), name, tree, metadata, ties, source)
         for entry in checkpoint:
-            entry.encode()  # text that can be printed
+            entry.encode(errors="surrogatepass" if name == "jtree" else "strict")
             if entry.count(paths.SEPARATOR) > _MAX_PARTS:
                 raise CheckpointError(
                     f"{path}: {entry:.80} has more than {_MAX_PARTS} parts, which a path cannot"

@@ -104,8 +104,8 @@ def landscape(
         raise ArgumentTypeError(f"flat: expected a floating-point vector, found {flat.dtype}")
     if not isinstance(scale, str) or scale not in _SCALES:
         raise ArgumentError(f"scale: expected 'filter', 'norm' or 'none', found {scale!r}")
-    check_names(names)
     scaled = _SCALES[scale](re, flat, _as_directions(directions, re, flat))
+    check_names(names, len(scaled))
     _check_loss(loss, flat, args)
     grid = _grid(span, len(scaled), points)
     values = _evaluate(loss, flat, scaled, grid, args)
@@ -134,11 +134,12 @@ def _as_directions(directions: Any, re: Restructure, flat: jax.Array) -> jax.Arr
     return rows.astype(flat.dtype)
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Refuse anything but two names of directions."""
-    several = isinstance(names, list | tuple) and len(names) >= 2
+def check_names(names: Sequence[str], count: int) -> None:
+    """Refuse anything but a name for each direction."""
+    several = isinstance(names, list | tuple) and len(names) >= count
     if not several or not all(isinstance(name, str) for name in names):
-        raise ArgumentTypeError(f"names: expected two names of directions, found {names!r}")
+        expected = "the name of a direction" if count == 1 else "the names of two directions"
+        raise ArgumentTypeError(f"names: expected {expected} in a list, found {names!r}")
 
 
 def _by_filter(re: Restructure, flat: jax.Array, directions: jax.Array) -> jax.Array:

@@ -121,6 +121,7 @@ def test_the_first_product_linearizes_for_all_others() -> None:
     assert len(runs) == 1
     for product in products:
         close(product, expected)
+    gc.collect()  # of other tests' operators
     kept = len(linearize._CACHE)
     del op
     gc.collect()

@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-import torch
 
 import jtree
 
@@ -48,7 +47,6 @@ HIDDEN = [
     (types.MappingProxyType({"w": A}), "a mappingproxy", "convert it with dict(x)"),
     (types.SimpleNamespace(w=A), "a types.SimpleNamespace", "convert it with vars(x)"),
     (functools.partial(jnp.add, A), "a functools.partial", "use jax.tree_util.Partial"),
-    (torch.ones(2), "a torch.Tensor", "convert it with x.detach().cpu().numpy()"),
 ]
 
 
@@ -57,6 +55,17 @@ HIDDEN = [
 def test_arrays_that_jax_does_not_see_are_an_error(
     call: Any, hidden: Any, name: str, remedy: str, tmp_path: Any
 ) -> None:
+    check_refused(call, hidden, name, remedy, tmp_path)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_tensors_of_torch_are_an_error(call: Any, tmp_path: Any) -> None:
+    torch = pytest.importorskip("torch")
+    remedy = "convert it with x.detach().cpu().numpy()"
+    check_refused(call, torch.ones(2), "a torch.Tensor", remedy, tmp_path)
+
+
+def check_refused(call: Any, hidden: Any, name: str, remedy: str, tmp_path: Any) -> None:
     for model, path in ((hidden, "(root)"), ({"a": [hidden], "w": A}, "a/0")):
         with pytest.raises(jtree.ModelError) as info:
             call(model)
@@ -89,6 +98,7 @@ def test_a_model_is_a_container_or_an_array(
 
 
 def test_a_torch_module_is_an_error_with_its_state_dict() -> None:
+    torch = pytest.importorskip("torch")
     with pytest.raises(jtree.ModelError) as info:
         jtree.count(torch.nn.Linear(2, 2))
     assert str(info.value).endswith(

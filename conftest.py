@@ -3,8 +3,6 @@
 import ctypes
 import gc
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import jax
@@ -23,24 +21,21 @@ if jax.__version_info__[:2] == (0, 10):
 
 MEMORY = 1.5 * 2**30  # bytes; a worker that has more lets go of what was compiled
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
-CACHE = pytest.StashKey[str]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Set what the workers and the processes that tests start inherit."""
+def pytest_configure() -> None:
+    """Set the flags of XLA for this process and those that it starts."""
     os.environ.setdefault("XLA_FLAGS", QUICKLY)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        config.stash[CACHE] = tempfile.mkdtemp(prefix="jtree-compiled-")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[CACHE]
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep compiled programs in files of this session, which its workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the programs that were compiled for this session."""
-    if CACHE in config.stash:
-        shutil.rmtree(config.stash[CACHE], ignore_errors=True)
 
 
 @pytest.hookimpl(trylast=True)

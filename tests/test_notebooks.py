@@ -20,40 +20,16 @@ def test_there_are_notebooks() -> None:
     assert NOTEBOOKS
 
 
-# What takes long in a notebook and can be less of the same, beside what it becomes.
-LESS: dict[str, dict[str, str]] = {
-    "hessian_of_digits": {
-        "round(400 / rate)": "round(40 / rate)",
-        "len(path) - 1, 50)": "len(path) - 1, 5)",
-        "(0, 20, 60, 200, len(path) - 1)": "(60,)",
-    },
-    "laplace": {"range(3)": "range(1)"},
-    "optimisers": {"seconds=2": "seconds=0.1", "seconds=3": "seconds=0.1"},
-}
-
-
-def shortened(notebook: nbformat.NotebookNode, less: dict[str, str]) -> nbformat.NotebookNode:
-    for long, short in less.items():
-        cell = next(cell for cell in notebook.cells if long in cell.source)
-        cell.source = cell.source.replace(long, short)
-    return notebook
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_notebook_runs(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
-) -> None:
+def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, folder in (("IPYTHONDIR", "ipython"), ("JUPYTER_RUNTIME_DIR", "runtime")):
         monkeypatch.setenv(name, str(tmp_path / folder))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # others may run beside it
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    notebook = nbformat.read(path, as_version=4)
-    if not whole:
-        notebook = shortened(notebook, LESS.get(path.stem, {}))
     client = NotebookClient(
-        notebook,
+        nbformat.read(path, as_version=4),
         timeout=SECONDS,
         kernel_name="python3",  # which jupyter_client makes of the interpreter that runs this
         resources={"metadata": {"path": str(tmp_path)}},

@@ -116,7 +116,7 @@ def _(m: Measured) -> Iterator[Row]:
 @row(10, "imports")
 def _(m: Measured) -> Iterator[Row]:
     extra = m["imports"]["ours"] * 1000
-    yield Row(10, "import jtree after jax", "milliseconds", extra, 50)
+    yield Row(10, "import jtree and destructure after jax", "milliseconds", extra, 50)
 
 
 @row(11, "queries")

@@ -27,21 +27,21 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Draw the scaling to this file.")] = None,
 ) -> None:
     """Measure jtree against ravel_pytree, copies of the bytes, and the nested model."""
-    chosen = rows or sorted(ROWS)
-    cases = list(dict.fromkeys(case for number in chosen for case in ROWS[number][0]))
+    numbers = rows or sorted(ROWS)
+    cases = list(dict.fromkeys(case for number in numbers for case in ROWS[number][0]))
     console = Console(stderr=True)
     measured = {case: run(case) for case in track(cases, "measuring", console=console)}
-    found = [line for number in chosen for line in ROWS[number][1](measured)]
+    ratios = [row for number in numbers for row in ROWS[number][1](measured)]
     if plot:
         from .plots import draw
 
         draw(run("scaling"), plot)
     if markdown:
-        print(as_markdown(found))
+        print(as_markdown(ratios))
     elif as_json:
-        print(json.dumps({"measured": measured, "rows": [x._asdict() for x in found]}, indent=2))
+        print(json.dumps({"measured": measured, "rows": [x._asdict() for x in ratios]}, indent=2))
     else:
-        Console(width=110).print(table(found))
+        Console(width=110).print(table(ratios))
 
 
 def run(case: str) -> Any:
@@ -51,16 +51,16 @@ def run(case: str) -> Any:
     code = f"import json; from benchmarks import {module}; print(json.dumps({module}.{name}()))"
     alone = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"} if name.endswith("_alone") else {}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | alone)
-    if done.returncode:
-        raise SystemExit(f"{case} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, capture_output=True, text=True, env=os.environ | alone)
+    if process.returncode:
+        raise SystemExit(f"{case} failed:\n{process.stderr}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def as_markdown(found: list[Row]) -> str:
+def as_markdown(ratios: list[Row]) -> str:
     """Return the table of ratios in Markdown."""
     lines = ["| row | work | against | ratio | target | met |", "|---|---|---|---|---|---|"]
-    for x in found:
+    for x in ratios:
         target = "" if x.target is None else f"{x.target:.3g}"
         lines.append(
             f"| {x.number} | {x.work} | {x.against} | {x.ratio:.3g} | {target} | {x.verdict} |"
@@ -68,10 +68,10 @@ def as_markdown(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def table(found: list[Row]) -> Table:
+def table(ratios: list[Row]) -> Table:
     """Return the table of ratios."""
     out = Table("row", "work", "against", "ratio", "target", "met")
-    for x in found:
+    for x in ratios:
         target = "" if x.target is None else f"{x.target:.3g}"
         out.add_row(str(x.number), x.work, x.against, f"{x.ratio:.3g}", target, x.verdict)
     return out

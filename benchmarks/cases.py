@@ -141,21 +141,21 @@ def jitted() -> Result:
         "ravel": (lambda m: re.ravel(m), model),
         "ravel_pytree": (lambda m: ravel_pytree(m)[0], model),
     }
-    compiled, found = {}, {}
+    compiled, times = {}, {}
     for name, (function, argument) in functions.items():
         lowered = jax.jit(function).lower(argument)
-        found[f"compile {name}"] = time_call(
+        times[f"compile {name}"] = time_call(
             lambda low=lowered, n=name: compiled.update({n: low.compile()})
         )
     calls = [lambda n=n: compiled[n](functions[n][1]) for n in functions]
-    return found | {
+    return times | {
         f"run {n}": t for n, t in zip(functions, median(*calls, repeat=201), strict=True)
     }
 
 
 def steps() -> Result:
     """One jitted training step over the vector, and over the nested model."""
-    found: Result = {}
+    result: Result = {}
     for name, make in models.TASKS.items():
         task = make()
         flat, re = jtree.destructure(task.params)
@@ -180,8 +180,8 @@ def steps() -> Result:
             calls.append(lambda kept=kept, argument=argument: kept[0](argument))
         for what, seconds in {"run": median(*calls, repeat=25), "compile": times}.items():
             names = (f"{name}, {what}, nested", f"{name}, {what}", f"{name}, {what}, ravel_pytree")
-            found |= dict(zip(names, seconds, strict=True))
-    return found
+            result |= dict(zip(names, seconds, strict=True))
+    return result
 
 
 def imports() -> Result:
@@ -214,15 +214,15 @@ def queries() -> Result:
 
 def scaling() -> dict[str, list[list[float]]]:
     """Times against the number of leaves, and against the number of parameters."""
-    found: dict[str, list[list[float]]] = {}
+    curves: dict[str, list[list[float]]] = {}
     for leaves in (2, 8, 32, 128, 512):
-        _add_points(found, "leaves", leaves, models.many(leaves))
+        _add_points(curves, "leaves", leaves, models.many(leaves))
     for size in (6 * 10**2, 6 * 10**3, 6 * 10**4, 6 * 10**5, 6 * 10**6):
-        _add_points(found, "parameters", 7 * size / 6 * 10, models.many(20, size))
-    return found
+        _add_points(curves, "parameters", 7 * size / 6 * 10, models.many(20, size))
+    return curves
 
 
-def _add_points(found: dict[str, list[list[float]]], axis: str, x: float, model: Any) -> None:
+def _add_points(curves: dict[str, list[list[float]]], axis: str, x: float, model: Any) -> None:
     there, back = _both_ways(model, 7)
     values = dict(
         zip(
@@ -233,7 +233,7 @@ def _add_points(found: dict[str, list[list[float]]], axis: str, x: float, model:
     )
     values |= _torch(model)
     for name, y in values.items():
-        found.setdefault(f"{axis}: {name}", []).append([x, y])
+        curves.setdefault(f"{axis}: {name}", []).append([x, y])
 
 
 def _torch(model: Any) -> Result:

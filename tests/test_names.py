@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .source import modules, syntax
+from .source import ROOT, modules, syntax
 
 # Words that no name contains, with the word to use instead.
 BANNED_WORDS = {
@@ -79,16 +79,22 @@ def test_a_function_is_named_for_what_it_does_or_returns() -> None:
     assert not offences(check, modules())
 
 
+def vague_variables(tree: ast.Module) -> list[tuple[str, int]]:
+    """Return the banned variables; `found` may stand beside `expected` in one scope."""
+    scopes = [x for x in ast.walk(tree) if isinstance(x, ast.ClassDef | ast.FunctionDef)]
+    compared = [x for x in scopes if "expected" in dict(variables(x))]
+    allowed = {pair for x in compared for pair in variables(x) if pair[0] == "found"}
+    return [x for x in variables(tree) if x[0] in BANNED_LOCALS and x not in allowed]
+
+
 def test_a_variable_is_named_for_what_it_is() -> None:
-    """`found` may stand beside `expected`, in one function or in one class."""
+    assert not offences(vague_variables, modules())
 
-    def check(tree: ast.Module) -> list[tuple[str, int]]:
-        scopes = [x for x in ast.walk(tree) if isinstance(x, ast.ClassDef | ast.FunctionDef)]
-        compared = [x for x in scopes if "expected" in dict(variables(x))]
-        allowed = {pair for x in compared for pair in variables(x) if pair[0] == "found"}
-        return [x for x in variables(tree) if x[0] in BANNED_LOCALS and x not in allowed]
 
-    assert not offences(check, modules())
+def test_a_variable_of_a_benchmark_is_named_for_what_it_is() -> None:
+    files = ROOT.parent.glob("benchmarks/*.py")  # in a clone
+    names = {file.name: vague_variables(ast.parse(file.read_text())) for file in files}
+    assert not {name: variables for name, variables in names.items() if variables}
 
 
 def test_a_class_name_occurs_once() -> None:

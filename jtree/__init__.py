@@ -121,7 +121,7 @@ __all__ = [
     "walk",
 ]
 
-_MODULES = ("callbacks", "checkpoint", "curvature", "init", "layers", "migrate", "plot")
+_MODULES = ("callbacks", "checkpoint", "curvature", "demo", "init", "layers", "migrate", "plot")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,8 +19,6 @@ from ._text import table
 __all__ = ["app"]
 
 app = typer.Typer(name="jtree", no_args_is_help=True, add_completion=False)
-
-EXTRA = {"matplotlib": "matplotlib", "optax": "optax", "sklearn": "scikit-learn"}
 
 _OTHER_LINES = 8  # around the tree of a checkpoint: title, header, totals, prompt
 _CHECKPOINT = "A checkpoint, or a file of another library."
@@ -209,7 +206,7 @@ def convert(
     raise typer.Exit(bool(report.problems))
 
 
-@app.command()
+@_command
 def demo(
     out: Annotated[
         Path,
@@ -219,7 +216,6 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the final table.")] = False,
 ) -> None:
     """Train on real digits through one vector, draw a Hessian, then save, load and compare."""
-    _require_extra()
     from .demo import run
 
     run(out, seed=seed, quiet=quiet)
@@ -253,20 +249,3 @@ def _print_table(titles: Any, rows: Any) -> None:
 
 def _format_number(x: float | None) -> str:
     return "-" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:.4g}"
-
-
-def _require_extra() -> None:
-    """Exit with one line if a package of the extra `demo` is missing."""
-    missing = [package for module, package in EXTRA.items() if not _importable(module)]
-    if missing:
-        names = ", ".join(missing)
-        typer.echo(f'jtree demo needs {names}; run: pip install "jtree[demo]"', err=True)
-        raise typer.Exit(1)
-
-
-def _importable(module: str) -> bool:
-    try:
-        import_module(module)
-    except ModuleNotFoundError:
-        return False
-    return True

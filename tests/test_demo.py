@@ -129,8 +129,11 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(
     module: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]
-    text = invoke("demo", "--out", tmp_path / "out", code=1)
-    assert text == f'jtree demo needs {package}; run: pip install "jtree[demo]"\n'
+    text = invoke("demo", "--out", tmp_path / "out", code=2)
+    assert text == (
+        f"jtree: jtree.demo needs {package}, which is not installed; "
+        'run: pip install "jtree[demo]"\n'
+    )
     assert not (tmp_path / "out").exists()
 
 

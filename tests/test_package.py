@@ -22,7 +22,7 @@ from .source import folder, imports, modules, syntax
 # in its row. Modules that lie beside the folders are listed by name.
 LAYERS: list[tuple[str, ...]] = [
     ("_errors", "_progress", "_public", "_text"),
-    ("_arguments",),
+    ("_arguments", "_extras"),
     ("_tree", "_initialiser", "_callbacks"),
     ("_vector", "init", "callbacks"),
     ("_state", "_summary"),

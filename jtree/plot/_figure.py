@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._arguments import unexpected
-from .._errors import ExtraError
+from .._extras import check_extra
 from .._vector.restructure import Restructure
 
 if TYPE_CHECKING:
@@ -21,13 +21,8 @@ MONO = "monospace"
 
 
 def check_installed() -> None:
-    """Raise if matplotlib is not installed, before anything is computed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ExtraError(
-            'jtree.plot needs matplotlib, which is not installed; run: pip install "jtree[plot]"'
-        ) from error
+    """Raise an error if matplotlib is not installed, before anything is computed."""
+    check_extra("jtree.plot", "plot", "matplotlib")
 
 
 def check_restructure(re: Any) -> Restructure:

@@ -583,4 +583,6 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "lineax", None)
     with pytest.raises(jtree.ExtraError) as caught:
         quadratic(V).as_lineax()
-    assert str(caught.value) == 'lineax is not installed; run: pip install "jtree[curvature]"'
+    assert str(caught.value) == (
+        'jtree.curvature needs lineax, which is not installed; run: pip install "jtree[curvature]"'
+    )

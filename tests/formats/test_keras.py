@@ -63,10 +63,11 @@ def test_hdf5_of_keras(tmp_path: Path) -> None:
 def test_without_h5py_the_error_names_the_extra(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     (tmp_path / "x").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(jtree.CheckpointError) as error:
+    with pytest.raises(jtree.ExtraError) as error:
         jtree.open(tmp_path / "x")
     assert str(error.value) == (
-        f'{tmp_path / "x"}: HDF5 files are read with h5py; run: pip install "jtree[keras]"'
+        f"{tmp_path / 'x'}: reading HDF5 needs h5py, which is not installed; run: pip install "
+        '"jtree[keras]"'
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..._errors import CheckpointError, ChecksumError
+from ..._errors import CheckpointError, ChecksumError, ExtraError
 from ..._tree.lazy import Computed, LazyArray
 from .limits import array_nbytes
 
@@ -138,7 +138,7 @@ def as_checkpoint_error(path: Path, failure: str) -> Iterator[None]:
     """Turn whatever a malformed file causes into an error that names the file and the failure."""
     try:
         yield
-    except CheckpointError:
+    except (CheckpointError, ExtraError):
         raise
     except DamageError as error:
         raise ChecksumError(

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from ..._errors import CheckpointError
+from ..._extras import check_extra
 from ..._tree import paths
 from . import hdf5_probe
 from .archive import STORED, Archive
@@ -48,7 +49,7 @@ def open_keras(path: Path, *, verify: bool = True, **_: Any) -> FileContents:
 
 def _open(file: File, start: int, size: int, metadata: Any) -> FileContents:
     source = Entries(file)
-    _h5py(file.path)
+    _import_h5py(file.path)
     _probe(file, start, size)
     reader = _Hdf5Reader(file, start, size, source)
     with reader.open() as root:
@@ -72,7 +73,7 @@ class _Hdf5Reader:
     @contextmanager
     def open(self) -> Iterator[Any]:
         """Open the file for the time of a block."""
-        h5py = _h5py(self.file.path)
+        h5py = _import_h5py(self.file.path)
         window = hdf5_probe.Window(self.file.path.open("rb"), self.start, self.size)
         with window, h5py.File(window, "r") as root:
             yield root
@@ -82,7 +83,7 @@ class _Hdf5Reader:
         return {name: self._member(group, name, (*parts, name)) for name in group}
 
     def _member(self, group: Any, name: str, parts: tuple[str, ...]) -> Any:
-        h5py = _h5py(self.file.path)
+        h5py = _import_h5py(self.file.path)
         path = paths.join(parts)
         self.left -= 1
         if self.left < 0 or len(parts) > hdf5_probe.MAX_DEPTH:
@@ -177,11 +178,6 @@ def _attributes(root: Any, size: int) -> Iterator[tuple[str, Any]]:
             yield name, parse_json(x.encode(), size) if x.startswith("{") else x
 
 
-def _h5py(path: Path) -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise CheckpointError(
-            f'{path}: HDF5 files are read with h5py; run: pip install "jtree[keras]"'
-        ) from error
-    return h5py
+def _import_h5py(path: Path) -> Any:
+    check_extra(f"{path}: reading HDF5", "keras", "h5py")
+    return import_module("h5py")

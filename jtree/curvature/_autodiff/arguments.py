@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ArgumentError, ExtraError, VectorError, VectorTypeError
+from ..._errors import ArgumentError, VectorError, VectorTypeError
+from ..._extras import check_extra
 from ..._tree.leaves import describe, isarray, isnumber
 from ..._tree.paths import Where, select
 from ..._vector.layout import VectorLayout
@@ -69,10 +70,6 @@ def select_elements(layout: VectorLayout, where: Where) -> np.ndarray[Any, Any]:
 
 
 def import_extra(name: str) -> Any:
-    """Import a module of an optional dependency."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ExtraError(
-            f'{name.split(".")[0]} is not installed; run: pip install "jtree[curvature]"'
-        ) from error
+    """Import a module of a package of the extra `curvature`."""
+    check_extra("jtree.curvature", "curvature", name.partition(".")[0])
+    return import_module(name)

@@ -10,7 +10,7 @@ from .._text import plural
 from .._tree import paths as _path
 from .._tree.leaves import isarray
 from .mismatch import Cause
-from .renames import find_renaming
+from .renames import describe_renamings, find_renamings
 
 
 def find_causes(expected: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[Cause, ...]:
@@ -53,17 +53,18 @@ def _find(expected: Shapes, found: Shapes) -> Iterator[Cause]:
     if framework is not None:
         yield framework
         return
-    renamed = find_renaming(expected, found) or find_renaming(_ranks(expected), _ranks(found))
-    rules: list[str] = []
+    renamings = find_renamings(expected, found)
+    renamings = renamings or find_renamings(_ranks(expected), _ranks(found))
+    rules = [x.renaming.rule for x in renamings]
     shapes = found
-    if renamed is not None:
-        renaming, pairs = renamed
-        rules.append(renaming.rule)
+    for renaming, _ in renamings:
+        shapes = {renaming(path): shape for path, shape in shapes.items()}
+    if renamings:
         yield Cause(
-            f"{renaming.text}; rename them with jtree.migrate.apply([{renaming.rule}], source)",
-            frozenset({*pairs, *pairs.values()}),
+            f"{describe_renamings(renamings)}; rename them with "
+            f"jtree.migrate.apply([{', '.join(rules)}], source)",
+            frozenset(path for x in renamings for pair in x.pairs.items() for path in pair),
         )
-        shapes = {renaming(path): shape for path, shape in found.items()}
     yield from _transposed(expected, shapes, rules)
 
 

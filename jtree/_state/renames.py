@@ -1,4 +1,4 @@
-"""Find one renaming that turns the paths of a source into those of a destination."""
+"""Find renamings that turn the paths of a source into those of a destination."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 _SAMPLES = 8  # missing paths for which counterparts are looked for
 _COUNTERPARTS = 256  # unexpected paths that are compared with each of them
 _CANDIDATES = 16  # renamings that are tried on all paths
+_RENAMINGS = 4  # that are combined
 
 # What frameworks call one array, stored in different orders of axes: never a mere renaming.
 _LEAF_NAMES = frozenset({"weight", "kernel", "scale", "embedding", "embeddings", "gamma", "w"})
@@ -49,13 +50,18 @@ class Renaming(NamedTuple):
         return f"jtree.migrate.rename({self.pattern!r}, {self.replacement!r}, regex=True)"
 
 
-def find_renaming(
-    expected: Mapping[str, Any], found: Mapping[str, Any]
-) -> tuple[Renaming, dict[str, str]] | None:
-    """Return the renaming that makes most of the missing paths match, and the pairs it makes.
+class Renamed(NamedTuple):
+    """A renaming, and the paths that it makes match: from those of the source to the new ones."""
 
-    It has to match at least two missing paths and half of them, and to lose no path that matches
-    already.
+    renaming: Renaming
+    pairs: dict[str, str]
+
+
+def find_renamings(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[Renamed]:
+    """Return the renamings that, one after another, make most of the missing paths match.
+
+    Each has to match at least two missing paths and to lose no path that matches already; together
+    they have to match half of the missing paths.
 
     Args:
       expected: the destination's paths, each with anything that equals its counterpart's, such as
@@ -63,24 +69,45 @@ def find_renaming(
       found: the same of the source.
 
     Example:
-      >>> renaming, pairs = find_renaming({"w": 1, "b": 2}, {"net/w": 1, "net/b": 2})
-      >>> renaming.rule, pairs
+      >>> (first,) = find_renamings({"w": 1, "b": 2}, {"net/w": 1, "net/b": 2})
+      >>> first.renaming.rule, first.pairs
       ("jtree.migrate.rename('net/**', '**')", {'net/b': 'b', 'net/w': 'w'})
     """
+    renamings: list[Renamed] = []
+    old_paths = {path: path for path in found}
+    while len(renamings) < _RENAMINGS:
+        match = _best_renaming(expected, {path: found[old] for path, old in old_paths.items()})
+        if match is None:
+            break
+        renaming, pairs = match
+        renamings.append(Renamed(renaming, {old_paths[old]: new for old, new in pairs.items()}))
+        old_paths = {renaming(path): old for path, old in old_paths.items()}
+    count = len(expected.keys() - found.keys())
+    matches = sum(len(x.pairs) for x in renamings)
+    return renamings if 2 * matches >= count else []
+
+
+def describe_renamings(renamings: list[Renamed]) -> str:
+    """Return how the source's paths differ from those of the destination, as one sentence."""
+    first, *others = (x.renaming.text for x in renamings)
+    return ", and ".join([first, *(x.removeprefix("the source ") for x in others)])
+
+
+def _best_renaming(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Renamed | None:
+    """Return the renaming that makes the most missing paths match, two at least."""
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found.keys() - expected.keys())
     if len(missing) < 2 or len(unexpected) < 2:
         return None
     counts = Counter(_candidates(missing, unexpected, expected, found))
     dotted = any("." in path for path in unexpected)
-    best: tuple[Renaming, dict[str, str]] | None = None
+    best: Renamed | None = None
     for edit, _ in counts.most_common(_CANDIDATES):
         renaming = _renaming(edit, dotted)
         pairs = _pairs(renaming, expected, found) if renaming else {}
-        if renaming and len(pairs) > (len(best[1]) if best else 0):
-            best = renaming, pairs
-    enough = best is not None and len(best[1]) >= max(2, len(missing) / 2)
-    return best if enough else None
+        if renaming and len(pairs) > (len(best.pairs) if best else 1):
+            best = Renamed(renaming, pairs)
+    return best
 
 
 class _Difference(NamedTuple):

@@ -49,6 +49,14 @@ SOURCES: dict[str, Callable[[], tuple[Any, str]]] = {
     "a level more": lambda: ({"state_dict": torch_dict(), "epoch": 3}, "torch"),
     "a suffix": lambda: (renamed("{}.value".format), "torch"),
     "another word": lambda: (renamed(lambda x: x.replace("norm", "ln_f")), "torch"),
+    "two words": lambda: (
+        renamed(lambda x: x.replace("norm", "ln_f").replace("head", "classifier")),
+        "torch",
+    ),
+    "a prefix and a word": lambda: (
+        renamed(lambda x: f"net.{x}".replace("net.head", "classifier")),
+        "torch",
+    ),
     "a suffix of nnx": lambda: (jax.tree.map(lambda x: {"value": x}, nested()), "nnx"),
     "another layout": lambda: (nested(), "torch"),
     "another layout below params": lambda: ({"params": nested()}, "torch"),

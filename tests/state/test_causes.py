@@ -80,6 +80,50 @@ def test_the_destination_may_have_the_difference(name: str) -> None:
     assert same(jtree.loadmodel(model, remedy(str(error.value), source)), model)
 
 
+def halves() -> dict[str, Any]:
+    """Return a model of an encoder and a decoder, with arrays of equal and of different shapes."""
+    return {"encoder": network(), "decoder": {"blocks": network()["blocks"][:1]}}
+
+
+SEVERAL: dict[str, dict[str, str]] = {
+    "two words": {"encoder/": "enc/", "decoder/": "dec/"},
+    "two prefixes": {"encoder/": "a/encoder/", "decoder/": "b/decoder/"},
+    "a prefix for one": {"encoder/": "model/encoder/"},
+    "a prefix and a word": {"encoder/": "net/encoder/", "decoder/": "dec/"},
+    "three words": {"encoder/blocks": "e", "encoder/head": "h/f", "decoder/": "dec/"},
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_several_renamings_are_one_remedy_that_works(name: str, swapped: bool) -> None:
+    model, source = halves(), flat(halves())
+    for old, new in SEVERAL[name].items():
+        source = {path.replace(old, new): x for path, x in source.items()}
+    if swapped:
+        model, source = {path: jnp.asarray(x) for path, x in source.items()}, flat(model)
+    with pytest.raises(jtree.LoadError) as error:
+        jtree.loadmodel(model, source)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert message.count("jtree.migrate.rename(") == len(SEVERAL[name])
+    assert same(jtree.loadmodel(model, remedy(message, source)), model)
+
+
+def test_two_renamings_are_two_entries() -> None:
+    model = {"encoder": {"w": jnp.ones(2), "b": jnp.ones(3)}, "decoder": {"w": 1.0, "b": 2.0}}
+    model = jax.tree.map(jnp.asarray, model)
+    source = {path.replace("coder", ""): x for path, x in flat(model).items()}
+    with pytest.raises(jtree.LoadError) as error:
+        jtree.loadmodel(model, source)
+    assert str(error.value) == (
+        "nothing was loaded: 8 mismatches: the source has 'de' in its paths where the destination "
+        "has 'decoder', and has 'en' in its paths where the destination has 'encoder'; rename them "
+        "with jtree.migrate.apply([jtree.migrate.rename('de/**', 'decoder/**'), "
+        "jtree.migrate.rename('en/**', 'encoder/**')], source)"
+    )
+
+
 def test_the_message_names_the_cause_first_and_once() -> None:
     model = {"w": jnp.ones(2), "b": jnp.ones(3)}
     source = {f"net/{path}": x for path, x in model.items()}

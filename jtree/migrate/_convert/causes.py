@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..._errors import JtreeError
 from ..._state.mismatch import Cause, Mismatch
-from ..._state.renames import Renaming, find_renaming
+from ..._state.renames import Renamed, Renaming, describe_renamings, find_renamings
 from .._layouts.registry import LAYOUTS
 from .._rules.base import Rule
 from .._rules.naming import rename
@@ -19,14 +19,14 @@ class Attempt(NamedTuple):
 
     Attributes:
       problems: its problems.
-      missing: the names that the source lacks.
-      unused: the names of the source that the model does not take.
+      missing: the names that the source lacks, with the lengths of the axes of each array.
+      unused: the same of the names of the source that the model does not take.
       size: the number of arrays in the model.
     """
 
     problems: Sequence[Mismatch]
-    missing: Sequence[str]
-    unused: Sequence[str]
+    missing: Mapping[str, tuple[int, ...]]
+    unused: Mapping[str, tuple[int, ...]]
     size: int
 
 
@@ -69,24 +69,31 @@ def _remedies(
         except JtreeError:
             return
         yield other, attempt
-    shapes = (dict.fromkeys(x, 0) for x in (attempt.missing, attempt.unused))
-    match = find_renaming(*shapes)
-    if match is None:
+    sides = attempt.missing, attempt.unused
+    renamings = find_renamings(*sides) or find_renamings(*(dict.fromkeys(x, ()) for x in sides))
+    if not renamings:
         return
-    text, prefix, rules = _renaming(match[0], renames)
+    text, prefixes, rules = _arguments(renamings, renames)
     try:
-        tried = retry(name, prefix, rules)
+        tried = retry(name, prefixes, rules)
     except JtreeError:
         return
-    yield (f"{other}, and {text}" if name != layout else f"{match[0].text}; pass {text}"), tried
+    cause = describe_renamings(renamings)
+    yield (f"{other}, and {text}" if name != layout else f"{cause}; pass {text}"), tried
 
 
-def _renaming(renaming: Renaming, renames: Rename) -> tuple[str, Mapping[str, str], Sequence[Rule]]:
-    """Return a renaming as an argument of `convert`: its text, and `rename=` or `rules=`."""
-    old, new = renaming.old.strip("./"), renaming.new.strip("./")
-    if renaming.where == "start" and old and renames is None:
-        return f"rename={ {old: new} }", {old: new}, ()
-    rule: Any = rename(renaming.pattern, renaming.replacement, regex=True)
+def _arguments(
+    renamings: list[Renamed], renames: Rename
+) -> tuple[str, Mapping[str, str], Sequence[Rule]]:
+    """Return renamings as an argument of `convert`: its text, and `rename=` or `rules=`."""
+    each = [x.renaming for x in renamings]
+    prefixes = {x.old.strip("./"): x.new.strip("./") for x in each}
+    if renames is None and all(x.where == "start" and x.old for x in each):
+        return f"rename={prefixes}", prefixes, ()
+    return f"rules=[{', '.join(x.rule for x in each)}]", {}, tuple(map(_rule, each))
+
+
+def _rule(renaming: Renaming) -> Rule:
     if renaming.glob is not None:
-        rule = rename(*renaming.glob)
-    return f"rules=[{renaming.rule}]", {}, (rule,)
+        return rename(*renaming.glob)
+    return rename(renaming.pattern, renaming.replacement, regex=True)

@@ -146,14 +146,21 @@ def _convert(
 
 def _attempt(converted: _Converted) -> Attempt:
     join = converted.source.layout.separator.join
+    in_model = {slot.path: slot.value for slot in converted.target.arrays.values()}
+    in_source = {x.name: x.array for x in converted.source.arrays}
     missing = {x.path for x in converted.problems if x.kind == "missing"}
     names = expected_names(converted.target, converted.values)
     return Attempt(
         converted.problems,
-        sorted({join(keys) for path, keys in names if path in missing}),
-        sorted(converted.unused.names),
-        len(converted.target.arrays),
+        {join(keys): _axes(in_model[path]) for path, keys in names if path in missing},
+        {name: _axes(in_source[name]) for name in converted.unused.names},
+        len(in_model),
     )
+
+
+def _axes(array: Any) -> tuple[int, ...]:
+    """Return the lengths of the axes, in order of length, since layouts order axes differently."""
+    return tuple(sorted(array.shape))
 
 
 def _split_rename(rules: Iterable[Rule], rename: Any) -> tuple[list[Rule], Any]:

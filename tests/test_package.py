@@ -7,11 +7,13 @@ import doctest
 import graphlib
 import inspect
 import pickle
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import Any
 
+import jax
 import pytest
 
 import jtree
@@ -183,6 +185,30 @@ def test_classes_and_functions_name_their_public_package(name: str) -> None:
             home = import_module(x.__module__)
             assert home.__name__ in (f"jtree.{name}", "jtree"), x
             assert pickle.loads(pickle.dumps(x)) is getattr(home, x.__name__)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_source_of_classes_and_functions_is_found(name: str) -> None:
+    package = PACKAGES[name]
+    for x in (vars(package)[public] for public in package.__all__):
+        if inspect.isclass(x) or (inspect.isfunction(x) and not hasattr(x, "__wrapped__")):
+            source = inspect.getsource(x)
+            keyword = "class" if inspect.isclass(x) else "def"
+            assert re.search(rf"{keyword} {x.__name__}\w*\b", source, re.IGNORECASE), x
+
+
+def test_a_subclass_and_an_instance_have_their_own_source() -> None:
+    class Wide(jtree.layers.Dense):
+        """A class of a user."""
+
+    assert inspect.getsource(Wide).startswith("    class Wide")
+    assert inspect.signature(Wide) == inspect.signature(jtree.layers.Dense)
+    assert not hasattr(jtree.layers.Dense(1, 1, key=jax.random.key(0)), "__wrapped__")
+
+
+def test_the_signature_of_a_class_is_that_of_its_calls() -> None:
+    assert [*inspect.signature(jtree.layers.Scale).parameters][:2] == ["size", "activation"]
+    assert [*inspect.signature(jtree.migrate.rename).parameters][:1] == ["pattern"]
 
 
 def public_objects() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ..._arguments import check_iterable
 from ..._errors import ArgumentTypeError, RuleError, did_you_mean
+from ..._public import keep_source
 from ..._tree import paths as _paths
 from ..._tree.lazy import LazyArray
 from ..._tree.leaves import describe
@@ -27,6 +28,7 @@ Class = TypeVar("Class", bound=type)
 def public_rule(cls: Class) -> Class:
     """Make a class a frozen dataclass that has its public name, such as `jtree.migrate.rename`."""
     rule: Any = dataclass(frozen=True, repr=False)(cls)
+    keep_source(rule)
     rule.__name__ = rule.__qualname__ = cls.__name__.removesuffix("Rule").lower()
     rule.__module__ = "jtree.migrate"
     named: Class = rule

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -114,11 +114,28 @@ def no_match(glob: str, paths: Sequence[str]) -> str:
     """Return the message for a glob that matches none of these paths."""
     if not paths:
         return f"{glob!r} matches no parameter: the model has none"
-    wider = f"{glob.removesuffix('/').removesuffix('/*')}/**"
-    if any(matches(wider, path) for path in paths):
-        return f"{glob!r} matches no parameter; did you mean {wider!r}?"
+    near = near_glob(glob, paths)
+    if near is not None:
+        return f"{glob!r} matches no parameter; did you mean {near!r}?"
     remedy = did_you_mean(glob, paths) or f"; the paths are {shorten(paths)}"
     return f"{glob!r} matches no parameter{remedy}"
+
+
+def near_glob(glob: str, paths: Collection[str]) -> str | None:
+    """Return a glob that matches some paths and differs by a usual mistake, or None.
+
+    >>> near_glob("encoder/**", ["encoder.0.weight"]), near_glob("weight", ["net/weight"])
+    ('encoder.*', '**/weight')
+    """
+    if (
+        re.search(r"[\[\\^$(|+]", glob) or not glob
+    ):  # a class of characters, or a regular expression
+        return None
+    dotted = glob.replace("**", "*").replace(SEPARATOR, ".")
+    slashed = re.sub(r"(?<![*])[*]$", "**", glob.replace(".", SEPARATOR))
+    node = slashed.removesuffix(SEPARATOR).removesuffix("/**")
+    near = (f"{node}/**", slashed, dotted, f"{dotted}.*", f"**/{slashed}", f"*.{dotted}")
+    return next((x for x in near if any(matches(x, path) for path in paths)), None)
 
 
 def _check_globs(where: object) -> list[str]:

@@ -213,6 +213,86 @@ def test_integers_that_a_dtype_cannot_represent_are_refused_when_read() -> None:
         m.apply([m.cast("n", "uint8")], {"n": np.array([-1], np.int8)})["n"].read()
 
 
+def test_arrays_that_a_rule_does_not_fit_are_named_together_with_the_remedy_once() -> None:
+    source = {f"conv{n}/w": np.zeros((3, 3, 2)) for n in range(12)} | {"fc/w": np.zeros((2, 3))}
+    with pytest.raises(jtree.RuleError) as error:
+        m.apply([m.transpose("**/w")], source)
+    first, remedy, *facts, more = str(error.value).splitlines()
+    assert first == "transpose('**/w'): 12 of 13 arrays do not fit"
+    assert remedy == (
+        "  12 paths: select only arrays with 2 axes, or pass the order of the axes, such as "
+        "axes=(2, 3, 1, 0)"
+    )
+    assert facts == [f"    conv{n}/w: expected 2 axes, found float64[3, 3, 2]" for n in range(10)]
+    assert more == "    ... and 2 more"
+
+
+def test_each_remedy_is_said_once() -> None:
+    source = {"a": np.zeros(2), "b": np.zeros((2, 3)), "c": jax.random.key(0), "d": np.zeros(3)}
+    with pytest.raises(jtree.RuleError) as error:
+        m.apply([m.flip("*", 1)], source)
+    assert str(error.value) == (
+        "flip('*', 1): 3 of 4 arrays do not fit\n"
+        "  2 paths: its axes are 0 only\n"
+        "    a: expected an axis 1, found float64[2]\n"
+        "    d: expected an axis 1, found float64[3]\n"
+        "  1 path: PRNG keys can only be renamed, dropped or tied\n"
+        "    c: expected numeric values, found key<fry>[]"
+    )
+
+
+def test_many_paths_of_two_results_are_counted() -> None:
+    source = {f"{side}/{n}": A for side in "ab" for n in range(4)}
+    with pytest.raises(jtree.RuleError) as error:
+        m.apply([m.rename("*/*", "{2}")], source)
+    assert str(error.value) == (
+        "rename('*/*', '{2}'): two results at 0 and 3 other paths: one from a/0, and one from "
+        "b/0; rename or drop one of them first"
+    )
+
+
+DOTTED = {"encoder.0.weight": A, "encoder.0.bias": A, "head.weight": A}
+NESTED = {"net/encoder/0/w": A, "net/encoder/0/b": A, "net/head/w": A}
+WRONG_GLOBS = [
+    ("encoder/**", DOTTED, "encoder.*"),
+    ("encoder", DOTTED, "encoder.*"),
+    ("weight", DOTTED, "*.weight"),
+    ("**/weight", DOTTED, "*.weight"),
+    ("head/weight", DOTTED, "head.weight"),
+    ("encoder/**", NESTED, "**/encoder/**"),
+    ("net.encoder.*", NESTED, "net/encoder/**"),
+    ("net/encoder", NESTED, "net/encoder/**"),
+    ("net/encoder/", NESTED, "net/encoder/**"),
+    ("head/w", NESTED, "**/head/w"),
+]
+
+
+@pytest.mark.parametrize(("glob", "source", "near"), WRONG_GLOBS)
+def test_a_glob_that_matches_is_offered_for_one_that_does_not(
+    glob: str, source: Any, near: str
+) -> None:
+    with pytest.raises(jtree.RuleError) as error:
+        m.apply([m.drop(glob)], source)
+    assert str(error.value) == (
+        f"drop({glob!r}): {glob!r} matches nothing; pass optional=True if that is expected; did "
+        f"you mean {near!r}?"
+    )
+    assert len(m.apply([m.drop(near)], source)) < len(source)
+    with pytest.raises(jtree.PathError) as wrong:
+        jtree.destructure(source, where=glob)
+    assert str(wrong.value) == f"{glob!r} matches no parameter; did you mean {near!r}?"
+    jtree.destructure(source, where=near)
+
+
+def test_a_glob_with_other_wildcards_is_not_offered_where_they_are_filled_in() -> None:
+    with pytest.raises(jtree.RuleError, match=r"the paths are|did you mean net/"):
+        m.apply([m.rename("encoder/**", "**")], NESTED)
+    with pytest.raises(jtree.RuleError, match=r"did you mean 'encoder\.\*'\?$"):
+        m.apply([m.rename("encoder/**", "**")], DOTTED)
+    with pytest.raises(jtree.RuleError, match="the paths are"):
+        m.apply([m.rename("(layer)/x", "y", regex=True)], NESTED)
+
+
 W = {"w": A, "b/x": A[0]}
 ERRORS: list[tuple[Any, Any, str]] = [
     (

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..._errors import RuleError
 from ..._state.sources import open_tree, resolve
+from ..._text import plural
 from ..._tree import paths as _paths
 from ..._tree.lazy import LazyArray
 from ..._tree.paths import Where
@@ -104,7 +105,7 @@ class Migrated(Mapping[str, LazyArray]):
         for edit in edits:
             if not edit.removes:
                 results.add_all(self._added(index, edit))
-        self.entries = results.entries
+        self.entries = results.check()
 
     def _added(self, index: int, edit: Edit) -> dict[str, MigratedArray]:
         sources = self._sources(edit)
@@ -128,6 +129,7 @@ class _Results:
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.entries: dict[str, MigratedArray] = {}
+        self.collisions: list[tuple[str, MigratedArray, MigratedArray]] = []
 
     def add_all(self, entries: Mapping[str, MigratedArray]) -> None:
         """Add arrays by path."""
@@ -135,14 +137,23 @@ class _Results:
             self.add(path, entry)
 
     def add(self, path: str, entry: MigratedArray) -> None:
-        """Add an array, or refuse it where its path is taken."""
+        """Add an array, and note where its path is taken."""
         if path in self.entries:
-            first, second = _origin(self.entries[path]), _origin(entry)
-            raise RuleError(
-                f"{self.rule}: two results at {_paths.show(path)}: {first}, and {second}; "
-                "rename or drop one of them first"
-            )
+            self.collisions.append((path, self.entries[path], entry))
         self.entries[path] = entry
+
+    def check(self) -> dict[str, MigratedArray]:
+        """Return the arrays, or refuse paths that several of them would have."""
+        if not self.collisions:
+            return self.entries
+        path, *pair = self.collisions[0]
+        first, second = map(_origin, pair)
+        others = {x for x, *_ in self.collisions} - {path}
+        more = f" and {plural(len(others), 'other path')}" if others else ""
+        raise RuleError(
+            f"{self.rule}: two results at {_paths.show(path)}{more}: {first}, and {second}; "
+            "rename or drop one of them first"
+        )
 
 
 def _origin(entry: MigratedArray) -> str:

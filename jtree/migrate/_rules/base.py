@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias, TypeVar, dataclass_transform
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..._arguments import check_iterable
 from ..._errors import ArgumentTypeError, RuleError, did_you_mean
 from ..._public import keep_source
+from ..._text import plural
 from ..._tree import paths as _paths
 from ..._tree.lazy import LazyArray
 from ..._tree.leaves import describe
@@ -21,6 +22,7 @@ from .lazy_arrays import as_blocks, as_lazy
 from .lazy_ops import BlockArray
 
 LazyArrays: TypeAlias = Mapping[str, LazyArray]
+_MOST = 10  # arrays that an error names in full
 Class = TypeVar("Class", bound=type)
 
 
@@ -56,12 +58,19 @@ class Rule(ABC):
     def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
         """Yield the edits to these arrays; raise `RuleError` where the rule does not fit."""
 
-    def no_match(self, glob: str, paths: Iterable[str]) -> RuleError:
-        """Return the error for a glob that matches none of the paths."""
-        known = list(paths)
-        near = did_you_mean(glob, known) or f"; the paths are {_paths.shorten(known) or 'none'}"
+    def no_match(self, glob: str, paths: Collection[str], *, filled: bool = False) -> RuleError:
+        """Return the error for a glob that matches none of the paths.
+
+        Where new paths are `filled` in from its wildcards, another glob needs as many.
+        """
+        near = _paths.near_glob(glob, paths)
+        if near and filled and _paths.count_wildcards(near) != _paths.count_wildcards(glob):
+            near = None
+        known = [*paths]
+        hint = f"; did you mean {near!r}?" if near else did_you_mean(glob, known)
+        hint = hint or f"; the paths are {_paths.shorten(known) or 'none'}"
         return RuleError(
-            f"{self}: {glob!r} matches nothing; pass optional=True if that is expected{near}"
+            f"{self}: {glob!r} matches nothing; pass optional=True if that is expected{hint}"
         )
 
     def mismatch(self, path: str, x: Any, expected: str, advice: str) -> RuleError:
@@ -93,10 +102,39 @@ class ArrayRule(Rule):
 
     def edits(self, arrays: LazyArrays, /) -> Iterator[Edit]:
         """Yield one edit for each array that is selected."""
-        for path in select(self, self.where, arrays):
-            check_values(self, path, arrays[path])
-            new = self.transform(path, as_blocks(arrays[path]))
-            yield Edit((path,), {path: arrays[path] if new is None else as_lazy(new)})
+        selected = select(self, self.where, arrays)
+        edits: list[Edit] = []
+        problems: list[RuleError] = []
+        for path in selected:
+            try:
+                edits.append(Edit((path,), {path: self._transformed(path, arrays[path])}))
+            except RuleError as error:
+                problems.append(error)
+        if problems:
+            raise _join_problems(self, problems, len(selected))
+        yield from edits
+
+    def _transformed(self, path: str, x: LazyArray) -> LazyArray:
+        check_values(self, path, x)
+        new = self.transform(path, as_blocks(x))
+        return x if new is None else as_lazy(new)
+
+
+def _join_problems(rule: Rule, problems: Sequence[RuleError], count: int) -> RuleError:
+    """Return one error for all arrays that a rule does not fit, with each remedy once."""
+    if len(problems) == 1:
+        return problems[0]
+    facts: dict[str, list[str]] = {}
+    for error in problems:
+        fact, _, advice = str(error).removeprefix(f"{rule}: ").rpartition("; ")
+        facts.setdefault(advice, []).append(fact)
+    lines = [f"{rule}: {len(problems)} of {plural(count, 'array')} do not fit"]
+    for advice, group in facts.items():
+        lines.append(f"  {plural(len(group), 'path')}: {advice}")
+        lines += [f"    {fact}" for fact in group[:_MOST]]
+        if len(group) > _MOST:
+            lines.append(f"    ... and {len(group) - _MOST} more")
+    return RuleError("\n".join(lines))
 
 
 def check_rules(rules: Any) -> tuple[Rule, ...]:
@@ -126,7 +164,7 @@ def capture(rule: Rule, glob: str, arrays: LazyArrays) -> dict[str, tuple[str, .
     captures = ((path, _paths.captures(glob, path)) for path in arrays)
     matches = {path: groups for path, groups in captures if groups is not None}
     if not matches and not rule.optional:
-        raise rule.no_match(glob, arrays)
+        raise rule.no_match(glob, arrays, filled=True)
     return matches
 
 

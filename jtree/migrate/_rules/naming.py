@@ -66,7 +66,7 @@ class Rename(Rule):
             return
         matches = [path for path in arrays if re.search(self.pattern, path)]
         if not matches and not self.optional:
-            raise self.no_match(self.pattern, arrays)
+            raise self.no_match(self.pattern, arrays, filled=True)
         for path in matches:
             yield path, re.sub(self.pattern, self.replacement, path)
 

@@ -134,7 +134,7 @@ class Concatenate(Rule):
         for captures in dict.fromkeys(captures for x in by_captures for captures in x):
             for pattern, known in zip(self.patterns, by_captures, strict=True):
                 if captures not in known:
-                    raise self.no_match(fill_template(pattern, captures), arrays)
+                    raise self.no_match(fill_template(pattern, captures), arrays, filled=True)
             paths = [known[captures] for known in by_captures]
             xs = [as_blocks(arrays[path]) for path in paths]
             axis = normalise_axis(self, paths[0], xs[0], self.axis)

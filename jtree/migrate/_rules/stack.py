@@ -82,7 +82,7 @@ class Stack(Rule):
                 others = (*groups[:before], *groups[before + 1 :])
                 matches[path] = int(groups[before]), others
         if not matches and not self.optional:
-            raise self.no_match(self.pattern, arrays)
+            raise self.no_match(self.pattern, arrays, filled=True)
         return matches
 
     def _check_order(self, members: list[tuple[int, str]], into: str) -> None:

@@ -42,16 +42,20 @@ class _Definition:
     def __init__(self, cls: type) -> None:
         self.cls = cls
         self.names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        self.entered = False
 
     def __get__(self, instance: object, owner: type) -> type:
-        if instance is not None or owner is not self.cls:
+        if instance is not None or owner is not self.cls or self.entered:
             raise AttributeError("__wrapped__")
         attributes: dict[str, Any] = {"__doc__": owner.__doc__}
         if "__firstlineno__" in vars(owner):  # from Python 3.13 on
             attributes["__firstlineno__"] = vars(owner)["__firstlineno__"]
         bases: tuple[type, ...] = ()
+        self.entered = True  # the signature is that of the class itself
         try:
-            attributes["__signature__"] = inspect.signature(owner, follow_wrapped=False)
+            attributes["__signature__"] = inspect.signature(owner)
         except ValueError:  # as of exceptions, whose signature Python does not know
             bases = owner.__bases__
+        finally:
+            self.entered = False
         return type(owner.__name__, bases, attributes | self.names)

@@ -102,11 +102,14 @@ def _best_renaming(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Ren
     counts = Counter(_candidates(missing, unexpected, expected, found))
     dotted = any("." in path for path in unexpected)
     best: Renamed | None = None
+    most = 1, 0
     for edit, _ in counts.most_common(_CANDIDATES):
         renaming = _renaming(edit, dotted)
-        pairs = _pairs(renaming, expected, found) if renaming else {}
-        if renaming and len(pairs) > (len(best.pairs) if best else 1):
-            best = Renamed(renaming, pairs)
+        if renaming is None:
+            continue
+        pairs, others = _pairs(renaming, expected, found)
+        if (len(pairs), -others) > most:
+            best, most = Renamed(renaming, pairs), (len(pairs), -others)
     return best
 
 
@@ -223,15 +226,21 @@ def _describe(old: str, new: str, where: str) -> str:
 
 def _pairs(
     renaming: Renaming, expected: Mapping[str, Any], found: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return the paths that a renaming makes match; none if it loses a match or a path."""
+) -> tuple[dict[str, str], int]:
+    """Return the paths that a renaming makes match, and how many others it changes.
+
+    There are none if it loses a match or a path.
+    """
     pairs = {}
     taken: set[str] = set()
+    others = 0
     for path in sorted(found):
         new = renaming(path)
         if new in taken or (path in expected and new != path):
-            return {}
+            return {}, 0
         taken.add(new)
         if new != path and new in expected:
             pairs[path] = new
-    return pairs
+        elif new != path:
+            others += 1
+    return pairs, others

@@ -36,6 +36,15 @@ def format_bytes(count: int) -> str:
     return f"{count / 1024**power:.3f} {_UNITS[power - 1]}"
 
 
+def format_value(x: Any) -> str:
+    """Return a value as text, a float with six digits.
+
+    >>> format_value(1 / 3), format_value((1, 2)), format_value("SAME")
+    ('0.333333', '(1, 2)', 'SAME')
+    """
+    return f"{x:.6g}" if isinstance(x, float) else str(x)
+
+
 def align(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Iterator[str]:
     """Yield rows of cells as lines of text with aligned columns.
 

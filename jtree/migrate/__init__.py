@@ -16,8 +16,7 @@ from ._convert.convert import convert
 from ._convert.defaults import defaults
 from ._convert.images import flattened, transposed_padding, unflattened
 from ._convert.linen import linen
-from ._convert.report import ConvertedLayer, Report
-from ._convert.settings import Setting
+from ._convert.report import ConvertedLayer, Report, Setting
 from ._files.convert_file import FileReport, convert_file
 from ._rules.apply import Migrated, apply
 from ._rules.axes import flip, reshape, take, transpose

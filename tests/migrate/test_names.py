@@ -165,3 +165,15 @@ def test_a_prefix_of_all_names_is_suggested(prefix: str) -> None:
         f"unlike the destination; pass rename={{{prefix!r}: ''}}"
     )
     migrate.convert(network(), source, rename={prefix: ""})
+
+
+def test_a_layer_beside_one_of_its_name_with_a_number() -> None:
+    """`fc_1` and `fc/1` are one name, but `fc_1` is not a part of the layer `fc`."""
+    names = ("fc", "fc_1")
+    source = {f"{name}.weight": normal(4, 4) + n for n, name in enumerate(names)}
+    source |= {f"{name}.bias": normal(4) + n for n, name in enumerate(names)}
+    model, report = migrate.convert(Holder(fc=linear(), fc_1=linear()), source)
+    assert [x.kind for x in report.layers] == ["dense", "dense"]
+    assert not report.copied
+    for name in names:
+        np.testing.assert_array_equal(getattr(model, name).kernel[...], source[f"{name}.weight"].T)

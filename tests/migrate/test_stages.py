@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,8 +19,18 @@ from jtree._tree.walk import walk
 from ..same import normal
 from .models import Holder, linear
 
-STAGES = ["source", "names", "target", "match", "values", "unused", "report"]
-ROOM = Path(jtree.__file__).parent / "migrate" / "_convert"
+STAGES = [
+    ("hints", "check_arguments"),
+    ("source", "read_source"),
+    ("target", "read_target"),
+    ("names", "name_model"),
+    ("names", "name_source"),
+    ("match", "match_layers"),
+    ("values", "convert_values"),
+    ("unused", "find_unused"),
+    ("checks", "make_report"),
+]
+ROOM = Path(jtree.__file__).parent / "migrate"
 
 
 def model() -> Holder:
@@ -32,30 +43,53 @@ def source() -> dict[str, Any]:
     return convolution | {"fc.weight": normal(3, 16), "fc.bias": normal(3)}
 
 
-def test_the_stages_follow_each_other_and_none_is_called_twice() -> None:
-    stages: list[str] = []
-    files: set[str] = set()
+def calls(target: Any, arrays: dict[str, Any], **options: Any) -> list[FrameType]:
+    """Return the frames of the functions of jtree.migrate that a conversion calls, in order."""
+    frames: list[FrameType] = []
 
     def record(frame: FrameType, event: str, _: Any) -> None:
-        path, caller = Path(frame.f_code.co_filename), frame.f_back
-        if event == "call" and path.parent == ROOM:
-            files.add(path.stem)
-            if (
-                caller is not None
-                and caller.f_code.co_name in ("convert", "_convert")
-                and path.stem != "convert"
-            ):
-                stages.append(path.stem)
+        if event == "call" and ROOM in Path(frame.f_code.co_filename).parents:
+            frames.append(frame)
 
-    hints = [migrate.flattened("fc", shape=(4, 2, 2))]
-    target, arrays = model(), source()
     sys.setprofile(record)
     try:
-        migrate.convert(target, arrays, hints=hints)
+        migrate.convert(target, arrays, **options)
     finally:
         sys.setprofile(None)
-    assert stages == ["hints", *STAGES]
-    assert files == {"convert", "hints", "images", *STAGES, "settings", "checks"}
+    return frames
+
+
+def file(frame: FrameType) -> str:
+    return Path(frame.f_code.co_filename).stem
+
+
+def test_the_stages_follow_each_other_and_none_is_called_twice() -> None:
+    hints = [migrate.flattened("fc", shape=(4, 2, 2))]
+    stages = [
+        (file(frame), frame.f_code.co_name)
+        for frame in calls(model(), source(), hints=hints)
+        if frame.f_back is not None and file(frame.f_back) == "convert" != file(frame)
+    ]
+    assert stages == STAGES
+
+
+def test_a_conversion_passes_through_twelve_files() -> None:
+    """A reader who follows a conversion opens these files, one after another."""
+    hints = [migrate.flattened("fc", shape=(4, 2, 2))]
+    files = [file(frame) for frame in calls(model(), source(), hints=hints)]
+    stages = {name for name, _ in STAGES}
+    assert set(files) == {"convert", *stages, "flax", "fields", "transforms"}
+    assert len(set(files)) <= 12
+
+
+def test_a_conversion_returns_to_no_stage() -> None:
+    """Generators count: they may not run a stage's code while another stage runs."""
+    frames = calls(model(), source())
+    stages = [file(x) for x in frames if Path(x.f_code.co_filename).parent.name == "_convert"]
+    assert [name for name, _ in groupby(stages)] == [
+        "convert",
+        *dict.fromkeys(name for name, _ in STAGES if name != "hints"),
+    ]
 
 
 def test_a_conversion_walks_the_model_once_and_compares_once(

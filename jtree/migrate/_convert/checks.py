@@ -1,14 +1,115 @@
-"""Checks for images that were flattened, or made, in another order of axes than in the model."""
+"""Checks of a conversion: its report, settings that differ, images in another order of axes."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .._layouts.spec import FrameworkLayout, KeyPath
-from .stages import LayerValues
+import numpy as np
 
+from ..._text import format_value
+from .._layouts.spec import FrameworkLayout, TypedLayer
+from .._layouts.transforms import KeyPath
+from .report import ConvertedLayer, Report, Setting
+from .stages import LayerValues, NamedSource, SourceLayer, Unused, Values
+
+# Values that most layers have need no note, nor settings that the shape of the kernel tells.
+_USUAL = {
+    ("strides", 1),
+    ("dilation", 1),
+    ("padding", 0),
+    ("zero_attention", False),
+    ("max_norm", False),
+}
+_KNOWN_FROM_SHAPES = (("conv", "groups"),)
 _IMAGE = 4  # the largest number of channels of an image before any convolution
+
+
+def make_report(source: NamedSource, values: Values, unused: Unused) -> Report:
+    """Return the report of a conversion."""
+    layers = [x for x in values.layers if x.arrays]
+    settings = (y for x in layers for y in _settings(x, source))
+    return Report(
+        layout=source.layout.name,
+        layers=tuple(_converted_layer(x, source) for x in layers),
+        copied={
+            x.match.slot.path: ", ".join(_names(x.match.sources, [(x.match.key,)], source))
+            for x in values.arrays
+            if x.array is not None
+        },
+        settings=tuple(settings),
+        warnings=tuple(_image_warnings(values.layers, source.layout)),
+        ignored=unused.ignored,
+        kept=tuple(values.kept),
+    )
+
+
+def _converted_layer(values: LayerValues, source: NamedSource) -> ConvertedLayer:
+    match = values.match
+    below = [spec.key_path for spec in match.source_spec if spec.canonical]
+    notes = [f"{match.stacked} layers stacked"] if match.stacked else []
+    if match.stacked is None and match.sources and match.sources[0].index is not None:
+        notes.append(f"layer {match.sources[0].index} of a stack")
+    unknown = _unknown_settings(match.layer, source.layout) if match.source_layer is None else []
+    sources = _names(match.sources, below, source)
+    return ConvertedLayer(
+        match.layer.path, match.layer.kind, sources, (*notes, *values.notes, *unknown)
+    )
+
+
+def _names(
+    layers: Iterable[SourceLayer], below: Sequence[KeyPath], source: NamedSource
+) -> tuple[str, ...]:
+    """Return the names of arrays of layers of the source, each once."""
+    key_paths = ((*layer.key_path, *keys) for layer in layers for keys in below)
+    arrays = (source.by_name.get(keys) for keys in key_paths)
+    return tuple(dict.fromkeys(x.name for x in arrays if x is not None))
+
+
+def _settings(values: LayerValues, source: NamedSource) -> Iterator[Setting]:
+    """Yield the settings of a layer to check, its type among them if no layout lists it."""
+    match, layer = values.match, values.match.layer
+    yield from _compare_settings(layer, match.source_layer, source.layout)
+    keys = {x.key_path for x in match.sources}
+    for other in sorted({source.other_types[x] for x in keys if x in source.other_types}):
+        yield Setting(layer.path, "type", layer.type, other, known=True)
+
+
+def _compare_settings(
+    model: TypedLayer, source: TypedLayer | None, layout: FrameworkLayout
+) -> Iterator[Setting]:
+    """Yield the settings of a layer that differ from those of the source, or that may.
+
+    If the type of the source's layer is unknown, the defaults of its framework are compared.
+    """
+    known = source is not None
+    others = layout.defaults.get(model.kind, {}) if source is None else source.settings
+    for name, value in model.settings.items():
+        other = others.get(name)
+        if isinstance(value, str) and not known and value != other:
+            yield Setting(model.path, name, value, None, known=False)
+        elif name in others and value is not None and not _is_close(value, other):
+            yield Setting(model.path, name, value, other, known)
+
+
+def _is_close(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= 1e-6 * max(abs(a), abs(b))
+    return bool(a == b)
+
+
+def _unknown_settings(model: TypedLayer, layout: FrameworkLayout) -> list[str]:
+    """Return a note on the settings that a source without types does not tell, if any."""
+    defaults = layout.defaults.get(model.kind, {})
+    unknown = [
+        f"{name}={format_value(value)}"
+        for name, value in model.settings.items()
+        if not isinstance(value, str | None)
+        and name not in defaults
+        and (model.kind, name) not in _KNOWN_FROM_SHAPES
+        and not all((name, number) in _USUAL for number in np.ravel(value).tolist())
+    ]
+    return [f"not in the weights: {', '.join(unknown)}; check"] if unknown else []
 
 
 class _KernelShape(NamedTuple):
@@ -18,7 +119,7 @@ class _KernelShape(NamedTuple):
     shape: tuple[int, ...]
 
 
-def image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> list[str]:
+def _image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> list[str]:
     """Return a warning for each layer whose features may be in another order than in the model."""
     differing = [x for x in layers if x.match.layer.layout.channels_first != source.channels_first]
     kernels = _kernels(layers) if differing else {}

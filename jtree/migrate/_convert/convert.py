@@ -15,13 +15,14 @@ from ..._tree.walk import walk
 from .._rules.apply import apply
 from .._rules.base import Rule
 from .causes import Attempt, find_conversion_causes
+from .checks import make_report
 from .hints import Hint, check_arguments
 from .match import match_layers
-from .names import Rename, name_source
+from .names import Rename, name_model, name_source
 from .problems import expected_names, find_problems
-from .report import Report, make_report
+from .report import Report
 from .source import read_source
-from .stages import NamedSource, TypedModel, Unused, Values
+from .stages import NamedModel, NamedSource, Unused, Values
 from .target import read_target
 from .unused import find_unused
 from .values import convert_values
@@ -86,8 +87,6 @@ def convert(
     """
     rules, names = _split_rename(check_iterable("rules", rules, "a sequence of rules"), rename)
     hints = list(check_iterable("hints", hints, "a sequence of hints"))
-    if rules or hints:
-        check_arguments(rules, hints)
     converted = _convert(model, source, layout, names, rules, hints)
     if converted.problems:
 
@@ -111,7 +110,7 @@ class _Converted(NamedTuple):
     """The result of all stages of a conversion but the last."""
 
     source: NamedSource
-    target: TypedModel
+    target: NamedModel
     values: Values
     unused: Unused
     compared: Comparison
@@ -125,13 +124,15 @@ def _convert(
     names: Rename,
     rules: Sequence[Rule],
     hints: Sequence[Hint],
-    target: TypedModel | None = None,
+    target: NamedModel | None = None,
 ) -> _Converted:
     """Return the new arrays of a model, and every reason why they cannot be loaded."""
+    if rules or hints:
+        check_arguments(rules, hints)
     origin = read_source(source, layout)
     arrays = apply(rules, origin.arrays) if rules else origin.arrays
-    named = name_source(origin, arrays, names)
-    target = read_target(model) if target is None else target
+    target = name_model(read_target(model)) if target is None else target
+    named = name_source(origin, arrays, names, hints)
     if not origin.arrays:
         raise unexpected("source", "a state dict, a model or a checkpoint with arrays", source)
     matches = match_layers(target, named)

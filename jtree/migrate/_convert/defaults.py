@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..._errors import ArgumentTypeError
 from ..._tree import paths
-from .._layouts.canonical import ONES
-from .._layouts.spec import ArraySpec
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,34 +46,3 @@ def defaults(*where: str) -> Defaults:
     for glob in where:
         paths.count_wildcards(glob)
     return Defaults(where)
-
-
-def default_value(spec: ArraySpec) -> int | None:
-    """Return the identity value of an array of a layer, or None."""
-    values = {_identity(name) for name in spec.canonical}
-    return values.pop() if len(values) == 1 else None
-
-
-def _identity(name: str) -> int | None:
-    if name in ONES:
-        return 1
-    bias = name.startswith(("bias", "hidden_bias")) or name.endswith("_bias")
-    return 0 if bias or name == "mean" else None
-
-
-def allowing_globs(hints: Iterable[Defaults], path: str) -> list[str]:
-    """Return the globs that allow an identity value at a path."""
-    return [glob for hint in hints for glob in hint.where if paths.matches(glob, path)]
-
-
-def remedy(path: str, spec: ArraySpec) -> str:
-    """Return the advice for a missing array, which is empty if it has no identity value."""
-    value = default_value(spec)
-    if value is None:
-        return ""
-    if spec.canonical[0] in ("mean", "var"):
-        return (
-            "; if the source and the model normalise by the statistics of each batch, add "
-            f"migrate.defaults({path!r}) to hints"
-        )
-    return f"; for {'ones' if value else 'zeros'}, add migrate.defaults({path!r}) to hints"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from ..._arguments import check_integers, unexpected
 from ..._errors import ArgumentError
-from .._layouts.canonical import CanonicalArrays
-from .._layouts.convolution import transposed_conv_padding
+from .._layouts.fields import transposed_conv_padding
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,32 +23,6 @@ class Flattened:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__.lower()}({self.path!r}, shape={self.shape})"
-
-    @property
-    def size(self) -> int:
-        """The number of features."""
-        return math.prod(self.shape)
-
-    def fits(self, kind: str, canonical: CanonicalArrays) -> bool:
-        """Return whether a dense layer, or a norm beside it, has as many features as the image."""
-        if kind == "dense" and "kernel" in canonical:
-            return bool(canonical["kernel"].shape[self.axis] == self.size)
-        return kind.endswith("_norm") and all(x.shape == (self.size,) for x in canonical.values())
-
-    def permuted(self, canonical: CanonicalArrays, *, channels_first: bool) -> CanonicalArrays:
-        """Return the arrays of a layer with the channels of the image moved to the other end."""
-        channels, *space = self.shape
-        indices = np.arange(self.size)
-        if channels_first:
-            order = np.moveaxis(indices.reshape(channels, *space), 0, -1).ravel()
-        else:
-            order = np.moveaxis(indices.reshape(*space, channels), -1, 0).ravel()
-        if "kernel" not in canonical:
-            return {name: x[order] for name, x in canonical.items()}
-        permuted = {"kernel": canonical["kernel"].take(order, self.axis)}
-        if self.axis == 1 and "bias" in canonical:
-            permuted["bias"] = canonical["bias"][order]
-        return canonical | permuted
 
 
 @dataclass(frozen=True, repr=False)

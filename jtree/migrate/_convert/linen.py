@@ -14,9 +14,10 @@ from ..._text import plural
 from ..._tree.nodes import loaded
 from ..._tree.walk import walk
 from .._layouts.registry import LINEN
-from .._layouts.spec import KeyPath, TypedLayer, container_paths, recognise
+from .._layouts.spec import TypedLayer
+from .._layouts.transforms import KeyPath
 from .stages import TypedModel
-from .target import array_slots, read_model, typed_model
+from .target import array_slots, container_paths, read_model, recognise
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,8 +25,8 @@ class Linen:
     """The variables of a linen module and the types of its layers, from `migrate.linen`."""
 
     variables: Any
-    layers: Mapping[KeyPath, TypedLayer]
-    containers: Mapping[KeyPath, Mapping[str, KeyPath]]
+    layers: Mapping[str, TypedLayer]
+    containers: Mapping[str, Mapping[str, KeyPath]]
 
     def __repr__(self) -> str:
         return f"Linen({plural(len(self.layers), 'layer')})"
@@ -71,7 +72,7 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
 
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         node = context.module
-        keys = LINEN.key_path("/".join(("params", *node.path)))
+        keys = ("params", *node.path)
         is_method = hasattr(type(node), context.method_name)  # not a function that linen lifts
         if is_method and not any(keys[:n] in layers for n in range(len(keys) + 1)):
             layer = recognise(node, (LINEN,), "/".join(node.path))
@@ -87,7 +88,11 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
 
     with sys.modules["flax.linen"].intercept_methods(record):
         abstract = _call(init, inputs)
-    return Linen(abstract if variables is None else variables, layers, containers)
+    return Linen(
+        abstract if variables is None else variables,
+        {"/".join(keys): layer for keys, layer in layers.items()},
+        {"/".join(keys): below for keys, below in containers.items()},
+    )
 
 
 def _call(init: Any, inputs: tuple[Any, ...]) -> Any:
@@ -106,5 +111,5 @@ def _(model: Linen) -> TypedModel:
     paths = [slot.path for slot in array_slots(walked)]
     own = ("params/", "batch_stats/")
     optional = frozenset(path for path in paths if not path.startswith(own))
-    key_paths = {path: LINEN.key_path(path) for path in paths}
-    return typed_model(walked, model.layers, model.containers, key_paths, optional)
+    names = {path: path for path in paths}
+    return TypedModel(walked, LINEN, model.layers, model.containers, names, optional)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, count, takewhile
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from ..._tree.ties import Slot
-from .._layouts.spec import ArraySpec, FrameworkLayout, KeyPath, LayerSpec, TypedLayer
-from .stages import ArrayMatch, Candidate, LayerMatch, Matches, NamedSource, SourceLayer, TypedModel
+from .._layouts.spec import FrameworkLayout, TypedLayer
+from .._layouts.transforms import ArraySpec, KeyPath, LayerSpec
+from .stages import ArrayMatch, Candidate, LayerMatch, Matches, NamedModel, NamedSource, SourceLayer
 
 RECURRENT = ("lstm", "gru", "rnn")
 Shapes: TypeAlias = Mapping[KeyPath, tuple[int, ...]]
 
 
-def match_layers(model: TypedModel, source: NamedSource) -> Matches:
+def match_layers(model: NamedModel, source: NamedSource) -> Matches:
     """Return a match for each typed layer of the model, and for each array outside of them."""
     shapes = {keys: tuple(x.array.shape) for keys, x in source.by_name.items()}
     known = set(chain.from_iterable(model.names.values()))
     layers: dict[KeyPath, list[tuple[Slot, ArraySpec]]] = {}
     arrays: list[ArrayMatch] = []
     for keys, slot in model.arrays.items():
-        layer = next((keys[:n] for n in range(len(keys)) if keys[:n] in model.layers), None)
+        above = (keys[:n] for n in reversed(range(len(keys))))  # `fc_1` lies below `fc`, too
+        layer = next((x for x in above if x in model.layers), None)
         spec = None if layer is None else _spec_at(model.layers[layer].spec, keys[len(layer) :])
         if layer is None or spec is None:
             arrays.append(_match_array(slot, keys[-1], model.names[keys[:-1]], shapes, known))
@@ -51,7 +54,7 @@ def _match_array(
 
 def _match_layer(
     keys: KeyPath,
-    model: TypedModel,
+    model: NamedModel,
     specs: Sequence[tuple[Slot, ArraySpec]],
     source: NamedSource,
     shapes: Shapes,
@@ -62,6 +65,7 @@ def _match_layer(
     source_layer = next((source.layers[name] for name in names if name in source.layers), None)
     same_kind = source_layer is None or _can_become(source_layer.kind, layer.kind)
     source_spec = _source_spec(source.layout, layer, source_layer)
+    options = layer.options if source_layer is None else source_layer.options
     stacked = _count_stacked(layer, specs)
     below = [spec.key_path for spec in source_spec]
     candidates = find_layers(shapes, names, below, stacked, known)
@@ -73,6 +77,8 @@ def _match_layer(
         stacked,
         names,
         source_spec,
+        [_count_axes(spec, options) for spec in source_spec],
+        options,
         source_layer,
         same_kind,
         candidates,
@@ -90,9 +96,15 @@ def _count_stacked(layer: TypedLayer, specs: Sequence[tuple[Slot, ArraySpec]]) -
     counts = set()
     for slot, spec in specs:
         shape = slot.value.shape
-        one_more = len(shape) == spec.transform.rank(layer.options) + 1
+        one_more = len(shape) == _count_axes(spec, layer.options) + 1
         counts.add(int(shape[0]) if one_more else None)
     return counts.pop() if len(counts) == 1 else None
+
+
+def _count_axes(spec: ArraySpec, options: Mapping[str, Any]) -> int:
+    """Return the number of axes of an array of one layer."""
+    counts = (options.get(name, count) for name, count in spec.transform.options)
+    return spec.transform.axes + sum(map(int, counts))
 
 
 def _source_names(
@@ -125,7 +137,7 @@ def _with_names(source_spec: LayerSpec, layer: TypedLayer) -> LayerSpec:
         if len(spec.canonical) == 1 and len(spec.key_path) == 2
     }
     renamed = (
-        spec._replace(path=f"{names[spec.canonical[0]]}/{spec.key_path[1]}")
+        replace(spec, path=f"{names[spec.canonical[0]]}/{spec.key_path[1]}")
         for spec in source_spec
         if len(spec.canonical) == 1 and len(spec.key_path) == 2 and spec.canonical[0] in names
     )

@@ -1,24 +1,97 @@
-"""Names of layers and arrays in the source, as key paths with the names of the model."""
+"""Names of layers and arrays as key paths: those of the model, and of the source renamed."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias, TypeVar
 
-from ..._errors import ArgumentError, ArgumentTypeError, LoadError, PathError, did_you_mean
+from ..._errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    LoadError,
+    ModelError,
+    PathError,
+    did_you_mean,
+)
 from ..._state.mismatch import Diff, Mismatch
 from ..._text import plural
 from ..._tree.leaves import check_alive
-from .._layouts.spec import FrameworkLayout, KeyPath
-from .stages import NamedSource, SourceArray, SourceModel
+from ..._tree.ties import Slot
+from .._layouts.spec import FrameworkLayout
+from .._layouts.transforms import KeyPath
+from .defaults import Defaults
+from .images import Flattened
+from .stages import NamedModel, NamedSource, SourceArray, SourceModel, TypedModel
 
 Rename: TypeAlias = Mapping[str, str] | Callable[[str], str] | None
 T = TypeVar("T")
+_NUMBERED = re.compile(r"(.*?[A-Za-z0-9])((?:_(?:\d+|\*))+)")
 
 
-def name_source(source: SourceModel, arrays: Mapping[str, Any], rename: Rename) -> NamedSource:
+def key_path(layout: FrameworkLayout, name: str) -> KeyPath:
+    """Return a name as its keys; numbers at the end of a name are keys, as list indices are.
+
+    >>> from jtree.migrate._layouts.registry import TORCH, LINEN
+    >>> key_path(TORCH, "blocks.10.fc.weight"), key_path(LINEN, "blocks_10/fc")
+    (('blocks', '10', 'fc', 'weight'), ('blocks', '10', 'fc'))
+    """
+    path = name.replace(layout.separator, "/")
+    for pattern, replacement in layout.substitutions:
+        path = re.sub(pattern, replacement, path)
+    keys = (key for key in path.split("/") if key not in ("", "~"))
+    return tuple(part for key in keys for part in _split_number(key))
+
+
+def _split_number(key: str) -> KeyPath:
+    match = _NUMBERED.fullmatch(key)
+    return (match[1], *match[2][1:].split("_")) if match else (key,)
+
+
+def name_model(model: TypedModel) -> NamedModel:
+    """Return a model whose layers and arrays have key paths; those of arrays must differ."""
+    slots = {slot.path: slot for slot in model.walked.slots}
+    arrays: dict[KeyPath, Slot] = {}
+    for path, name in model.names.items():
+        keys = key_path(model.layout, name)
+        if keys in arrays:
+            raise ModelError(
+                f"{arrays[keys].path} and {path}: expected two names, found {'/'.join(keys)} for "
+                "both, since `x_1` and `x/1` are one name, and linen's collections are not part of "
+                "a name; rename one of them in the model"
+            )
+        arrays[keys] = slots[path]
+    layers = {key_path(model.layout, name): layer for name, layer in model.layers.items()}
+    containers = {key_path(model.layout, name): x for name, x in model.containers.items()}
+    parents = (keys[:-1] for keys in arrays)
+    names = {keys: tuple(_names_elsewhere(keys, containers)) for keys in (*layers, *parents)}
+    return NamedModel(model.walked, layers, arrays, model.optional, names)
+
+
+def _names_elsewhere(
+    keys: KeyPath, containers: Mapping[KeyPath, Mapping[str, KeyPath]]
+) -> Iterable[KeyPath]:
+    """Return the key paths that a layer may have: its own first, the one without containers last.
+
+    In between, some containers are left out: a Sequential in a Sequential of one framework may be
+    a Sequential in a list of the other.
+    """
+    names: list[KeyPath] = [()]
+    for n, key in enumerate(keys):
+        below = containers.get(keys[:n], {}).get(key)
+        kept = [(*name, key) for name in names]
+        names = kept if below is None else kept + [(*name, *below) for name in names]
+    return dict.fromkeys(names)
+
+
+def name_source(
+    source: SourceModel,
+    arrays: Mapping[str, Any],
+    rename: Rename,
+    hints: Iterable[Flattened | Defaults],
+) -> NamedSource:
     """Return a source with the names of the model; `arrays` are its arrays after all rules."""
     layout = source.layout
     short = {} if callable(rename) else _unambiguous(source.short_names, arrays)
@@ -39,6 +112,7 @@ def name_source(source: SourceModel, arrays: Mapping[str, Any], rename: Rename) 
         aliases | named,
         dict(_follow(source.layers, key_paths, layout)),
         dict(_follow(others, key_paths, layout)),
+        [(key_path(layout, x.path), x) for x in hints if isinstance(x, Flattened)],
     )
 
 
@@ -80,19 +154,19 @@ def _follow(
 def rename_all(names: Iterable[str], layout: FrameworkLayout, rename: Rename) -> dict[str, KeyPath]:
     """Return the key path of each name of a source, with the names of the model."""
     if rename is None:
-        return {name: layout.key_path(name) for name in names}
+        return {name: key_path(layout, name) for name in names}
     if isinstance(rename, Mapping):
         return _rename_by_prefix(list(names), layout, rename)
-    return {name: layout.key_path(_call(rename, name)) for name in names}
+    return {name: key_path(layout, _call(rename, name)) for name in names}
 
 
 def _rename_by_prefix(
     names: list[str], layout: FrameworkLayout, rename: Mapping[str, str]
 ) -> dict[str, KeyPath]:
     """Return key paths renamed by their longest known prefix; every prefix must match a name."""
-    before = {name: layout.key_path(name) for name in names}
+    before = {name: key_path(layout, name) for name in names}
     changes = {
-        old: (_prefix(old, layout, before.values()), layout.key_path(new.replace(".", "/")))
+        old: (_prefix(old, layout, before.values()), key_path(layout, new.replace(".", "/")))
         for old, new in rename.items()
     }
     for old, (prefix, _) in changes.items():
@@ -110,10 +184,10 @@ def _rename_by_prefix(
 
 def _prefix(old: str, layout: FrameworkLayout, known: Collection[KeyPath]) -> KeyPath:
     """Return the key path of a prefix; it may be written with dots in every layout."""
-    exact = layout.key_path(old)
+    exact = key_path(layout, old)
     if any(_starts_with(keys, exact) for keys in known):
         return exact
-    return layout.key_path(old.replace(".", "/"))
+    return key_path(layout, old.replace(".", "/"))
 
 
 def _call(rename: object, name: str) -> str:

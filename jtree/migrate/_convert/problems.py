@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from ..._errors import did_you_mean
 from ..._state.mismatch import Mismatch, mismatch
-from .._layouts.canonical import ONES, TOKENS
-from .._layouts.spec import FrameworkLayout, KeyPath
-from .defaults import remedy
+from .._layouts.spec import FrameworkLayout
+from .._layouts.transforms import ONES, TOKENS, KeyPath
+from .hints import default_remedy
 from .stages import (
     Candidate,
     LayerMatch,
     LayerValues,
     LostArray,
+    NamedModel,
     NamedSource,
-    TypedModel,
     UnfitHint,
     Unused,
     Values,
@@ -26,7 +27,7 @@ _NEAR = 20  # the number of missing arrays for which near names are looked for
 
 
 def find_problems(
-    model: TypedModel,
+    model: NamedModel,
     source: NamedSource,
     values: Values,
     unused: Unused,
@@ -145,13 +146,13 @@ _REMEDIES = {
 
 def _unfit(match: LayerMatch, unfit: UnfitHint) -> Mismatch:
     """Return the problem of a hint about an image of another size than its layer has."""
-    expected = f"a dense layer with {unfit.hint.size} {unfit.hint.features}"
+    expected = f"a dense layer with {math.prod(unfit.hint.shape)} {unfit.hint.features}"
     advice = f"; correct the shape in {unfit.hint!r}"
     return mismatch(match.layer.path, "shape", expected, unfit.layer, advice)
 
 
 def _explained(
-    model: TypedModel,
+    model: NamedModel,
     source: NamedSource,
     values: Values,
     unused: Unused,
@@ -190,10 +191,10 @@ def _remedies(layer: LayerValues, *, alone: bool) -> dict[str, str]:
     if not layer.match.sources and not alone:
         return {}
     missing = layer.match.specs.keys() - layer.arrays.keys()
-    return {path: remedy(path, layer.match.specs[path]) for path in missing}
+    return {path: default_remedy(path, layer.match.specs[path]) for path in missing}
 
 
-def expected_names(model: TypedModel, values: Values) -> Iterator[tuple[str, KeyPath]]:
+def expected_names(model: NamedModel, values: Values) -> Iterator[tuple[str, KeyPath]]:
     """Yield for each array of the model its path, and the key path expected in the source."""
     for layer in values.layers:
         match = layer.match

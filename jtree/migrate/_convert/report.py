@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..._text import plural, render, table
+from ..._text import format_value, plural, render, table
 from ..._tree import paths
-from .._layouts.spec import KeyPath
-from .checks import image_warnings
-from .settings import Setting, compare_settings, unknown_settings
-from .stages import LayerValues, NamedSource, SourceLayer, Unused, Values
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+class Setting(NamedTuple):
+    """A setting of a layer that may differ between the model and the source.
+
+    Attributes:
+      path: the path of the layer.
+      name: the name of the setting, such as `"epsilon"`.
+      model: its value in the model.
+      source: its value in the source, or None if that is unknown.
+      known: whether the value is the source's own, and not the default of its framework.
+
+    Example:
+      >>> from flax import nnx
+      >>> from jtree import migrate
+      >>> model = nnx.LayerNorm(2, rngs=nnx.Rngs(0))
+      >>> model, report = migrate.convert(model, {"weight": np.ones(2), "bias": np.zeros(2)})
+      >>> report.settings[0].text
+      "(root): epsilon=1e-06 in the model, 1e-05 by default in the source's framework"
+    """
+
+    path: str
+    name: str
+    model: Any
+    source: Any
+    known: bool
+
+    @property
+    def text(self) -> str:
+        """The setting as a sentence."""
+        text = f"{paths.show(self.path)}: {self.name}={format_value(self.model)} in the model"
+        if self.source is None:
+            return f"{text}, unknown in the source"
+        origin = "in the source" if self.known else "by default in the source's framework"
+        return f"{text}, {format_value(self.source)} {origin}"
 
 
 class ConvertedLayer(NamedTuple):
@@ -96,53 +127,3 @@ class Report:
 
     def __str__(self) -> str:
         return render(self, width=120)
-
-
-def make_report(source: NamedSource, values: Values, unused: Unused) -> Report:
-    """Return the report of a conversion."""
-    layers = [x for x in values.layers if x.arrays]
-    settings = (y for x in layers for y in _settings(x, source))
-    return Report(
-        layout=source.layout.name,
-        layers=tuple(_converted_layer(x, source) for x in layers),
-        copied={
-            x.match.slot.path: ", ".join(_names(x.match.sources, [(x.match.key,)], source))
-            for x in values.arrays
-            if x.array is not None
-        },
-        settings=tuple(settings),
-        warnings=tuple(image_warnings(values.layers, source.layout)),
-        ignored=unused.ignored,
-        kept=tuple(values.kept),
-    )
-
-
-def _converted_layer(values: LayerValues, source: NamedSource) -> ConvertedLayer:
-    match = values.match
-    below = [spec.key_path for spec in match.source_spec if spec.canonical]
-    notes = [f"{match.stacked} layers stacked"] if match.stacked else []
-    if match.stacked is None and match.sources and match.sources[0].index is not None:
-        notes.append(f"layer {match.sources[0].index} of a stack")
-    unknown = unknown_settings(match.layer, source.layout) if match.source_layer is None else []
-    sources = _names(match.sources, below, source)
-    return ConvertedLayer(
-        match.layer.path, match.layer.kind, sources, (*notes, *values.notes, *unknown)
-    )
-
-
-def _names(
-    layers: Iterable[SourceLayer], below: Sequence[KeyPath], source: NamedSource
-) -> tuple[str, ...]:
-    """Return the names of arrays of layers of the source, each once."""
-    key_paths = ((*layer.key_path, *keys) for layer in layers for keys in below)
-    arrays = (source.by_name.get(keys) for keys in key_paths)
-    return tuple(dict.fromkeys(x.name for x in arrays if x is not None))
-
-
-def _settings(values: LayerValues, source: NamedSource) -> Iterator[Setting]:
-    """Yield the settings of a layer to check, its type among them if no layout lists it."""
-    match, layer = values.match, values.match.layer
-    yield from compare_settings(layer, match.source_layer, source.layout)
-    keys = {x.key_path for x in match.sources}
-    for other in sorted({source.other_types[x] for x in keys if x in source.other_types}):
-        yield Setting(layer.path, "type", layer.type, other, known=True)

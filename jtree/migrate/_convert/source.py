@@ -16,9 +16,10 @@ from ..._tree.leaves import isarray
 from ..._tree.nodes import loaded
 from ..._tree.walk import walk
 from .._layouts.registry import LAYOUTS
-from .._layouts.spec import FrameworkLayout, recognise
-from .stages import SourceModel, TypedModel
-from .target import read_model
+from .._layouts.spec import FrameworkLayout
+from .names import name_model
+from .stages import NamedModel, SourceModel
+from .target import read_model, recognise
 
 
 def read_source(source: Any, layout_name: str) -> SourceModel:
@@ -35,7 +36,7 @@ def read_source(source: Any, layout_name: str) -> SourceModel:
         arrays = _read_mapping(tree)
         tied = _tied_names(arrays, getattr(source, "metadata", None))
         return SourceModel(layout, arrays | tied)
-    model = read_model(tree)
+    model = name_model(read_model(tree))
     for layer in model.layers.values():
         _check_layout(layout, layer.layout.name, f"a model with a {layer.type} layer")
     if not model.layers:
@@ -111,7 +112,7 @@ def _to_numpy(x: Any) -> Any:
     return view.numpy().view(getattr(ml_dtypes, name))
 
 
-def _read_typed(model: TypedModel, layout: FrameworkLayout) -> SourceModel:
+def _read_typed(model: NamedModel, layout: FrameworkLayout) -> SourceModel:
     """Return the arrays and the layers of a model of JAX."""
     arrays = {keys: slot.value for keys, slot in model.arrays.items()}
     arrays |= _unbiased_statistics(model, arrays)
@@ -126,7 +127,7 @@ def _read_typed(model: TypedModel, layout: FrameworkLayout) -> SourceModel:
     )
 
 
-def _unbiased_statistics(model: TypedModel, arrays: Mapping[Any, Any]) -> dict[Any, Any]:
+def _unbiased_statistics(model: NamedModel, arrays: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return the running statistics of Equinox, bias-corrected as in a call of the layer."""
     statistics: dict[Any, Any] = {}
     for keys, layer in model.layers.items():

@@ -2,7 +2,9 @@
 
 SourceModel -> NamedSource -+
                             +-> Matches -> Values, Unused -> problems -> Report
-TypedModel -----------------+
+TypedModel -> NamedModel ---+
+
+Each stage lies in one file, helpers included, so that a conversion passes through every file once.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Any, NamedTuple, TypeAlias
 from ..._state.mismatch import Mismatch
 from ..._tree.ties import Slot
 from ..._tree.walk import Walk
-from .._layouts.spec import ArraySpec, FrameworkLayout, KeyPath, LayerSpec, TypedLayer
+from .._layouts.spec import FrameworkLayout, TypedLayer
+from .._layouts.transforms import ArraySpec, KeyPath, LayerSpec
 from .images import Flattened
 
 
@@ -61,6 +64,7 @@ class NamedSource:
       by_name: its arrays by all of their key paths, with and without containers.
       layers: its layers, as far as their types are known.
       other_types: the types of modules that hold arrays and that no layout lists.
+      images: the hints about images, each with the key path of its layer.
     """
 
     layout: FrameworkLayout
@@ -68,11 +72,33 @@ class NamedSource:
     by_name: Mapping[KeyPath, SourceArray]
     layers: Mapping[KeyPath, TypedLayer]
     other_types: Mapping[KeyPath, str]
+    images: Sequence[tuple[KeyPath, Flattened]]
 
 
 @dataclass(frozen=True)
 class TypedModel:
-    """A model, or the variables of a linen module, with its typed layers, read by `target.py`.
+    """A model, or the variables of a linen module, with its own names, read by `target.py`.
+
+    Attributes:
+      walked: the walk over the tree that holds the arrays.
+      layout: the layout by which its names are read.
+      layers: its layers whose types a layout lists, by name.
+      containers: what replaces the keys below its containers elsewhere, by the containers' names.
+      names: the names of its arrays, by path.
+      optional: the paths of arrays that a source may lack, such as PRNG keys and caches.
+    """
+
+    walked: Walk
+    layout: FrameworkLayout
+    layers: Mapping[str, TypedLayer]
+    containers: Mapping[str, Mapping[str, KeyPath]]
+    names: Mapping[str, str]
+    optional: frozenset[str]
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model whose layers and arrays have key paths, from `names.py`.
 
     Attributes:
       walked: the walk over the tree that holds the arrays.
@@ -113,6 +139,8 @@ class LayerMatch:
       stacked: the number of layers that are stacked in it, or None.
       names: the key paths that it may have in the source.
       source_spec: the specification of the layer in the source.
+      source_axes: the number of axes of each array of that, for one layer.
+      source_options: what the transforms of the source's arrays depend on.
       source_layer: the type of the layer in the source, if that is known.
       same_kind: whether the source's layer is of a kind that the model's can be made from.
       candidates: the layers of the source that may be meant; more than one is ambiguous.
@@ -126,6 +154,8 @@ class LayerMatch:
     stacked: int | None
     names: Sequence[KeyPath]
     source_spec: LayerSpec
+    source_axes: Sequence[int]
+    source_options: Mapping[str, Any]
     source_layer: TypedLayer | None
     same_kind: bool
     candidates: Sequence[Candidate]

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial, singledispatch
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 
-from ..._errors import ArgumentTypeError, ModelError
+from ..._errors import ArgumentTypeError
 from ..._tree import paths
 from ..._tree.leaves import isarray, isnumeric
 from ..._tree.nodes import kind, loaded
 from ..._tree.ties import Slot
 from ..._tree.walk import Walk, walk
 from .._layouts.registry import MODULES, NNX
-from .._layouts.spec import KeyPath, TypedLayer, container_paths, recognise
+from .._layouts.spec import FrameworkLayout, TypedLayer
+from .._layouts.transforms import KeyPath
 from .stages import TypedModel
-
-Containers: TypeAlias = Mapping[KeyPath, Mapping[str, KeyPath]]
 
 
 def read_target(model: Any) -> TypedModel:
     """Return the typed layers and the arrays of the model that is converted into."""
     target = read_model(model)
     plain = isarray(model) or (isinstance(model, dict | list | tuple) and not target.layers)
-    if plain or not target.arrays:
+    if plain or not target.names:
         raise ArgumentTypeError(
             "model: expected a module of NNX, Equinox or jtree.layers, found "
             f"{type(model).__name__}; for linen pass migrate.linen(module, variables, *inputs), "
@@ -46,34 +45,11 @@ def read_model(tree: Any) -> TypedModel:
     }
     statistics, optional = _statistics(nodes, walked, state), _optional(walked)
     own = {
-        slot.path: _keys(slot.path[len(prefix) :])
+        slot.path: slot.path[len(prefix) :]
         for slot in array_slots(walked)
         if slot.path.startswith(prefix) and slot.path not in statistics
     }
-    return typed_model(walked, *_typed_nodes(nodes), own | statistics, optional)
-
-
-def typed_model(
-    walked: Walk,
-    layers: Mapping[KeyPath, TypedLayer],
-    containers: Containers,
-    key_paths: Mapping[str, KeyPath],
-    optional: frozenset[str],
-) -> TypedModel:
-    """Return a model whose arrays have these key paths, which must differ."""
-    slots = {slot.path: slot for slot in walked.slots}
-    arrays: dict[KeyPath, Slot] = {}
-    for path, keys in key_paths.items():
-        if keys in arrays:
-            raise ModelError(
-                f"{arrays[keys].path} and {path}: expected two names, found {'/'.join(keys)} for "
-                "both, since `x_1` and `x/1` are one name, and linen's collections are not part of "
-                "a name; rename one of them in the model"
-            )
-        arrays[keys] = slots[path]
-    parents = (keys[:-1] for keys in arrays)
-    names = {keys: tuple(_names_elsewhere(keys, containers)) for keys in (*layers, *parents)}
-    return TypedModel(walked, layers, arrays, optional, names)
+    return TypedModel(walked, NNX, *_typed_nodes(nodes), own | statistics, optional)
 
 
 def array_slots(walked: Walk) -> list[Slot]:
@@ -81,38 +57,56 @@ def array_slots(walked: Walk) -> list[Slot]:
     return [slot for slot in walked.slots if isarray(slot.value)]
 
 
-def _keys(path: str) -> KeyPath:
-    return NNX.key_path(path)
-
-
-def _names_elsewhere(keys: KeyPath, containers: Containers) -> Iterable[KeyPath]:
-    """Return the key paths that a layer may have: its own first, the one without containers last.
-
-    In between, some containers are left out: a Sequential in a Sequential of one framework may be
-    a Sequential in a list of the other.
-    """
-    names: list[KeyPath] = [()]
-    for n, key in enumerate(keys):
-        below = containers.get(keys[:n], {}).get(key)
-        kept = [(*name, key) for name in names]
-        names = kept if below is None else kept + [(*name, *below) for name in names]
-    return dict.fromkeys(names)
-
-
-def _typed_nodes(nodes: Mapping[str, Any]) -> tuple[dict[KeyPath, TypedLayer], Containers]:
-    """Return the layers among the nodes of a model, and the containers above them."""
-    layers: dict[KeyPath, TypedLayer] = {}
-    containers: dict[KeyPath, Mapping[str, KeyPath]] = {}
+def _typed_nodes(
+    nodes: Mapping[str, Any],
+) -> tuple[dict[str, TypedLayer], dict[str, Mapping[str, KeyPath]]]:
+    """Return the layers among the nodes of a model, and the containers above them, by path."""
+    layers: dict[str, TypedLayer] = {}
+    containers: dict[str, Mapping[str, KeyPath]] = {}
     for path, node in nodes.items():
-        keys = _keys(path)
-        if kind(node).box or any(keys[:n] in layers for n in range(len(keys))):
+        if kind(node).box or not layers.keys().isdisjoint(_above(path)):
             continue
         layer = recognise(node, MODULES, path)
         if layer is not None:
-            layers.setdefault(keys, layer)
+            layers[path] = layer
         elif below := container_paths(node, MODULES):
-            containers[keys] = below
+            containers[path] = below
     return layers, containers
+
+
+def _above(path: str) -> list[str]:
+    """Return the paths of all nodes above one, the root among them."""
+    keys = path.split("/") if path else []
+    return ["/".join(keys[:n]) for n in range(len(keys))]
+
+
+def recognise(node: Any, layouts: tuple[FrameworkLayout, ...], path: str = "") -> TypedLayer | None:
+    """Return the layer that a node is by the nearest of its types that a layout lists, or None."""
+    for cls in type(node).__mro__[:-1]:
+        for layout in layouts:
+            for (module, name), known in layout.types.items():
+                if loaded(module, name) is not cls or (known.accepts and not known.accepts(node)):
+                    continue
+                return TypedLayer(
+                    known.kind,
+                    layout,
+                    known.spec,
+                    type(node).__name__,
+                    path,
+                    known.options(node),
+                    known.settings(node),
+                )
+    return None
+
+
+def container_paths(node: Any, layouts: tuple[FrameworkLayout, ...]) -> Mapping[str, KeyPath]:
+    """Return what replaces the keys below a container in frameworks that lack it."""
+    for layout in layouts:
+        for (module, name), replacements in layout.containers.items():
+            cls = loaded(module, name)
+            if cls is not None and isinstance(node, cls):
+                return replacements
+    return {}
 
 
 def _optional(walked: Walk) -> frozenset[str]:
@@ -138,17 +132,20 @@ def _equinox_state(tree: Any) -> Any:
     return tree[1] if pair and cls is not None and isinstance(tree[1], cls) else None
 
 
-def _statistics(nodes: Mapping[str, Any], walked: Walk, state: Any) -> dict[str, KeyPath]:
-    """Return the running statistics of Equinox's BatchNorms by path, in a state or the model."""
+def _statistics(nodes: Mapping[str, Any], walked: Walk, state: Any) -> dict[str, str]:
+    """Return the names of the running statistics of Equinox's BatchNorms, by path.
+
+    They are in a state or in the model.
+    """
     cls = loaded("equinox.nn", "BatchNorm")
     norms = {path: x for path, x in nodes.items() if cls is not None and isinstance(x, cls)}
     own = [slot.path for slot in walked.slots if slot.path.startswith("1/")]
     by_index = None if state is None else jax.tree.unflatten(jax.tree.structure(state), own)
     arrays = {slot.path for slot in array_slots(walked)}
-    names: dict[str, KeyPath] = {}
+    names: dict[str, str] = {}
     for path, norm in norms.items():
         get = partial(_path_inside, path, norm) if by_index is None else by_index.get
-        names |= {x: (*_keys(path), name) for name, x in _indexed(norm, get) if x in arrays}
+        names |= {x: f"{path}/{name}" for name, x in _indexed(norm, get) if x in arrays}
     return names
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..._state.mismatch import Mismatch, mismatch
 from ..._text import plural
 from ..._tree.leaves import describe, equal
-from .._layouts.spec import ArraySpec, KeyPath
+from .._layouts.transforms import ArraySpec, KeyPath
 from .stages import (
     Candidate,
     LayerMatch,

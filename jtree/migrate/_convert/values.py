@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._tree.leaves import describe
-from .._layouts.canonical import CanonicalArrays, from_canonical, lost_names, to_canonical
-from .._layouts.spec import KeyPath
-from .defaults import Defaults, allowing_globs, default_value
-from .hints import Hint, ImageHints, apply_images, image_hints, unneeded_hints
+from .._layouts.transforms import (
+    KeyPath,
+    from_canonical,
+    lost_names,
+    to_canonical,
+)
+from .hints import Hint, allowing_globs, apply_images, default_array, unneeded_hints
 from .images import Flattened
 from .stages import (
     ArrayMatch,
@@ -20,10 +23,10 @@ from .stages import (
     LayerValues,
     LostArray,
     Matches,
+    NamedModel,
     NamedSource,
     SourceArray,
     SourceLayer,
-    TypedModel,
     UnfitHint,
     Values,
 )
@@ -33,14 +36,12 @@ _COUNTERS: dict[str, Any] = {"counter": np.int32(2**30), "first": np.bool_(False
 
 
 def convert_values(
-    model: TypedModel, source: NamedSource, matches: Matches, hints: Sequence[Hint]
+    model: NamedModel, source: NamedSource, matches: Matches, hints: Sequence[Hint]
 ) -> Values:
     """Return the new arrays of a model from the layers that they match in a source."""
     reader = _Reader(source.by_name, {})
-    images = image_hints(hints, source.layout) if hints else []
-    defaults = [hint for hint in hints if isinstance(hint, Defaults)]
-    layers = [_convert_layer(match, source, reader, images, defaults) for match in matches.layers]
     arrays = [_convert_array(match, reader) for match in matches.arrays]
+    layers = [_convert_layer(match, source, reader, hints) for match in matches.layers]
     by_path = {x.match.slot.path: x.array for x in arrays if x.array is not None}
     for layer in layers:
         by_path |= layer.arrays
@@ -97,21 +98,18 @@ class _ConvertedSource(NamedTuple):
 
 
 def _convert_layer(
-    match: LayerMatch,
-    source: NamedSource,
-    reader: _Reader,
-    images: ImageHints,
-    defaults: Sequence[Defaults],
+    match: LayerMatch, source: NamedSource, reader: _Reader, hints: Sequence[Hint]
 ) -> LayerValues:
     """Return the new arrays of a layer, stacked if the model stacks its layers."""
-    converted = [_convert_source(match, layer, source, reader, images) for layer in match.sources]
+    converted = [_convert_source(match, layer, source, reader) for layer in match.sources]
     arrays: dict[str, Any] = {}
     for path in match.specs:
         blocks = [x.arrays[path] for x in converted if path in x.arrays]
         if blocks and len(blocks) == len(converted):
             arrays[path] = blocks[0] if match.stacked is None else np.stack(blocks)
-    globs = _allowed_defaults(match, arrays, defaults) if defaults else {}
-    filled = {path: _default(match, path) for path in globs}
+    missing = [path for path in match.specs if path not in arrays] if hints else []
+    globs = allowing_globs(match, missing, hints) if missing else {}
+    filled = {path: default_array(match, path) for path in globs}
     notes = [
         f"{match.specs[path].path}: {'ones' if x.all() else 'zeros'}, by migrate.defaults"
         for path, x in filled.items()
@@ -134,55 +132,35 @@ def _distinct(groups: Iterable[Iterable[Any]]) -> tuple[Any, ...]:
     return tuple(dict.fromkeys(x for group in groups for x in group))
 
 
-def _allowed_defaults(
-    match: LayerMatch, arrays: Collection[str], hints: Sequence[Defaults]
-) -> dict[str, Sequence[str]]:
-    """Return for each missing array that may be filled the globs that allow it."""
-    if not match.same_kind or len(match.candidates) > 1:
-        return {}
-    defaulted = (x for x, spec in match.specs.items() if default_value(spec) is not None)
-    globs = {path: allowing_globs(hints, path) for path in defaulted if path not in arrays}
-    return {path: x for path, x in globs.items() if x}
-
-
-def _default(match: LayerMatch, path: str) -> np.ndarray[Any, Any]:
-    leaf = match.slots[path].value
-    return np.full(leaf.shape, default_value(match.specs[path]), leaf.dtype)
-
-
 def _convert_source(
-    match: LayerMatch,
-    layer: SourceLayer,
-    source: NamedSource,
-    reader: _Reader,
-    images: ImageHints,
+    match: LayerMatch, layer: SourceLayer, source: NamedSource, reader: _Reader
 ) -> _ConvertedSource:
     """Return one layer of the source converted, with all that the model's layer lacks."""
-    options = match.layer.options if match.source_layer is None else match.source_layer.options
     arrays = {
-        spec.key_path: reader.read(
-            layer, spec.key_path, 0 if layer.index is None else spec.transform.rank(options)
-        )
-        for spec in match.source_spec
+        spec.key_path: reader.read(layer, spec.key_path, axes)
+        for spec, axes in zip(match.source_spec, match.source_axes, strict=True)
     }
-    canonical = to_canonical(match.source_spec, arrays, options)
-    hints = [hint for keys, hint in images if keys in (*match.names, layer.key_path)]
+    doubled = list(_doubled(match, layer, source))
+    first = 0 if match.stacked is None else 1
+    shapes = {path: slot.value.shape[first:] for path, slot in match.slots.items()}
+    hints = [hint for keys, hint in source.images if keys in (*match.names, layer.key_path)]
+    stored = {name for spec in match.specs.values() for name in spec.canonical}
+    canonical = to_canonical(match.source_spec, arrays, match.source_options)
     notes: Sequence[str] = ()
     unfit: Sequence[UnfitHint] = ()
     if hints:
         canonical, notes, unfit = apply_images(hints, match.layer, canonical, source.layout)
-    stored = {name for spec in match.specs.values() for name in spec.canonical}
     if "mean" in canonical:
         canonical |= {name: x for name, x in _COUNTERS.items() if name in stored}
     lost = lost_names(canonical, stored)
     return _ConvertedSource(
         layer,
-        _write(match, canonical),
+        from_canonical(match.specs, shapes, canonical, match.layer.options),
         hints if canonical else (),
         notes,
         {name: tuple(x.shape) for name, x in canonical.items()},
         [LostArray(name, describe(canonical[name]), layer) for name in lost],
-        list(_doubled(match, layer, source)),
+        doubled,
         unfit,
     )
 
@@ -200,15 +178,3 @@ def _doubled(
     for name, sources in names.items():
         if name and len(sources) > 1 and not name.startswith("bias_"):
             yield name, sources
-
-
-def _write(match: LayerMatch, canonical: CanonicalArrays) -> dict[str, Any]:
-    """Return the arrays of a layer of the model, without those that have no canonical arrays."""
-    first = 0 if match.stacked is None else 1
-    arrays = {}
-    for path, slot in match.slots.items():
-        spec, shape = match.specs[path], slot.value.shape[first:]
-        x = from_canonical(spec, canonical, match.layer.options, shape)
-        if x is not None:
-            arrays[path] = x
-    return arrays

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from .convolution import conv_settings, conv_transpose_settings, transposed_conv_padding
-from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType, no_max_norm, read_fields
+from .fields import (
+    conv_settings,
+    conv_transpose_settings,
+    no_max_norm,
+    read_fields,
+    transposed_conv_padding,
+)
+from .spec import FrameworkLayout, LayerType
 from .transforms import (
     CONV_BIAS_WITH_WINDOW,
     CONV_OUT_IN_WINDOW,
     CONV_TRANSPOSE_EQUINOX,
     MATRIX,
     TRANSPOSED_MATRIX,
+    ArraySpec,
+    LayerSpec,
     Transform,
     identity,
     merged_axes,

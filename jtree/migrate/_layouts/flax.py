@@ -7,22 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from .convolution import conv_settings, conv_transpose_settings
-from .spec import (
-    ArraySpec,
-    FrameworkLayout,
-    KeyPath,
-    LayerSpec,
-    LayerType,
-    no_max_norm,
-    read_fields,
-)
+from .fields import conv_settings, conv_transpose_settings, no_max_norm, read_fields
+from .spec import FrameworkLayout, LayerType
 from .transforms import (
     CONV_TRANSPOSE_LAX,
     CONV_WINDOW_IN_OUT,
     EINSUM,
     MATRIX,
     VECTOR,
+    ArraySpec,
+    KeyPath,
+    LayerSpec,
     merged_axes,
 )
 

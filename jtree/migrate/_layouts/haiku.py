@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .spec import ArraySpec, FrameworkLayout, LayerSpec
+from .spec import FrameworkLayout
 from .transforms import (
     CONV_WINDOW_IN_OUT,
     MATRIX,
+    WINDOW,
     Array,
+    ArraySpec,
     LayerOptions,
+    LayerSpec,
     Shape,
     Transform,
     flip_window,
@@ -30,14 +33,12 @@ def _read_only(x: Array, _: LayerOptions, __: Shape) -> Array:
 
 
 # Haiku's kernel is (*window, out, in), and lax does not flip it.
-_CONV_TRANSPOSE = Transform(
-    lambda x, _: flip_window(x.swapaxes(-1, -2)), _read_only, lambda options: options["dims"] + 2
-)
+_CONV_TRANSPOSE = Transform(lambda x, _: flip_window(x.swapaxes(-1, -2)), _read_only, 2, WINDOW)
 _GATES = "igfo"
-_INPUT = Transform(lambda x, _: x[: len(x) - x.shape[1]], _read_only, lambda _: 2)
-_HIDDEN = Transform(lambda x, _: x[len(x) - x.shape[1] :], _read_only, lambda _: 2)
-_ONES = Transform(lambda x, _: np.ones_like(x), _read_only, lambda _: 1)
-_FLAT = Transform(lambda x, _: x.reshape(-1), _read_only, lambda _: 1)
+_INPUT = Transform(lambda x, _: x[: len(x) - x.shape[1]], _read_only, 2)
+_HIDDEN = Transform(lambda x, _: x[len(x) - x.shape[1] :], _read_only, 2)
+_ONES = Transform(lambda x, _: np.ones_like(x), _read_only, 1)
+_FLAT = Transform(lambda x, _: x.reshape(-1), _read_only, 1)
 _AFFINE: LayerSpec = (ArraySpec("scale", ("scale",), _FLAT), ArraySpec("offset", ("bias",), _FLAT))
 
 

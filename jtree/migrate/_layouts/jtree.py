@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .convolution import conv_settings, conv_transpose_settings
-from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType, no_max_norm, read_fields
-from .transforms import CONV_WINDOW_IN_OUT, MATRIX
+from .fields import conv_settings, conv_transpose_settings, no_max_norm, read_fields
+from .spec import FrameworkLayout, LayerType
+from .transforms import CONV_WINDOW_IN_OUT, MATRIX, ArraySpec, LayerSpec
 
 
 def _recurrent(gates: str) -> LayerSpec:

@@ -5,12 +5,16 @@ Source: https://keras.io/api/layers.
 
 from __future__ import annotations
 
-from .spec import ArraySpec, FrameworkLayout, LayerSpec
+from dataclasses import replace
+
+from .spec import FrameworkLayout
 from .transforms import (
     CONV_TRANSPOSE_WINDOW_OUT_IN,
     CONV_WINDOW_IN_OUT,
     MATRIX,
     VECTOR,
+    ArraySpec,
+    LayerSpec,
     Transform,
     merged_axes,
 )
@@ -19,7 +23,7 @@ from .transforms import (
 def _indexed(**arrays: tuple[str, Transform]) -> LayerSpec:
     """Return arrays by name, and by index as in files."""
     named = [ArraySpec(path, (name,), transform) for path, (name, transform) in arrays.items()]
-    return (*named, *(spec._replace(path=f"vars/{n}") for n, spec in enumerate(named)))
+    return (*named, *(replace(spec, path=f"vars/{n}") for n, spec in enumerate(named)))
 
 
 _BIAS = ("bias", VECTOR)
@@ -29,7 +33,7 @@ def _heads(name: str, canonical: str, inputs: int, outputs: int) -> LayerSpec:
     kernel = ArraySpec("kernel", (f"{canonical}_kernel",), merged_axes(inputs, outputs))
     bias = ArraySpec("bias", (f"{canonical}_bias",), merged_axes(0, outputs))
     return tuple(
-        spec._replace(path=f"{name}/{path}")
+        replace(spec, path=f"{name}/{path}")
         for n, spec in enumerate((kernel, bias))
         for path in (spec.path, f"vars/{n}")
     )
@@ -47,7 +51,7 @@ def _recurrent(gates: str, biases: LayerSpec) -> LayerSpec:
         *biases,
     )
     return tuple(
-        spec._replace(path=f"{cell}{path}")
+        replace(spec, path=f"{cell}{path}")
         for cell in ("", *(f"{x}_cell/" for x in ("lstm", "gru", "simple_rnn")), "cell/")
         for n, spec in enumerate(specs)
         for path in (spec.path, f"vars/{n}")

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from .convolution import conv_settings, conv_transpose_settings, transposed_conv_padding
-from .spec import ArraySpec, FrameworkLayout, LayerSpec, LayerType, read_fields
-from .transforms import CONV_OUT_IN_WINDOW, CONV_TRANSPOSE_IN_OUT_WINDOW, MATRIX, TRANSPOSED_MATRIX
+from .fields import conv_settings, conv_transpose_settings, read_fields, transposed_conv_padding
+from .spec import FrameworkLayout, LayerType
+from .transforms import (
+    CONV_OUT_IN_WINDOW,
+    CONV_TRANSPOSE_IN_OUT_WINDOW,
+    MATRIX,
+    TRANSPOSED_MATRIX,
+    ArraySpec,
+    LayerSpec,
+)
 
 _AFFINE: LayerSpec = (ArraySpec("weight", ("scale",)), ArraySpec("bias", ("bias",)))
 _LSTM = ("i", "f", "g", "o")

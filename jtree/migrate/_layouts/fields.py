@@ -1,12 +1,24 @@
-"""Settings of convolutions in one form for all frameworks: strides, dilation, explicit padding."""
+"""Readers of the fields of layers: plain ones, and those of convolutions in one form for all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from ...layers._padding import named_padding
+
+FieldReader: TypeAlias = Callable[[Any], dict[str, Any]]
+
+
+def read_fields(**fields: str) -> FieldReader:
+    """Return a function that reads fields of a node: our name for each, and the node's."""
+    return lambda node: {name: getattr(node, field, None) for name, field in fields.items()}
+
+
+def no_max_norm(_: Any) -> dict[str, Any]:
+    """Return the settings of an embedding whose rows may have any norm, as outside of PyTorch."""
+    return {"max_norm": False}
 
 
 def per_axis(x: Any, dims: int) -> tuple[int, ...]:

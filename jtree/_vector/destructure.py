@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import jax
 
+from .._arguments import check_callable
 from .._errors import ArgumentError
 from .._tree import paths
 from .._tree.cache import Cache
-from .._tree.leaves import canonical, isarray, isnumeric, type_name
+from .._tree.leaves import canonical, isarray, isnumeric, isscalar, type_name
 from .._tree.opaque import check_opened
 from .._tree.paths import Where
 from .._tree.ties import Slot, Ties
@@ -146,3 +148,35 @@ def _select(slots: list[Slot], which: str, where: Where) -> list[bool]:
     selected = [x and next(flags) for x in eligible]
     ties = {slot.tie for slot, x in zip(slots, selected, strict=True) if x}
     return [slot.tie in ties for slot in slots]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["function", "re"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class FunctionOfVector:
+    """A function of a model, as a function of the model's vector."""
+
+    function: Callable[..., Any]
+    re: Restructure
+
+    @property
+    def __name__(self) -> str:
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    def __call__(self, flat: jax.Array, *args: Any) -> Any:
+        """Return the function's value at the model that a vector describes."""
+        return self.function(self.re(flat), *args)
+
+
+def flatten_function(
+    function: Any, model: Any, re: Restructure | None
+) -> tuple[Any, Any, Restructure | None]:
+    """Return a function of a model and the model as those of its vector, with its labels.
+
+    A vector stays as it is, and so does what is neither a vector nor a model.
+    """
+    if re is not None or isarray(model) or isscalar(model) or model is None:
+        return function, model, re
+    flat, labels = destructure(model)
+    if not labels.size:
+        return function, model, re
+    return FunctionOfVector(check_callable("function", function), labels), flat, labels

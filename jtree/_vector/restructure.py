@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._arguments import unexpected
 from .._errors import ArgumentTypeError, ModelError, PathError
 from .._tree import paths as _path
 from .._tree.leaves import describe, equal, isconcrete, isdata, type_name
@@ -218,6 +219,13 @@ class Restructure:
     def _assemble(self, parameters: Sequence[Any]) -> Any:
         others, sources = _others(self), self.layout.sources
         return assemble(self.plan, [parameters[k] if k >= 0 else others[~k] for k in sources])
+
+
+def check_restructure(re: Any) -> Restructure:
+    """Return the argument `re`, or raise if it is not a `Restructure`."""
+    if not isinstance(re, Restructure):
+        raise unexpected("re", "the Restructure from flat, re = jtree.destructure(model)", re)
+    return re
 
 
 def restructure(walked: Walk, layout: VectorLayout) -> Restructure:

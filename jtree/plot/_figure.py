@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._arguments import unexpected
 from .._extras import check_extra
-from .._vector.restructure import Restructure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +21,6 @@ MONO = "monospace"
 def check_installed() -> None:
     """Raise an error if matplotlib is not installed, before anything is computed."""
     check_extra("jtree.plot", "plot", "matplotlib")
-
-
-def check_restructure(re: Any) -> Restructure:
-    """Return the argument `re` of a plot."""
-    if not isinstance(re, Restructure):
-        raise unexpected("re", "the Restructure from flat, re = jtree.destructure(model)", re)
-    return re
 
 
 def new_figure(width: float, height: float, *, square: bool = False) -> Figure:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
-from .._vector.restructure import Restructure
+from .._vector.restructure import Restructure, check_restructure
 from ._blocks import LabeledBlock, label_blocks
 from ._figure import (
     FAINT,
@@ -18,7 +18,6 @@ from ._figure import (
     SIGNED,
     add_colorbar,
     check_installed,
-    check_restructure,
     new_figure,
     tidy,
 )

@@ -13,8 +13,8 @@ from .._arguments import check_callable, check_integer, check_number, unexpected
 from .._errors import ArgumentError, ArgumentTypeError, VectorError
 from .._tree.leaves import describe, isarray
 from .._vector.layout import check_vector
-from .._vector.restructure import Restructure
-from ._figure import check_installed, check_restructure
+from .._vector.restructure import Restructure, check_restructure
+from ._figure import check_installed
 from ._landscape_figure import draw_line, draw_plane
 
 if TYPE_CHECKING:

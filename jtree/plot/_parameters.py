@@ -10,7 +10,7 @@ from .._arguments import check_integer
 from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
 from .._vector.layout import check_vector
-from .._vector.restructure import Restructure
+from .._vector.restructure import Restructure, check_restructure
 from ._blocks import LabeledBlock, label_blocks
 from ._figure import (
     BARS,
@@ -18,7 +18,6 @@ from ._figure import (
     MONO,
     PALE,
     check_installed,
-    check_restructure,
     new_figure,
     tidy,
 )

@@ -106,6 +106,43 @@ def test_an_estimate_is_a_scalar_with_an_error() -> None:
     assert (float(value), float(error)) == (2.5, 0.25)
 
 
+def test_arithmetic_of_estimates() -> None:
+    a, b = C.Estimate(jnp.array(3.0), jnp.array(0.5)), C.Estimate(jnp.array(-2.0), jnp.array(0.25))
+    results = [
+        (2 * a, 6, 1),
+        (a / -2, -1.5, 0.25),
+        (np.float64(2) * a, 6, 1),
+        (np.float32(2) / a, 2 / 3, 1 / 9),
+        (1 - a, -2, 0.5),
+        (a - 1 + b, 0, 0.75),
+        (a * b, -6, 2 * 0.5 + 3 * 0.25),
+        (a / b, -1.5, (0.5 + 1.5 * 0.25) / 2),
+        (abs(-b), 2, 0.25),
+        (jax.jit(lambda a: (repr(a), 2 * a)[1])(a), 6, 1),
+    ]
+    for result, value, error in results:
+        assert isinstance(result, C.Estimate)
+        np.testing.assert_allclose(np.array(tuple(result)), [value, error], rtol=1e-6)
+    assert float(jnp.float32(2) * a) == 6  # JAX converts to the value
+    assert np.isinf((a / 0).value)
+    for other in ("a", None, 1j):
+        with pytest.raises(TypeError):
+            a * other
+
+
+def test_comparisons_and_formats_of_estimates() -> None:
+    a = C.Estimate(jnp.array(3.0), jnp.array(0.5))
+    assert (a > 2, a >= 3, a < 4, a <= 3, a == 3, a != 2, a == C.Estimate(3.0, 0.0)) == (True,) * 7
+    assert (f"{a:.2f}", f"{a}", str(a), int(a)) == (
+        "3.00",
+        "Estimate(3, error=0.5)",
+        "Estimate(3, error=0.5)",
+        3,
+    )
+    several = C.Estimate(jnp.ones(2), jnp.ones(2))
+    assert repr(several) == "Estimate(float32[2], error=float32[2])"
+
+
 def normalized(x: jax.Array) -> jax.Array:
     return (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-3)
 

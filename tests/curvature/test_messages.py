@@ -172,8 +172,8 @@ FUNCTIONS: list[Case] = [
     ),
     (
         lambda: C.jacobian(linear, V, X.astype("f4")) @ C.jacobian(linear, V, X.astype("f4")),
-        jtree.ArgumentError,
-        "a Jacobian multiplies only vectors and its own transpose",
+        jtree.VectorError,
+        "@: expected a linear map with 3 rows, found Jacobian(linear, 7 x 3, float32)",
     ),
     (
         lambda: quadratic(V) + quadratic(V[:2]),

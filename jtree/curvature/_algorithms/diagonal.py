@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ..._arguments import check_integer, check_key
 from ..._errors import ArgumentError
 from ..._tree.leaves import istracer
 from .._autodiff import dense, host
 from .._autodiff.arguments import import_extra
 from .._autodiff.finite import require_finite
 from .._operators.base import Operator, require_operator
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Estimate:
-    """A scalar with its standard error, which is 0 if the scalar is exact and NaN if it is unknown.
-
-    It converts to its value with `float(estimate)`, `numpy.asarray(estimate)` and in functions of
-    `jax.numpy`, and unpacks as `value, error = trace(op)`.
-    """
-
-    value: Any
-    error: Any
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.value, self.error))
-
-    def __jax_array__(self) -> jax.Array:
-        return jnp.asarray(self.value)
-
-    def __float__(self) -> float:
-        return float(self.value)
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
-        return np.array(self.value, dtype=dtype, copy=copy)
-
-    def __repr__(self) -> str:
-        return f"Estimate({self.value:.6g}, error={self.error:.2g})"
+from .estimate import Estimate
 
 
 def diagonal(
@@ -189,11 +161,13 @@ def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple
 
 
 def _check(method: str, methods: tuple[str, ...], key: Any, samples: int) -> None:
-    if method not in methods:
+    if not isinstance(method, str) or method not in methods:
         raise ArgumentError(
             f"method: expected one of {', '.join(map(repr, methods))}, found {method!r}"
         )
     if method != "exact" and key is None:
         raise ArgumentError(f"method={method!r} samples vectors; pass key=jax.random.key(0)")
-    if samples < 1:
+    if key is not None:
+        check_key("key", key)
+    if check_integer("samples", samples) < 1:
         raise ArgumentError(f"samples: expected 1 or more, found {samples}")

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._arguments import check_integer, check_key
 from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError
 from ..._tree.leaves import describe, istracer
 from .._autodiff import dense
+from .._autodiff.arguments import check_tol
 from .._autodiff.finite import power_of_two, require_finite_rows
 from .._operators.base import Operator, require_operator
 
@@ -27,8 +29,9 @@ _ROUNDING = 10  # residuals of this many times the dtype's precision are as smal
 class Eigenpairs:
     """Eigenvalues `(k,)`, eigenvectors `(n, k)` in columns, and residuals `(k,)`.
 
-    It unpacks as SciPy's result does: `values, vectors = eigsh(op, 3)`. The residuals are the norms
-    of `op @ vector - value * vector`; there is a true eigenvalue within each of its value.
+    It unpacks as SciPy's result does, `values, vectors = eigsh(op, 3)`, and `pairs[0]` are the
+    values. The residuals are the norms of `op @ vector - value * vector`; there is a true
+    eigenvalue within each of its value.
     """
 
     values: jax.Array
@@ -38,7 +41,15 @@ class Eigenpairs:
     def __iter__(self) -> Iterator[jax.Array]:
         return iter((self.values, self.vectors))
 
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int, /) -> jax.Array:
+        return (self.values, self.vectors)[index]
+
     def __repr__(self) -> str:
+        if istracer(self.values) or self.values.ndim != 1:
+            return f"Eigenpairs(values={describe(self.values)}, vectors={describe(self.vectors)})"
         values = ", ".join(f"{x:.5g}" for x in self.values[:5].tolist())
         more = ", ..." if len(self.values) > 5 else ""
         return f"Eigenpairs([{values}{more}], residuals up to {float(self.residuals.max()):.1e})"
@@ -88,24 +99,27 @@ def eigsh(
     eigenvalue methods", ETNA 7, 1998; named after `scipy.sparse.linalg.eigsh`.
     """
     require_operator(op, "eigsh")
-    if which not in ("LM", "LA", "SA"):
+    if not isinstance(which, str) or which not in ("LM", "LA", "SA"):
         raise ArgumentError(f"which: expected 'LM', 'LA' or 'SA', found {which!r}")
-    _check_arguments(op, k, maxiter)
+    _check_arguments(op, k, key, tol, maxiter)
     if op.size <= max(_DENSE_SIZE, 2 * _width(k)):  # for more the search takes less memory
         return _decompose(op, op.dense(progress=False), k, which)
     tol = math.sqrt(jnp.finfo(op.dtype).eps) if tol is None else tol
     return _search(op, k, which, jax.random.key(0) if key is None else key, tol, maxiter)
 
 
-def _check_arguments(op: Operator, k: Any, maxiter: Any) -> None:
+def _check_arguments(op: Operator, k: Any, key: Any, tol: Any, maxiter: Any) -> None:
     if not isinstance(k, int | np.integer) or isinstance(k, bool):
         raise ArgumentTypeError(f"k: expected an integer, found {describe(k)}")
     if not op.size:
         raise ArgumentError("eigsh: expected an operator with at least one row, found 0 x 0")
     if not 1 <= k <= op.size:
         raise ArgumentError(f"k: expected 1 to {op.size}, found {k}")
-    if maxiter < 1:
+    if check_integer("maxiter", maxiter) < 1:
         raise ArgumentError(f"maxiter: expected 1 or more, found {maxiter}")
+    if key is not None:
+        check_key("key", key)
+    check_tol(tol)
 
 
 def _width(k: int) -> int:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._arguments import check_callable, check_integer
 from ..._errors import ArgumentError, ArgumentTypeError, VectorError
-from ..._tree.leaves import describe, isarray
-from ..._vector.restructure import Restructure
-from .._autodiff.arguments import import_extra
-from .._operators.base import Operator
+from ..._tree.leaves import describe, isarray, istracer
+from ..._vector.restructure import Restructure, check_restructure
+from .._autodiff.arguments import check_scalar, check_tol, import_extra
+from .._operators.base import Operator, require_operator
 from .._operators.hessian import hessian
 from .krylov import cg
 
@@ -84,10 +85,15 @@ def newton(
     optax = import_extra("optax")
     if not callable(loss):
         raise ArgumentTypeError(f"loss: expected a function, found {describe(loss)}")
-    if maxiter < 1:
+    if curvature is not None:
+        check_callable("curvature", curvature)
+    check_tol(tol)
+    if check_integer("maxiter", maxiter) < 1:
         raise ArgumentError(f"maxiter: expected 1 or more, found {maxiter}")
-    if not damping >= 0:
+    if not istracer(check_scalar("damping", damping)) and not damping >= 0:
         raise ArgumentError(f"damping: expected 0 or more, found {damping}")
+    if re is not None:
+        check_restructure(re)
     make = curvature or (lambda flat, *args: hessian(loss, flat, *args))
 
     def init(params: Any) -> NewtonState:
@@ -114,6 +120,7 @@ def newton(
             )
         args = more or (args if isinstance(args, tuple) else (args,))
         op = make(flat, *args)
+        require_operator(op, "curvature")
         step, state = _step(lambda v: loss(v, *args), op, flat, slope, state, tol, maxiter)
         return (step if labels is None else _as_model(labels, step, params)), state
 

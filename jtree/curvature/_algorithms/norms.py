@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._errors import ArgumentError, CurvatureError
+from ..._tree.leaves import istracer
 from .._autodiff import dense
+from .._autodiff.arguments import check_tol
 from .._autodiff.finite import require_finite
 from .._operators.base import Operator, require_operator
 from .eigen import eigsh
@@ -47,7 +49,13 @@ def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
     doi:10.1080/14786445208647087.
     """
     require_operator(op, "inertia")
-    values = np.asarray(jnp.linalg.eigvalsh(dense.promote(op.dense())))
+    check_tol(tol)
+    if not op.size:
+        return Inertia(0, 0, 0)
+    matrix = op.dense()
+    if istracer(matrix):
+        raise ArgumentError("inertia: it counts values, so call it outside of jit; or use eigsh")
+    values = np.asarray(jnp.linalg.eigvalsh(dense.promote(matrix)))
     if not np.isfinite(values).all():
         raise CurvatureError("inertia: the matrix has values that are not finite")
     tol = op.size * float(jnp.finfo(op.dtype).eps) if tol is None else tol
@@ -76,7 +84,7 @@ def norm(op: Operator, /, ord: Literal[2, "fro"] = 2) -> jax.Array:
       (8.0, 10.0)
     """
     require_operator(op, "norm")
-    if ord not in (2, "fro"):
+    if not isinstance(ord, int | str) or ord not in (2, "fro"):
         raise ArgumentError(f"ord: expected 2 or 'fro', found {ord!r}")
     if not op.size:
         return jnp.zeros((), op.dtype)

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from ..._arguments import check_integer
 from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError, VectorError
 from ..._tree.leaves import describe, isarray, istracer
 from .._autodiff import dense, host
-from .._autodiff.arguments import as_columns, import_extra
+from .._autodiff.arguments import as_columns, check_tol, import_extra
 from .._autodiff.call import with_automatic_axes
 from .._autodiff.finite import power_of_two, require_finite, require_finite_rows
 from .._operators.base import Operator, require_operator
@@ -72,20 +73,25 @@ add a larger damping=, use method='minres', or a ggn
     Source: see the methods; for other methods, `op.as_lineax()` with `lineax`.
     """
     require_operator(op, "solve")
-    if method not in _METHODS:
+    if not isinstance(method, str) or method not in _METHODS:
         raise ArgumentError(f"method: expected one of {', '.join(_METHODS)}, found {method!r}")
     if preconditioner is not None and method in ("minres", "cholesky"):
         raise ArgumentError(f"preconditioner: method={method!r} takes none; use method='cg'")
+    check_tol(tol)
+    if maxiter is not None and check_integer("maxiter", maxiter) < 1:
+        raise ArgumentError(f"maxiter: expected 1 or more, found {maxiter}")
     v = as_columns(b, op.size, op.dtype)
     if v.ndim != 1:
         raise VectorError(f"b: expected a vector of {op.size} elements, found {describe(v)}")
     damped = op if isinstance(damping, int | float) and damping == 0 else op.damped(damping)
+    _check_preconditioner(preconditioner, v)
+    if not op.size:
+        return v
     small = op.size <= _DENSE_SIZE and preconditioner is None
     if method == "cholesky" or (method == "auto" and small):
         return _by_matrix(damped, v, method).astype(op.dtype)
     tol = float(jnp.finfo(op.dtype).eps) ** 0.75 if tol is None else tol
     steps = min(10 * op.size, 10_000) if maxiter is None else maxiter
-    _check_preconditioner(preconditioner, v)
     function = (
         Partial(preconditioner) if callable(preconditioner) else with_automatic_axes(preconditioner)
     )

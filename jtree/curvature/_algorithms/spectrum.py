@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ArgumentError
+from ..._arguments import check_integer, check_key
+from ..._errors import ArgumentError, VectorTypeError
+from ..._tree.leaves import describe, isarray, istracer
 from .._autodiff import dense, host
-from .._autodiff.arguments import import_extra
+from .._autodiff.arguments import check_scalar, import_extra, is_scalar, isreal
 from .._autodiff.finite import require_finite
 from .._operators.base import Operator, require_operator
 
@@ -40,6 +42,8 @@ class Spectrum:
 
     def grid(self, points: int = 500, margin: float = 0.05) -> jax.Array:
         """Return evenly spaced points over the spectrum, with a margin on both sides."""
+        check_integer("points", points, least=1)
+        check_scalar("margin", margin)
         low, high = self.range
         width = margin * ((high - low) or abs(high) or 1.0)
         return jnp.linspace(low - width, high + width, points, dtype=self.nodes.dtype)
@@ -55,23 +59,34 @@ class Spectrum:
         Returns:
           An array of the same shape.
         """
+        if width is not None and not check_scalar("width", width) > 0:
+            raise ArgumentError(f"width: expected more than 0, found {width}")
         low, high = self.range
         sigma = width or (high - low) / 100 or 0.01 * abs(high) or 1.0
-        at = jnp.asarray(at, self.nodes.dtype)[..., None, None]
+        at = self._as_points(at)
         bumps = jnp.exp(-0.5 * ((at - self.nodes) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
         density: jax.Array = (bumps * self.weights).sum(-1).mean(-1)
         return density
 
     def cdf(self, at: Any, /) -> jax.Array:
         """Return the share of the eigenvalues that are at most this large, at some points."""
-        at = jnp.asarray(at, self.nodes.dtype)[..., None, None]
+        at = self._as_points(at)
         return jnp.where(self.nodes <= at, self.weights, 0).sum(-1).mean(-1)
 
     def moment(self, power: int, /) -> jax.Array:
         """Return the mean of a power of the eigenvalues; times `size`, the trace of the power."""
+        check_scalar("power", power)
         return (self.weights * self.nodes**power).sum(-1).mean()
 
+    def _as_points(self, at: Any) -> jax.Array:
+        """Return the points of a function as an array with two axes more, for runs and nodes."""
+        if not is_scalar(at) and not (isarray(at) and isreal(at.dtype)):
+            raise VectorTypeError(f"at: expected an array of real values, found {describe(at)}")
+        return jnp.asarray(at, self.nodes.dtype)[..., None, None]
+
     def __repr__(self) -> str:
+        if istracer(self.nodes):
+            return f"Spectrum(nodes={describe(self.nodes)}, weights={describe(self.weights)})"
         low, high = self.range
         samples, steps = self.nodes.shape
         return f"Spectrum({low:.4g} to {high:.4g}, {samples} runs of {steps} steps)"
@@ -109,6 +124,9 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
     require_operator(op, "spectrum")
     if key is None:
         raise ArgumentError("spectrum samples vectors; pass key=jax.random.key(0)")
+    check_key("key", key)
+    check_integer("samples", samples)
+    check_integer("steps", steps)
     if not op.size:
         raise ArgumentError("spectrum: expected an operator with at least one row, found 0 x 0")
     if samples < 1 or steps < 1:

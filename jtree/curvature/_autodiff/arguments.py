@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ArgumentError, VectorError, VectorTypeError
+from ..._errors import ArgumentError, ArgumentTypeError, VectorError, VectorTypeError
 from ..._extras import check_extra
-from ..._tree.leaves import describe, isarray, isnumber
+from ..._tree.leaves import describe, isarray, isnumber, istracer
 from ..._tree.paths import Where, select
 from ..._vector.layout import VectorLayout
 from .call import with_automatic_axes
@@ -33,6 +33,32 @@ def as_columns(v: Any, size: int, dtype: Any) -> jax.Array:
         )
     array: jax.Array = with_automatic_axes(jnp.asarray(v, dtype))
     return array
+
+
+def isreal(dtype: Any) -> bool:
+    """Return whether a dtype is one for numbers or booleans, but not complex."""
+    return isnumber(dtype) and not jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+def is_scalar(x: Any) -> bool:
+    """Return whether `x` is a real number, of Python or as an array without axes."""
+    if isinstance(x, int | float):
+        return True
+    array: Any = x if isarray(x) or isinstance(x, np.generic) else None
+    return array is not None and array.shape == () and isreal(array.dtype)
+
+
+def check_scalar(name: str, x: Any) -> Any:
+    """Return a real number, which may be traced."""
+    if not is_scalar(x):
+        raise ArgumentTypeError(f"{name}: expected a scalar, found {describe(x)}")
+    return x
+
+
+def check_tol(tol: Any) -> None:
+    """Raise for a tolerance that is neither None nor a scalar of 0 or more; it may be traced."""
+    if tol is not None and not istracer(check_scalar("tol", tol)) and not tol >= 0:
+        raise ArgumentError(f"tol: expected 0 or more, found {tol}")
 
 
 def select_parameters(layout: VectorLayout, where: Where) -> tuple[int, ...]:

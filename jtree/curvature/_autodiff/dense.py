@@ -14,10 +14,11 @@ import numpy as np
 from jax import lax
 
 from ... import _progress
+from ..._arguments import check_number, unexpected
 from ..._errors import ArgumentError, ArgumentTypeError
 from ..._tree.leaves import describe, istracer
 from . import memory as _memory
-from .protocol import Linear, Piecewise, Symmetric
+from .protocol import Linear, Piecewise, Rectangular, Symmetric
 
 _MAX_CHUNK = 32  # products in a batch; 16 to 64 are equally fast on a CPU
 _GROUPS = 8  # how often the operator is linearized, so that compiling stays cheap
@@ -32,9 +33,13 @@ class DenseOptions(NamedTuple):
     progress: bool
 
     def check(self) -> DenseOptions:
-        """Return the options, or raise for a chunk that is not a positive integer."""
+        """Return the options, or raise for one of the wrong type or out of range."""
         chunk: Any = self.chunk
-        if chunk in ("auto", None):
+        if self.memory is not None:
+            check_number("memory", self.memory)
+        if not isinstance(self.sharding, jax.sharding.Sharding | None):
+            raise unexpected("sharding", "a jax.sharding.Sharding", self.sharding)
+        if chunk is None or (isinstance(chunk, str) and chunk == "auto"):
             return self
         if not isinstance(chunk, int) or isinstance(chunk, bool):
             raise ArgumentTypeError(
@@ -218,8 +223,22 @@ def _compute_rows(op: Symmetric, first: Any, count: int, chunk: Any) -> jax.Arra
     def row(i: jax.Array) -> jax.Array:
         return linear((jnp.arange(op.size) == i).astype(op.dtype))
 
-    rows: jax.Array = lax.map(row, first + jnp.arange(count), batch_size=min(k, count))
+    rows: jax.Array = lax.map(row, first + jnp.arange(count), batch_size=max(1, min(k, count)))
     return rows
+
+
+@jax.jit
+def rectangle(op: Rectangular) -> jax.Array:
+    """Return the matrix of a linear map, by rows or by columns, whichever are fewer."""
+    by_rows = op.shape[0] < op.shape[1]
+    op = op.T if by_rows else op
+    linear, count = op.linear(), op.shape[1]
+
+    def column(i: jax.Array) -> jax.Array:
+        return linear((jnp.arange(count) == i).astype(op.dtype))
+
+    columns: jax.Array = lax.map(column, jnp.arange(count), batch_size=max(1, min(count, 32)))
+    return columns if by_rows else columns.T
 
 
 @jax.jit

@@ -20,7 +20,7 @@ _CACHE = 2**26  # bytes that batched products may write on a CPU; 2**25 to 2**27
 _MAX_BUDGET = 2**31  # bytes beside the matrix; more makes no product faster
 
 
-def budget(op: Symmetric, memory: int | None) -> int | None:
+def budget(op: Symmetric, memory: float | None) -> int | None:
     """Return the bytes that remain beside an operator's matrix, as a power of two.
 
     A power of two, so that a little more or less free memory does not mean compiling again.
@@ -33,10 +33,10 @@ def budget(op: Symmetric, memory: int | None) -> int | None:
         raise ArgumentError(
             f"the matrix of {op.size} x {op.size} {np.dtype(op.dtype).name} takes "
             f"{format_bytes(matrix)}, but {'only' if memory is None else 'memory= allows'} "
-            f"{format_bytes(limit)}{' are free' if memory is None else ''}; use products, "
+            f"{format_bytes(int(limit))}{' are free' if memory is None else ''}; use products, "
             "diagonal(op) or eigsh(op), or a part: op.restrict(...), op.block(...)"
         )
-    return int(min(_MAX_BUDGET, 2 ** math.floor(math.log2(limit - matrix))))
+    return int(2 ** math.floor(math.log2(min(_MAX_BUDGET, limit - matrix))))
 
 
 def _free_bytes() -> int | None:

@@ -35,6 +35,13 @@ class Linearizable(Protocol):
     def linear(self) -> Callable[[jax.Array], jax.Array]: ...
 
 
+class Rectangular(Linearizable, Protocol):
+    """A linear map with a transpose."""
+
+    @property
+    def T(self) -> Rectangular: ...  # noqa: N802 (as arrays call it)
+
+
 class Symmetric(Linearizable, Protocol):
     """The interface of `Operator` for the modules below it."""
 

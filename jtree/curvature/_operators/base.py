@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -18,15 +18,17 @@ from .._autodiff.arguments import import_extra, no_labels, require_labels, selec
 from .._autodiff.dense import DenseOptions
 from .._autodiff.partition import join, split
 from .._autodiff.protocol import Piecewise
-from .linear_map import LinearMap
+from .linear_map import LinearMap, is_model
 
 
 class Operator(LinearMap):
     """A symmetric matrix over the parameters of a model, known by its products with vectors.
 
-    `op @ v` is the product with a vector `(n,)`, or with the columns of a matrix `(n, k)`.
-    `op + other`, `op - other`, `2 * op` and `-op` are operators again. An operator can also be
-    called, `op(v)`, as `matfree` and `jax.scipy.sparse.linalg` require.
+    `op @ v` is the product with a vector `(n,)`, or with the columns of a matrix `(n, k)`; with
+    labels, `op @ model` is the product with a model, as a model. `op + other`, `op - other`,
+    `2 * op` and `-op` are operators again, and so are products that are symmetric, such as
+    `op @ op`; `op @ other` is a `Product`. An operator can also be called, `op(v)`, as `matfree`
+    and `jax.scipy.sparse.linalg` require, and SciPy's solvers take it as it is.
 
     Every operator is a frozen, registered dataclass: `jit` takes it as an argument, its arrays as
     data, and compiles once for a function and the shapes of its arguments.
@@ -47,8 +49,6 @@ class Operator(LinearMap):
       >>> op.block("w", "b").tolist()
       [[2.0], [1.0]]
     """
-
-    combine: ClassVar[Callable[..., Operator]]  # set in combination.py: sums derive from this class
 
     @property
     @abstractmethod
@@ -197,7 +197,8 @@ class Operator(LinearMap):
         >>> op.damped(0.5).dense().tolist()
         [[2.5, 0.0], [0.0, 2.5]]
         """
-        return Operator.combine([(1.0, self)], damping)
+        damped: Operator = LinearMap.combine([(1.0, self)], damping)
+        return damped
 
     def as_lineax(self) -> Any:
         """Return the operator for `lineax`, tagged as symmetric, for any of its solvers.
@@ -216,33 +217,11 @@ class Operator(LinearMap):
         tags = [lx.symmetric_tag, *[lx.positive_semidefinite_tag] * self.semidefinite]
         return lx.FunctionLinearOperator(self.mv, struct, frozenset(tags))
 
-    def __add__(self, other: Any) -> Operator:
-        if not isinstance(other, Operator):
-            return NotImplemented
-        return Operator.combine([(1.0, self), (1.0, other)])
-
-    def __radd__(self, other: Any) -> Operator:
-        # `sum` starts with the integer 0
-        return self if isinstance(other, int) and other == 0 else NotImplemented
-
-    def __sub__(self, other: Any) -> Operator:
-        if not isinstance(other, Operator):
-            return NotImplemented
-        return Operator.combine([(1.0, self), (-1.0, other)])
-
-    def __mul__(self, factor: Any) -> Operator:
-        if not isinstance(factor, int | float | np.number) and getattr(factor, "shape", None) != ():
-            return NotImplemented
-        return Operator.combine([(factor, self)])
-
-    def __rmul__(self, factor: Any) -> Operator:
-        return self.__mul__(factor)
-
-    def __truediv__(self, factor: Any) -> Operator:
-        return self.__mul__(1 / factor)
-
-    def __neg__(self) -> Operator:
-        return self.__mul__(-1.0)
+    def __matmul__(self, other: Any) -> Any:
+        if is_model(other) and (self.re is not None or not isinstance(other, list | tuple)):
+            require_labels(self.re, "op @ model")
+            return self.mv_tree(other)
+        return super().__matmul__(other)
 
     def __repr__(self) -> str:
         shape = f"{self.size} x {self.size}, {np.dtype(self.dtype).name}"
@@ -255,9 +234,12 @@ def require_operator(op: Any, name: str) -> None:
     """Raise for an argument that is not a symmetric operator."""
     if isinstance(op, Operator):
         return
-    hint = "hessian, ggn, fisher and batched return one"
+    hint, shown = "hessian, ggn, fisher and batched return one", describe(op)
     if isinstance(op, LinearMap):
-        hint = "a Jacobian is not symmetric; use ggn, or the jacobian's kernel"
+        shown = op.label
+        hint = "it is not symmetric; use ggn, or the product with its transpose, A.T @ A"
     elif isarray(op):
         hint = "for an array A pass hessian(lambda v: v @ A @ v / 2, jnp.zeros(len(A)))"
-    raise ArgumentTypeError(f"{name}: expected an operator, found {describe(op)}; {hint}")
+    elif callable(op):
+        hint = "for a function of a vector pass hessian(function, vector)"
+    raise ArgumentTypeError(f"{name}: expected an operator, found {shown}; {hint}")

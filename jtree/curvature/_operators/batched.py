@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import _progress
-from ..._errors import ArgumentError, ArgumentTypeError
+from ..._arguments import check_callable
+from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError
 from ..._tree.leaves import describe, istracer
 from ..._tree.paths import Where
 from ..._vector.restructure import Restructure
 from ..._vector.static import Static
 from .._autodiff import host, memory
-from .._autodiff.arguments import as_columns
+from .._autodiff.arguments import as_columns, is_scalar
 from .._autodiff.dense import DenseOptions
 from .._autodiff.linearize import product_uncached
 from .._autodiff.protocol import Piecewise, one_piece
@@ -53,6 +54,8 @@ class BatchSource(NamedTuple):
         shown = self.progress and progress
         for batch in _progress.tracked(self.data, title, shown=shown):
             op = self.make(batch)
+            if not isinstance(op, Operator):
+                raise ArgumentTypeError(f"make: expected an operator, found {describe(op)}")
             if op.shape != self.first.shape:
                 raise ArgumentError(f"make: expected operators of one shape, found {op!r}")
             yield op, batch
@@ -60,11 +63,13 @@ class BatchSource(NamedTuple):
     def count_examples(self, op: Operator, batch: Any) -> int:
         """Return the number of examples in a batch."""
         count = op.examples if self.size is None else self.size(batch)
-        if not count:
+        if count is None:
             raise ArgumentError(
                 "batched: a mean weights batches by their numbers of examples, which this "
                 "operator's arrays do not tell; pass size=lambda batch: ..., or reduction='sum'"
             )
+        if not is_scalar(count) or not count >= 0:
+            raise ArgumentError(f"size: expected 0 or more examples, found {describe(count)}")
         return int(count)
 
 
@@ -144,18 +149,22 @@ class Batched(Operator):
     ) -> jax.Array:
         """Return the sum, or the mean over examples, of an array of each batch's operator."""
         total: jax.Array | None = None
-        weights, unit = 0.0, 0
+        weights, unit, passed = 0.0, 0, 0
         shares: set[float] = set()
         for op, batch in self.source.operators(title, progress):
-            weight = 1.0
+            weight, passed = 1.0, passed + 1
             if self.reduction == "mean":
                 count = self.source.count_examples(op, batch)
+                if not count:  # the mean over no examples is NaN
+                    continue
                 if self.source.size is None:
                     shares.add(_valid_share(batch))
                 unit = unit or count  # relative to the first batch, lest half precision overflow
                 weight = count / unit
             part = evaluate(op) * jnp.asarray(weight, self.dtype)
             total, weights = part if total is None else _accumulate(total, part), weights + weight
+        if total is None and passed:
+            raise CurvatureError("batched: no batch has any examples, so their mean is undefined")
         if total is None:
             raise ArgumentError("batches: expected one or more, found none in this pass")
         if len(shares) > 1:
@@ -229,6 +238,8 @@ def batched(
         raise ArgumentTypeError(
             f"make: expected a function from a batch to an operator, found {describe(make)}"
         )
+    if size is not None:
+        check_callable("size", size)
     batch = _first(batches)
     first = make(batch)
     if not isinstance(first, Operator):

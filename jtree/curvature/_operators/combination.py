@@ -1,4 +1,4 @@
-"""Weighted sums of operators."""
+"""Weighted sums of operators, and of linear maps that are not symmetric."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ArgumentTypeError, VectorError
-from ..._tree.leaves import describe, istracer
+from ..._errors import VectorError
+from ..._tree.leaves import istracer
 from ..._tree.paths import Where
 from ..._vector.restructure import Restructure
 from .._autodiff import dense
-from .._autodiff.arguments import as_columns, require_labels, select_elements
+from .._autodiff.arguments import as_columns, check_scalar, require_labels, select_elements
 from .._autodiff.protocol import Linear, Piecewise, one_piece
 from .base import Operator
+from .linear_map import LinearMap
 
 
 @partial(
@@ -68,13 +69,12 @@ class Combination(Operator):
 
     @property
     def name(self) -> str:
-        def show(factor: Any, op: Operator) -> str:
-            name = f"{type(op).__name__}({op.name})"
-            return name if _is_number(factor, 1) else f"{_format(factor)} {name}"
+        identity = "" if _is_number(self.damping, 0) else f" + {_format(self.damping)} I"
+        return _name_sum(self.factors, self.terms) + identity
 
-        terms = [show(f, op) for f, op in zip(self.factors, self.terms, strict=True)]
-        identity = [] if _is_number(self.damping, 0) else [f"{_format(self.damping)} I"]
-        return " + ".join(terms + identity)
+    @property
+    def label(self) -> str:
+        return f"({self.name})"
 
     def restrict(self, where: Where, /) -> Combination:
         return replace(self, terms=tuple(op.restrict(where) for op in self.terms))
@@ -152,6 +152,66 @@ class Combination(Operator):
         return jnp.asarray(scalar).astype(self.dtype)
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["terms", "factors"], meta_fields=[])
+@dataclass(frozen=True, eq=False, repr=False)
+class Sum(LinearMap):
+    """A weighted sum of linear maps, as `+`, `-` and `*` return it if one is not symmetric.
+
+    Attributes:
+      terms: the linear maps.
+      factors: a scalar for each.
+    """
+
+    terms: tuple[LinearMap, ...]
+    factors: tuple[Any, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.terms[0].shape
+
+    @property
+    def dtype(self) -> Any:
+        return np.result_type(*(term.dtype for term in self.terms))
+
+    @property
+    def name(self) -> str:
+        return _name_sum(self.factors, self.terms)
+
+    @property
+    def label(self) -> str:
+        return f"({self.name})"
+
+    @property
+    def T(self) -> Sum:  # noqa: N802 (as arrays call it)
+        """The sum of the transposes."""
+        return Sum(tuple(term.T for term in self.terms), self.factors)
+
+    @property
+    def traceable(self) -> bool:
+        return all(term.traceable for term in self.terms)
+
+    def linear(self) -> Callable[[jax.Array], jax.Array]:
+        functions = [(term.dtype, term.linear()) for term in self.terms]
+        return lambda v: self._add_up([f(v.astype(dtype)) for dtype, f in functions])
+
+    def mv(self, v: Any, /) -> jax.Array:
+        """Return the product with a vector or with columns, by each term's own product."""
+        v = as_columns(v, self.shape[1], self.dtype)
+        return self._add_up([term.mv(v) for term in self.terms])
+
+    def _add_up(self, products: Sequence[jax.Array]) -> jax.Array:
+        pairs = zip(self.factors, products, strict=True)
+        weighted = [jnp.asarray(f).astype(self.dtype) * x.astype(self.dtype) for f, x in pairs]
+        return reduce(operator.add, weighted)
+
+
+def _name_sum(factors: Sequence[Any], terms: Sequence[LinearMap]) -> str:
+    pairs = zip(factors, terms, strict=True)
+    return " + ".join(
+        term.label if _is_number(f, 1) else f"{_format(f)} {term.label}" for f, term in pairs
+    )
+
+
 def _same_sizes(re: Restructure | None, sizes: tuple[int, ...]) -> bool:
     return re is not None and re.layout.sizes == sizes
 
@@ -164,15 +224,25 @@ def _format(scalar: Any) -> str:
     return "?" if istracer(scalar) else f"{float(scalar):.4g}"
 
 
-def combine(terms: Sequence[tuple[Any, Operator]], damping: Any = 0.0) -> Combination:
-    """Return a weighted sum of operators and the identity; nested sums become one."""
+def combine(terms: Sequence[tuple[Any, LinearMap]], damping: Any = 0.0) -> Combination | Sum:
+    """Return a weighted sum of linear maps and the identity; nested sums become one."""
+    symmetric = [(factor, op) for factor, op in terms if isinstance(op, Operator)]
+    if len(symmetric) == len(terms):
+        return _combine_operators(symmetric, check_scalar("damping", damping))
+    shapes = {op.shape for _, op in terms}
+    if len(shapes) > 1:
+        raise VectorError(f"expected linear maps of one shape, found {sorted(shapes)}")
+    flat: list[tuple[Any, LinearMap]] = []
+    for factor, op in terms:
+        inner = zip(op.factors, op.terms, strict=True) if isinstance(op, Sum) else [(1.0, op)]
+        flat += [(factor * f, term) for f, term in inner]
+    return Sum(tuple(op for _, op in flat), tuple(factor for factor, _ in flat))
+
+
+def _combine_operators(terms: Sequence[tuple[Any, Operator]], damping: Any) -> Combination:
     sizes = {op.size for _, op in terms}
     if len(sizes) > 1:
         raise VectorError(f"expected operators of one size, found {sorted(sizes)}")
-    if isinstance(damping, Operator | str) or (
-        not np.isscalar(damping) and np.shape(damping) != ()
-    ):
-        raise ArgumentTypeError(f"damping: expected a scalar, found {describe(damping)}")
     flat: list[tuple[Any, Operator]] = []
     for factor, op in terms:
         if isinstance(op, Combination):
@@ -185,4 +255,4 @@ def combine(terms: Sequence[tuple[Any, Operator]], damping: Any = 0.0) -> Combin
     return Combination(operators, tuple(factor for factor, _ in flat), damping)
 
 
-Operator.combine = combine
+LinearMap.combine = combine

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ..._errors import ArgumentError, VectorError, VectorTypeError
 from ..._tree.leaves import describe, isarray, isinexact
 from ..._tree.paths import Where
-from ..._vector.restructure import Restructure, fix_others
+from ..._vector.restructure import Restructure, check_restructure, fix_others
 from .._autodiff.arguments import require_labels, select_parameters
 from .._autodiff.call import with_automatic_axes
 from .._autodiff.partition import PartitionedFunction, join, split, used_pieces
@@ -74,7 +74,7 @@ class Differentiated(ABC):
 
     def labeled(self, re: Restructure) -> Self:
         """Return the operator with these labels, if it has none and they fit."""
-        if self.labels is not None or self.flat.size != re.size:
+        if self.labels is not None or self.flat.size != check_restructure(re).size:
             return self
         return self._replace(labels=re, sizes=re.layout.sizes)
 
@@ -113,7 +113,7 @@ def as_point(flat: Any, re: Restructure | None) -> tuple[jax.Array, tuple[int, .
             "real function of complex parameters is not complex-linear: use their real and "
             "imaginary parts as parameters"
         )
-    if re is not None and re.size != flat.size:
+    if re is not None and check_restructure(re).size != flat.size:
         raise ArgumentError(
             f"re: expected labels for {flat.size} parameters, found {re!r}; "
             "pass the second result of the destructure that returned flat"

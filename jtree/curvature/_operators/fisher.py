@@ -10,8 +10,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from ..._arguments import check_integer, check_key
 from ..._errors import ArgumentError, ArgumentTypeError
 from ..._tree.leaves import describe, istracer
+from ..._vector.destructure import flatten_function
 from ..._vector.restructure import Restructure
 from .._autodiff.call import bind, with_automatic_axes
 from .differentiated import as_point
@@ -162,7 +164,8 @@ def fisher(
       apply: `apply(flat, x)`: logits `(N, ..., classes)` for `"categorical"`; logits for
         `"bernoulli"`; means with unit variance, or a pair of means and log standard deviations,
         for `"gaussian"`.
-      flat: `(n,)`, floating point; the first result of `jtree.destructure`.
+      flat: `(n,)`, floating point; the first result of `jtree.destructure`. Or a model, and then
+        `apply(model, x)`.
       x: the inputs, arrays with N examples along their first axis.
       y: the labels for `"empirical"`: classes or probabilities for `"categorical"`, 0 or 1 for
         `"bernoulli"`, real values for `"gaussian"`.
@@ -193,6 +196,7 @@ def fisher(
     arXiv:1905.12558.
     """
     _check_options(y, likelihood, kind, samples, key)
+    apply, flat, re = flatten_function(apply, flat, re)
     vector, sizes = as_point(flat, re)
     y = _as_labels(y) if kind == "empirical" else None
     metric = FisherMetric(y, key if kind == "mc" else None, likelihood, kind, samples)
@@ -211,7 +215,7 @@ def _as_labels(y: Any) -> jax.Array:
 
 
 def _check_options(y: Any, likelihood: str, kind: str, samples: int, key: Any) -> None:
-    if likelihood not in LIKELIHOODS:
+    if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
         raise ArgumentError(
             f"likelihood: expected {', '.join(map(repr, LIKELIHOODS))}, found {likelihood!r}"
         )
@@ -225,5 +229,7 @@ def _check_options(y: Any, likelihood: str, kind: str, samples: int, key: Any) -
         )
     if kind == "mc" and key is None:
         raise ArgumentError("kind='mc' samples labels; pass key=jax.random.key(0)")
-    if samples < 1:
+    if key is not None:
+        check_key("key", key)
+    if check_integer("samples", samples) < 1:
         raise ArgumentError(f"samples: expected 1 or more, found {samples}")

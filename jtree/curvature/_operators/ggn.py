@@ -13,6 +13,7 @@ import numpy as np
 
 from ..._errors import ArgumentError
 from ..._tree.leaves import istracer
+from ..._vector.destructure import flatten_function
 from ..._vector.restructure import Restructure
 from .._autodiff import memory
 from .._autodiff.call import Call, bind, trace
@@ -231,7 +232,8 @@ def ggn(
       apply: `apply(flat, x)`, the outputs: one array `(N, ...)`, or several. A model with
         BatchNorm should be in inference mode.
       loss: `loss(outputs, y)`, a scalar: a mean or a sum over the examples.
-      flat: `(n,)`, floating point; the first result of `jtree.destructure`.
+      flat: `(n,)`, floating point; the first result of `jtree.destructure`. Or a model, and then
+        `apply(model, x)`.
       x: the inputs, arrays with N examples along their first axis.
       y: the second argument of the loss.
       re: the second result of `jtree.destructure`, which labels rows and columns.
@@ -254,6 +256,7 @@ def ggn(
     Source: Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent",
     Neural Computation 14, 2002, doi:10.1162/08997660260028683.
     """
+    apply, flat, re = flatten_function(apply, flat, re)
     vector, sizes = as_point(flat, re)
     op = GaussNewton(bind(apply, x), LossMetric(bind(loss, y)), vector, re, sizes)
     check.eval_shape(op)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ArgumentError
+from ..._vector.destructure import flatten_function
 from ..._vector.restructure import Restructure
 from .._autodiff.arguments import as_columns
 from .._autodiff.call import Call, bind, trace
@@ -25,6 +26,7 @@ from .._autodiff.partition import (
 from .._autodiff.protocol import Linear
 from .base import Operator
 from .differentiated import Differentiated, as_point, check_scalars
+from .linear_map import is_model
 
 
 @partial(
@@ -82,7 +84,8 @@ def hessian(
     Args:
       loss: `loss(flat, *args)`, a scalar. It is compiled once per function, so pass data in
         `args`, and a function of a module rather than a new lambda each time.
-      flat: `(n,)`, floating point; the first result of `jtree.destructure`.
+      flat: `(n,)`, floating point; the first result of `jtree.destructure`. Or a model, and then
+        `loss(model, *args)`: the operator is labeled, and `op @ model` is a model.
       args: the arguments of the loss after the vector: arrays, models, a `Restructure`. Integers,
         booleans and strings are static.
       re: the second result of `jtree.destructure`, which labels rows and columns.
@@ -100,10 +103,14 @@ def hessian(
       >>> jtree.curvature.hessian(rosenbrock, jnp.ones(2)).dense()
       Array([[ 802., -400.],
              [-400.,  200.]], dtype=float32)
+      >>> model = {"a": jnp.array(1.0), "b": jnp.array(2.0)}
+      >>> jtree.curvature.hessian(lambda m: m["a"] ** 2 * m["b"], model) @ model
+      {'a': Array(8., dtype=float32), 'b': Array(2., dtype=float32)}
 
     Source: Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994,
     doi:10.1162/neco.1994.6.1.147.
     """
+    loss, flat, re = flatten_function(loss, flat, re)
     vector, sizes = as_point(flat, re)
     op = Hessian(bind(loss, *args), vector, re, sizes)
     _check.eval_shape(op)
@@ -131,17 +138,17 @@ def _check(op: Hessian) -> None:
     check_scalars(op, name)
 
 
-def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> jax.Array:
+def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> Any:
     """Return the product of a loss's Hessian with a vector: `hessian(loss, flat, *args) @ v`.
 
     Args:
       loss: `loss(flat, *args)`, a scalar.
-      flat: `(n,)`.
-      v: `(n,)`, or `(n, k)` for k vectors at once.
+      flat: `(n,)`, or a model, and then `loss(model, *args)`.
+      v: `(n,)`, or `(n, k)` for k vectors at once; or a model, if `flat` is one.
       args: the arguments of the loss after the vector.
 
     Returns:
-      An array of the shape of `v`.
+      An array of the shape of `v`; or a model.
 
     Raises:
       The errors of `hessian` and `Operator.mv`.
@@ -153,5 +160,7 @@ def hvp(loss: Callable[..., Any], flat: Any, v: Any, /, *args: Any) -> jax.Array
     Source: see `hessian`.
     """
     op = hessian(loss, flat, *args)
-    columns: jax.Array = product_uncached(op, as_columns(v, op.size, op.dtype))
-    return columns
+    re = op.re if is_model(v) else None
+    columns = as_columns(v if re is None else re.ravel(v), op.size, op.dtype)
+    product = product_uncached(op, columns)
+    return product if re is None else re(product)

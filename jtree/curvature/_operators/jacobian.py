@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ArgumentError
+from ..._vector.destructure import flatten_function
 from ..._vector.restructure import Restructure
 from .._autodiff.call import Call, bind, trace
 from .._autodiff.partition import depends_on_vector
 from .._autodiff.protocol import Piecewise, one_piece
 from .base import Operator
 from .differentiated import as_point
-from .linear_map import LinearMap
+from .linear_map import LinearMap, is_model
 
 
 @partial(
@@ -30,7 +31,8 @@ class Jacobian(LinearMap):
     """The derivative of a model's outputs with respect to its parameters, from `jacobian`.
 
     `J @ v` and `J.T @ u` are products with vectors, or with the columns of a matrix. `J @ J.T` is
-    the neural tangent kernel, an `Operator`.
+    the neural tangent kernel, an `Operator`. With labels, `J @ model` is the product with the
+    parameters of a model.
 
     Attributes:
       shape: `(m, n)`: the outputs, in the order of `outputs.reshape(-1)`, and the parameters.
@@ -52,6 +54,14 @@ class Jacobian(LinearMap):
     def dtype(self) -> Any:
         return self.flat.dtype
 
+    @property
+    def name(self) -> str:
+        return self.apply.name
+
+    @property
+    def label(self) -> str:
+        return f"{super().label}{'.T' if self.transposed else ''}"
+
     @cached_property
     def T(self) -> Jacobian:  # noqa: N802 (as arrays call it)
         """The transpose."""
@@ -67,38 +77,21 @@ class Jacobian(LinearMap):
         out, pull = jax.vjp(forward, self.flat)
         return lambda u: pull(u.astype(out.dtype))[0]
 
-    def __matmul__(self, other: Any) -> Any:
-        if not isinstance(other, Jacobian):
-            return super().__matmul__(other)
-        same = other.apply is self.apply and other.flat is self.flat
-        if not same or other.transposed == self.transposed:
-            raise ArgumentError("a Jacobian multiplies only vectors and its own transpose")
-        return Kernel(self.T if self.transposed else self, self.transposed)
+    def is_transpose_of(self, other: LinearMap) -> bool:
+        """Return whether another map is the transpose of this Jacobian."""
+        if not isinstance(other, Jacobian) or other.transposed == self.transposed:
+            return False
+        return other.apply is self.apply and other.flat is self.flat
 
-    def dense(self) -> jax.Array:
-        """Return the matrix, by rows or by columns, whichever are fewer."""
-        matrix: jax.Array = _matrix(self)
-        return matrix
+    def __matmul__(self, other: Any) -> Any:
+        if isinstance(other, Jacobian) and self.is_transpose_of(other):
+            return Kernel(self.T if self.transposed else self, self.transposed)
+        if self.re is not None and not self.transposed and is_model(other):
+            other = self.re.ravel(other)
+        return super().__matmul__(other)
 
     def __repr__(self) -> str:
-        rows, cols = self.shape
-        transpose = ".T" if self.transposed else ""
-        return f"Jacobian({self.apply.name}, {rows} x {cols}, {self.dtype.name}){transpose}"
-
-
-@jax.jit
-def _matrix(jacobian: Jacobian) -> jax.Array:
-    rows, cols = jacobian.shape
-    by_rows = rows < cols
-    if by_rows:
-        jacobian, cols = jacobian.T, rows
-    linear = jacobian.linear()
-
-    def column(i: jax.Array) -> jax.Array:
-        return linear((jnp.arange(cols) == i).astype(jacobian.dtype))
-
-    columns: jax.Array = jax.lax.map(column, jnp.arange(cols), batch_size=min(cols, 32))
-    return columns if by_rows else columns.T
+        return f"{super().__repr__()}{'.T' if self.transposed else ''}"
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["jacobian"], meta_fields=["inner"])
@@ -147,7 +140,8 @@ def jacobian(
 
     Args:
       apply: `apply(flat, x)`, one array of outputs.
-      flat: `(n,)`, floating point; the first result of `jtree.destructure`.
+      flat: `(n,)`, floating point; the first result of `jtree.destructure`. Or a model, and then
+        `apply(model, x)`.
       x: the inputs.
       re: the second result of `jtree.destructure`.
 
@@ -169,6 +163,7 @@ def jacobian(
 
     Source: Jacot, Gabriel and Hongler, "Neural tangent kernel", NeurIPS 2018, arXiv:1806.07572.
     """
+    apply, flat, re = flatten_function(apply, flat, re)
     vector, _ = as_point(flat, re)
     operator = Jacobian(bind(apply, x), vector, re)
     _check.eval_shape(operator)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._errors import ArgumentError
+from ..._errors import ArgumentError, CurvatureError
 from .._autodiff.call import Call
 
 
@@ -74,8 +74,15 @@ class Outputs(NamedTuple):
 
 def check_outputs(apply: Call, flat: jax.Array) -> None:
     """Raise for outputs that are not floating-point arrays with an example in each row."""
-    outputs = jax.tree.leaves(jax.eval_shape(apply, flat))
     count = apply.examples
+    if count is None:
+        raise ArgumentError(
+            f"x: expected arrays with the examples of {apply.name} along their first axis, "
+            "found none"
+        )
+    if count == 0:
+        raise CurvatureError("x: expected one or more examples, found 0")
+    outputs = jax.tree.leaves(jax.eval_shape(apply, flat))
     valid = [
         x.ndim > 0 and x.shape[0] == count and jnp.issubdtype(x.dtype, jnp.floating)
         for x in outputs

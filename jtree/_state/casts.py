@@ -69,6 +69,26 @@ def cast_mismatch(path: str, expected: Any, found: Any, array: Any) -> Mismatch 
     return wrong._replace(expected=expected.dtype, found=found.dtype)
 
 
+def rounding(path: str, expected: Any, array: Any) -> list[str]:
+    """Return in words how a cast changes the value of a 0-d array; nothing where it does not.
+
+    Such an array may be a hyperparameter, whose dtype optax takes from the parameters.
+    """
+    dtype = target_dtype(expected)
+    if (
+        array.shape != ()
+        or array.dtype == dtype
+        or not (isinexact(dtype) and isinexact(array.dtype))
+    ):
+        return []
+    value = np.asarray(array)
+    with np.errstate(all="ignore"):
+        cast = value.astype(dtype)
+        same = bool(cast.astype(value.dtype) == value) or bool(value != value)
+    texts = (f"{x!s} ({x.dtype})" for x in (value, cast))
+    return [] if same else [f"{show(path)} from {' to '.join(texts)}"]
+
+
 def target_dtype(expected: Any) -> Any:
     """Return the dtype that a leaf of the destination has once it is loaded."""
     exact = isinstance(expected, np.ndarray | LazyArray)

@@ -49,9 +49,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _find(expected: Shapes, found: Shapes) -> Iterator[Cause]:
-    framework = _other_framework(expected, found)
-    if framework is not None:
-        yield framework
+    whole = _other_framework(expected, found) or _shared(expected, found)
+    if whole is not None:
+        yield whole
         return
     renamings = find_renamings(expected, found)
     renamings = renamings or find_renamings(_ranks(expected), _ranks(found))
@@ -92,6 +92,33 @@ def _other_framework(expected: Shapes, found: Shapes) -> Cause | None:
         f"jtree.migrate.convert(model, source, layout={layout!r})"
     )
     return Cause(text, frozenset(chain(*sides)))
+
+
+def _shared(expected: Shapes, found: Shapes) -> Cause | None:
+    """Return the cause of an `eqx.nn.Shared` on one side and what it returns on the other."""
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    if _is_shared(missing, expected, found):
+        text = (
+            "the destination is an eqx.nn.Shared, and the source what it returns when it is "
+            "called; load into that, and share again: "
+            "eqx.nn.Shared(jtree.load(path, shared()), shared.where, shared.get)"
+        )
+    elif _is_shared(unexpected, found, expected):
+        text = (
+            "the source is an eqx.nn.Shared, and the destination what it returns when it is "
+            "called; load into the eqx.nn.Shared, and call it: jtree.load(path, shared)()"
+        )
+    else:
+        return None
+    return Cause(text, frozenset(missing | unexpected))
+
+
+def _is_shared(inner: Collection[str], shapes: Shapes, others: Shapes) -> bool:
+    """Return whether paths have a level `pytree` more than those of other arrays."""
+    outer = {path: _path.join([x for x in path.split("/") if x != "pytree"]) for path in inner}
+    return bool(outer) and all(
+        path != other and shapes[path] == others.get(other) for path, other in outer.items()
+    )
 
 
 def _any_of(names: Collection[str]) -> str:

@@ -19,13 +19,13 @@ from .._tree.leaves import canonical, describe, isabstract, isarray, isconcrete,
 from .._tree.paths import Where
 from .._tree.ties import Ties
 from .._tree.walk import Walk, walk
-from .._vector.dtypes import as_dtype
-from .casts import cast_mismatch
+from .._vector.dtypes import as_dtype, as_weak
+from .casts import cast_mismatch, rounding
 from .compare import Comparison, Side, compare
 from .leaf_sources import KEEP, ZERO
 from .mismatch import Diff
 from .scalars import to_scalar
-from .sources import Scalars, open_tree, recorded_ties, resolve
+from .sources import Scalars, open_for, open_tree, recorded_ties, resolve
 
 # A function of the path and the leaf of the destination. It returns the sharding to load onto, or
 # None for the default.
@@ -173,7 +173,8 @@ def resolve_both(dst: Any, src: Any) -> tuple[Any, Any]:
 def walk_both(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
     """Walk the trees of two objects that are resolved."""
     recorded = recorded_ties(dst) if ties == "references" else None
-    dst, src = (x if isinstance(x, str) else open_tree(x) for x in (dst, src))
+    dst = dst if isinstance(dst, str) else open_tree(dst)
+    src = src if isinstance(src, str) else open_for(src, dst)
     return walk(dst, ties=recorded or ties), walk(src)
 
 
@@ -209,11 +210,14 @@ def _lost(
     walked: Walk, compared: Comparison, pairs: dict[int, tuple[LazyArray, Any]], strict: bool
 ) -> list[int]:
     """Return the slots whose values, as they were read, do not fit; raise where `strict`."""
-    mismatches = {}
+    mismatches, rounded = {}, []
     for i, (lazy, array) in pairs.items():
         slot = walked.slots[i]
         if isarray(slot.value) and slot.value is not lazy:
             mismatches[i] = cast_mismatch(slot.path, slot.value, lazy, array)
+            rounded += rounding(slot.path, slot.value, array)
+    if rounded:
+        logger.warning("rounded to the dtypes of the model: %s", _path.shorten(rounded))
     lost = {i: x for i, x in mismatches.items() if x is not None}
     if lost:
         diff = Diff((*compared.diff.mismatches, *lost.values()), compared.diff.config)
@@ -276,6 +280,8 @@ def _convert(source: Any, like: Any, target: _LoadTarget, *, owned: bool = False
     else:
         sharding = None if target.uncommitted else target.sharding
         array = jax.device_put(_to_numpy(source, dtype, owned), sharding, may_alias=True)
+    if getattr(like, "weak_type", False):
+        array = as_weak(array)
     if target.sharding is None or istracer(array):
         return array
     same_devices = array.sharding.device_set == target.sharding.device_set

@@ -28,6 +28,13 @@ def open_tree(x: Any, /) -> Any:
 
 
 @singledispatch
+def open_for(x: Any, dst: Any, /) -> Any:
+    """Return the tree that a source stands for; without names, it is laid out like `dst`."""
+    del dst
+    return open_tree(x)
+
+
+@singledispatch
 def recorded_ties(x: Any, /) -> tuple[tuple[str, ...], ...] | None:
     """Return the ties that a checkpoint records, as groups of paths; None for other objects."""
     del x

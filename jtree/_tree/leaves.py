@@ -26,6 +26,7 @@ def isarray(x: object) -> bool:
     return known
 
 
+_SHOWN_BITS = 4096  # of an integer; Python refuses to print many more
 _ARRAYS: set[type] = {np.ndarray, jax.ShapeDtypeStruct, LazyArray}
 
 
@@ -120,6 +121,8 @@ def describe(x: Any) -> str:
     """
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return f"{x.dtype}{list(x.shape)}"
+    if isinstance(x, int) and x.bit_length() > _SHOWN_BITS:
+        return f"an int of {x.bit_length():,} bits"
     if x is None or isinstance(x, bool | int | float | complex):
         return repr(x)
     if isinstance(x, str):

@@ -40,6 +40,14 @@ def as_dtype(x: jax.Array, dtype: np.dtype[Any] | None) -> jax.Array:
     return lax.convert_element_type(x, dtype)
 
 
+def as_weak(x: jax.Array) -> jax.Array:
+    """Return an array that is weakly typed, as JAX makes it from Python numbers of its dtype."""
+    zero = jnp.asarray(np.zeros((), x.dtype).item())
+    if zero.dtype != x.dtype:  # JAX makes such an array in another 64-bit mode only
+        return x
+    return jnp.broadcast_to(zero, x.shape).at[...].set(x)
+
+
 def common_dtype(dtypes: Sequence[Any]) -> np.dtype[Any]:
     """Return what dtypes promote to in JAX; float8 and smaller count as bfloat16."""
     if not dtypes:

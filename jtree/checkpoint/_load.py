@@ -20,7 +20,6 @@ from .._tree.ties import Ties
 from ._checkpoint import Checkpoint
 from ._open import open_checkpoint
 from ._orbax.arrays import OverwrittenError
-from ._positional import assign_by_position
 
 RETRIES = 5  # while another process overwrites the checkpoint that is being loaded
 
@@ -100,11 +99,8 @@ def _read(checkpoint: Checkpoint, into: Any, *, where: Where, sharding: Any, **o
     if into is None:
         tree = select_leaves(checkpoint.tree, where)
         return read_tree(tree) if get_sharding is None else read_tree(tree, _lossless(get_sharding))
-    tree = checkpoint.tree
-    if checkpoint.format == "Equinox":
-        tree = assign_by_position(checkpoint.path, list(checkpoint.values()), into)
     options |= {"where": where, "sharding": get_sharding, "scalars": scalars_of(checkpoint)}
-    return load_into(into, tree, **options)
+    return load_into(into, checkpoint, **options)
 
 
 def _sharding_function(sharding: Any) -> ShardingFunction:

@@ -6,12 +6,15 @@ import datetime
 import logging
 import operator
 import os
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal
 
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
 from .._tree.paths import Where
 from ._background import Saving, run_in_background
 from ._load import load
+from ._metrics import check_metrics, read_metrics
+from ._policies import StepInfo, limited_preservation, score_by, step_manager
 from ._save import begin_save
 from ._storage.paths import as_path
 
@@ -30,9 +33,12 @@ class Manager:
       max_to_keep: how many steps to keep, the newest ones; None keeps all.
       save_interval: the steps that are multiples of this are saved, and the first one is.
       keep_period: the steps that are multiples of this are kept forever.
+      best_fn: a function from the metrics of a step to a number. `max_to_keep` then keeps the best
+        steps, not the newest ones, and those without metrics.
+      best_mode: `"max"` or `"min"`: which number is best.
       save_policy: a `SaveDecisionPolicy` of Orbax, in place of `save_interval`.
-      preservation_policy: a `PreservationPolicy` of Orbax, in place of `max_to_keep` and
-        `keep_period`.
+      preservation_policy: a `PreservationPolicy` of Orbax, in place of `max_to_keep`,
+        `keep_period` and `best_fn`.
 
     Raises:
       ArgumentError: an option has an invalid value.
@@ -56,32 +62,31 @@ class Manager:
         max_to_keep: int | None = None,
         save_interval: int = 1,
         keep_period: int | None = None,
+        best_fn: Callable[[dict[str, Any]], float] | None = None,
+        best_mode: Literal["max", "min"] = "max",
         save_policy: Any = None,
         preservation_policy: Any = None,
     ) -> None:
-        from orbax.checkpoint import checkpoint_managers as policies
-
         _check_positive("save_interval", save_interval)
         for name, value in {"max_to_keep": max_to_keep, "keep_period": keep_period}.items():
             if value is not None:
                 _check_positive(name, value)
         self.directory = as_path(directory)
-        newest = policies.LatestN(max_to_keep)
-        periodic = [] if keep_period is None else [policies.EveryNSteps(keep_period)]
-        self._preservation = preservation_policy or policies.AnyPreservationPolicy(
-            [newest, *periodic]
-        )
-        options = policies.CheckpointManagerOptions(
-            save_interval_steps=save_interval,
-            save_decision_policy=save_policy,
-            lightweight_initialize=True,
-        )
-        self._orbax = policies.CheckpointManager(self.directory, options=options)
+        self._score = None if best_fn is None else score_by(best_fn, best_mode)
+        limits = max_to_keep, keep_period, self._score
+        self._preservation = preservation_policy or limited_preservation(*limits)
+        self._orbax = step_manager(self.directory, save_interval, save_policy)
         self._saving: Saving | None = None
         self._damaged: set[int] = set()
 
     def save(
-        self, step: int, tree: Any, *, force: bool = False, metadata: dict[str, Any] | None = None
+        self,
+        step: int,
+        tree: Any,
+        *,
+        metrics: dict[str, Any] | None = None,
+        force: bool = False,
+        metadata: dict[str, Any] | None = None,
     ) -> bool:
         """Save a step in the background, if the policy says so, and return whether it does.
 
@@ -92,6 +97,7 @@ class Manager:
         Args:
           step: the number of the step, which is the name of the checkpoint too.
           tree: any pytree.
+          metrics: numbers by name, such as `{"loss": 0.5}`, for `best_fn` and for Orbax's managers.
           force: True saves whatever the policy says.
           metadata: JSON of your own, as for `jtree.save`.
 
@@ -100,14 +106,19 @@ class Manager:
           CheckpointError: the step exists and `force` is True, or the last save has failed.
           ModelError: the tree holds something that cannot be saved; the message names its path.
         """
-        step = _check_step(step)
+        step, metrics = _check_step(step), check_metrics(metrics)
+        if metrics is not None and self._score is not None:
+            self._score(metrics)  # raises before anything is written
         self.wait_until_finished()
         self._orbax.reload()
         again = step in self._damaged
         if not (force or again or self._orbax.should_save(step)):
             return False
         target = self.directory / str(step)
-        finish = begin_save(target, tree, "orbax", again, False, metadata, shown=False, copy=True)
+        options = again, False, metadata
+        finish = begin_save(
+            target, tree, "orbax", *options, shown=False, copy=True, metrics=metrics
+        )
 
         def finish_and_delete() -> None:
             finish()
@@ -175,6 +186,17 @@ class Manager:
 
         return sorted(utils.checkpoint_steps(self.directory))
 
+    def best_step(self) -> int | None:
+        """Return the complete step with the best metrics, or None if no step has metrics."""
+        if self._score is None:
+            raise ArgumentError("best_step needs best_fn=; pass it to jtree.Manager")
+        scores = {step: self._score(x) for step in self.all_steps() if (x := self.metrics(step))}
+        return max(scores, key=lambda step: (scores[step], step), default=None)
+
+    def metrics(self, step: int) -> dict[str, Any] | None:
+        """Return the metrics that a step was saved with, or None."""
+        return read_metrics(self.directory / str(_check_step(step)))
+
     def wait_until_finished(self) -> None:
         """Wait for the step that is being written; raise its error if it has failed."""
         saving, self._saving = self._saving, None
@@ -224,7 +246,8 @@ class Manager:
         """Delete the steps that the policy does not keep; damaged ones are left alone."""
         from orbax.checkpoint import checkpoint_managers as policies
 
-        infos = [_StepInfo(x, self._time(x)) for x in self.all_steps() if x not in self._damaged]
+        whole = [step for step in self.all_steps() if step not in self._damaged]
+        infos = [StepInfo(x, self._time(x), self._metrics_or_none(x)) for x in whole]
         preserved = self._preservation.should_preserve(
             infos, context=policies.PreservationContext()
         )
@@ -233,17 +256,16 @@ class Manager:
             if not keep:
                 self._orbax.delete(info.step)
 
+    def _metrics_or_none(self, step: int) -> dict[str, Any] | None:
+        try:
+            return self.metrics(step)
+        except CheckpointError as error:
+            logger.warning("step %d counts as one without metrics: %s", step, error)
+            return None
+
     def _time(self, step: int) -> datetime.datetime:
         seconds = (self.directory / str(step)).stat().mtime
         return datetime.datetime.fromtimestamp(seconds, tz=datetime.UTC)
-
-
-class _StepInfo(NamedTuple):
-    """What Orbax's policies ask of a step."""
-
-    step: int
-    time: datetime.datetime
-    metrics: dict[str, Any] | None = None
 
 
 def _check_positive(name: str, value: Any) -> None:

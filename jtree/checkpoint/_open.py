@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .._errors import CheckpointError, ModelError
-from .._state.sources import open_tree, resolve
+from .._errors import CheckpointError, JtreeError, ModelError
+from .._state.sources import open_for, open_tree, resolve
 from .._tree import paths
 from ._checkpoint import Checkpoint
 from ._formats.detect import open_file
@@ -16,6 +16,7 @@ from ._orbax.arrays import OrbaxArrays
 from ._orbax.contained import check_contained
 from ._orbax.decoding import KEY, decode
 from ._orbax.foreign import ForeignArrays
+from ._positional import assign_by_position
 from ._storage import atomic
 from ._storage.paths import MARK, Path, as_path
 
@@ -67,11 +68,21 @@ def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) ->
     if isinstance(metadata, dict) and KEY in metadata:
         return _open_jtree(located, metadata[KEY], verify, shown)
     with api.quiet():
-        foreign = api.open_foreign(located)
-        source = ForeignArrays(located, foreign.items)
+        return _open_foreign(located)
+
+
+def _open_foreign(path: Path) -> Checkpoint:
+    """Return a checkpoint that Orbax wrote alone."""
+    try:
+        foreign = api.open_foreign(path)
+        source = ForeignArrays(path, foreign.items)
         tree = source.tree()
+    except JtreeError:
+        raise
+    except Exception as error:  # Orbax trusts what it reads
+        raise api.unreadable(path, error) from error
     name = f"Orbax {foreign.version}"
-    return Checkpoint(str(located), name, tree, foreign.metadata, (), source)
+    return _as_checkpoint(path, name, tree, foreign.metadata, (), source)
 
 
 def _open_contents(path: Path, contents: FileContents) -> Checkpoint:
@@ -127,6 +138,13 @@ def _check_ties(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: malformed structure of the state: a tie to {min(tied):.80}, where "
             "there is no array"
         )
+
+
+@open_for.register
+def _(checkpoint: Checkpoint, dst: Any) -> Any:
+    if checkpoint.format != "Equinox":
+        return checkpoint.tree
+    return assign_by_position(checkpoint.path, list(checkpoint.values()), dst)
 
 
 @resolve.register(str)

@@ -39,12 +39,16 @@ def assign_by_position(path: str, arrays: Sequence[LazyArray], model: Any) -> An
     by_path = dict(zip((slot.path for slot in slots), arrays, strict=True))
     return walked.rebuild(
         [
-            _view(by_path[slot.path], getattr(slot.value, "dtype", None))
-            if slot.path in by_path
-            else slot.value
+            _like(slot.value, by_path[slot.path]) if slot.path in by_path else slot.value
             for slot in walked.slots
         ]
     )
+
+
+def _like(leaf: Any, x: LazyArray) -> Any:
+    """Return an array for a leaf, or the number in it where the leaf is a number."""
+    array = _view(x, getattr(leaf, "dtype", None))
+    return array.read().item() if _isscalar(leaf) and array.shape == () else array
 
 
 def _isscalar(x: Any) -> bool:

@@ -150,6 +150,7 @@ def begin_save(
     *,
     shown: bool,
     copy: bool,
+    metrics: Any = None,
 ) -> Callable[[], None]:
     """Check everything, begin to write, and return a function that waits for the end."""
     target = as_path(path)
@@ -168,7 +169,8 @@ def begin_save(
         if name != "orbax":
             return begin_file(target, content, state(content), name, **options)
         ties = source.ties if isinstance(source, Checkpoint) else _reference_ties(content)
-        return begin_write(target, state(content), ties, packed=packed, shown=shown, **options)
+        options |= {"packed": packed, "shown": shown, "metrics": metrics}
+        return begin_write(target, state(content), ties, **options)
     except RecursionError as error:
         raise ModelError(f"{target} cannot be written: the tree is nested too deeply") from error
 

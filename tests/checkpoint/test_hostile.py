@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from cProfile import Profile
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from jtree.checkpoint._formats.shards import _check_complete
 from jtree.checkpoint._orbax.decoding import structure_crc32
 from jtree.checkpoint._show import as_tree
 
+from ..formats.bounds import refused
 from ..same import calls
 
 Change = Callable[[dict[str, Any], dict[str, Any]], Any]
@@ -37,6 +40,12 @@ CHANGES: dict[str, Change] = {
     "a key twice": lambda _, c: c["tree"]["dict"].append(["w", 1]),
     "ties of numbers": lambda _, c: c["ties"].append([3]),
     "digits": lambda _, c: c["tree"]["dict"].append(["n", {"int": "9" * 10**5}]),
+    "hexadecimal digits": lambda _, c: c["tree"]["dict"].append(["n", {"int": "0x" + "f" * 10**6}]),
+    "two scalars": lambda _, c: c["tree"]["dict"].append(["n", {"scalar": ["int8", "AAA="]}]),
+    "no ties": lambda _, c: c.pop("ties"),
+    "no array": lambda w, _: w.pop("array"),
+    "a gap": lambda w, _: w.update(array=["%packed"], bytes=True, at=64),
+    "a huge offset": lambda w, _: w.update(array=["%packed"], bytes=True, at=2**63),
     "shared": lambda w, c: c["tree"]["dict"].append(["x", w]),
     "ties to nothing": lambda _, c: c["ties"].append(["w", "x"]),
 }
@@ -71,6 +80,92 @@ def test_a_structure_that_cannot_be_is_refused_when_it_is_opened(tmp_path: Path)
             jtree.open(path)
 
 
+@pytest.mark.parametrize("shape", [[3, 2], [6], [1, 6]])
+@pytest.mark.parametrize("dtype", ["float32", "float8_e4m3fn", "int4"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_checksum_covers_shape_and_dtype(
+    tmp_path: Path, packed: bool, dtype: str, shape: list[int]
+) -> None:
+    path = tmp_path / "model"
+    jtree.save(path, {"w": np.ones((2, 3), dtype)}, packed=packed)
+    rewrite(path, lambda w, _: w.update(shape=shape))
+    with pytest.raises(jtree.CheckpointError):
+        jtree.load(path)
+    assert list(jtree.verify(path)) == ["w"]
+
+
+def test_another_dtype_of_the_same_bytes_is_found(tmp_path: Path) -> None:
+    jtree.save(tmp_path / "model", {"w": np.ones((2, 3), np.float32)}, packed=True)
+    rewrite(tmp_path / "model", lambda w, _: w.update(dtype="int32"))
+    with pytest.raises(jtree.ChecksumError, match="checksum mismatch in w; use another copy"):
+        jtree.load(tmp_path / "model")
+
+
+def without_array(path: Path) -> None:
+    """Leave an array out of the metadata of Orbax."""
+    file = path / "state" / "_METADATA"
+    content = json.loads(file.read_text())
+    content["tree_metadata"] = {}
+    file.write_text(json.dumps(content))
+
+
+def change_mark(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    mark = path / "_CHECKPOINT_METADATA"
+    content = json.loads(mark.read_text())
+    change(content)
+    mark.write_text(json.dumps(content))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no metadata": lambda path: (path / "_CHECKPOINT_METADATA").unlink(),
+    "empty metadata": lambda path: (path / "_CHECKPOINT_METADATA").write_text(""),
+    "a list of metadata": lambda path: (path / "_CHECKPOINT_METADATA").write_text("[]"),
+    "nested metadata": lambda path: (path / "_CHECKPOINT_METADATA").write_text("[" * 10**6),
+    "a text": lambda path: change_mark(
+        path, lambda x: x["custom_metadata"].update(jtree="x" * 999)
+    ),
+    "no structure": lambda path: change_mark(path, lambda x: x["custom_metadata"]["jtree"].clear()),
+    "no tree": lambda path: shutil.rmtree(path / "state"),
+    "no metadata of the tree": lambda path: (path / "state" / "_METADATA").unlink(),
+    "empty metadata of the tree": lambda path: (path / "state" / "_METADATA").write_text(""),
+    "an array that is not in the metadata": without_array,
+    "an array that does not exist": lambda path: rewrite(path, lambda w, _: w.update(array=["no"])),
+    "no arrays": lambda path: shutil.rmtree(path / "state" / "d"),
+    "no manifest": lambda path: (path / "state" / "manifest.ocdbt").unlink(),
+    "a terabyte": lambda path: rewrite(path, lambda w, _: w.update(shape=[2**38])),
+    "a terabyte in the pack": lambda path: rewrite(
+        path, lambda w, _: w.update(array=["%packed"], bytes=True, shape=[2**38])
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_damaged_checkpoint_is_one_error(
+    tmp_path: Path, packed: bool, damage: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "model"
+    jtree.save(path, {"w": np.ones((2, 3), np.float32)}, packed=packed)
+    damage(path)
+    refused(path)
+
+
+def test_one_array_of_many_leaves_takes_linear_time(tmp_path: Path) -> None:
+    count, path = 2_000, save_small(tmp_path / "model")
+
+    def share(w: dict[str, Any], content: dict[str, Any]) -> None:
+        names = [f"x{n}" for n in range(count)]
+        content.update(tree={"dict": [[name, w] for name in names]}, ties=[names])
+
+    rewrite(path, share)
+    with Profile() as work:
+        state = jtree.load(path)
+        text = str(jtree.open(path))
+    assert len(state) == count
+    assert "tied to 1,999 others" in text
+    assert calls(work) < 300 * count
+
+
 @pytest.mark.parametrize("shape", [[3, 2], [6], [1]])
 def test_another_shape_than_the_array_has_is_refused_when_it_is_read(
     tmp_path: Path, shape: list[int]
@@ -96,9 +191,9 @@ def test_links_and_pipes_in_a_checkpoint_are_refused(tmp_path: Path) -> None:
     (path / "link").unlink()
     for pipe in (path / "state" / "pipe", tmp_path / "pipe"):
         os.mkfifo(pipe)
-    for refused in (path, tmp_path / "pipe"):
+    for target in (path, tmp_path / "pipe"):
         with pytest.raises(jtree.CheckpointError, match="a pipe"):
-            jtree.open(refused)
+            jtree.open(target)
     mark = path / "_CHECKPOINT_METADATA"
     mark.unlink()
     os.mkfifo(mark)
@@ -151,6 +246,20 @@ def test_a_long_tree_is_cut_to_a_height_or_printed_whole(tmp_path: Path) -> None
     assert all(f"a{n:04}  float64[2]     16" in text for n in range(600))
 
 
+def test_long_integers_are_described_and_those_that_could_not_be_opened_refused(
+    tmp_path: Path,
+) -> None:
+    jtree.save(tmp_path / "x", {"n": 1 << 100_000, "w": np.ones(1)})
+    diff = jtree.diff({"n": "text", "w": np.ones(1)}, tmp_path / "x")
+    assert diff.kind == {"n": ("'text'", "an int of 100,001 bits")}
+    with pytest.raises(jtree.ModelError) as error:
+        jtree.save(tmp_path / "y", {"n": 1 << 400_000})
+    assert str(error.value) == (
+        "n: cannot save an int of 400,001 bits: expected at most 100,000 hexadecimal digits; save "
+        "it as bytes"
+    )
+
+
 def test_a_state_that_could_not_be_opened_again_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,3 +267,21 @@ def test_a_state_that_could_not_be_opened_again_is_not_saved(
     with pytest.raises(jtree.ModelError, match=r"^cannot save a state of 400 leaves: its JSON of "):
         jtree.save(tmp_path / "x", [0.5] * 400)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("onto_device", [False, True])
+@pytest.mark.parametrize("verify", [False, True])
+def test_an_array_that_the_tree_lacks_is_not_read_as_zeros(
+    tmp_path: Path, verify: bool, onto_device: bool
+) -> None:
+    path = tmp_path / "model"
+    jtree.save(path, {"v": np.ones(2, np.float32), "w": np.ones((2, 3), np.float32)})
+    rewrite(path, lambda w, _: w.update(array=["missing"]))
+    sharding = jax.devices()[0] if onto_device else None
+    with pytest.raises(jtree.CheckpointError) as error:
+        jtree.load(path, verify=verify, sharding=sharding)
+    assert str(error.value) == (
+        f"{path}: cannot read w: it lacks the array missing; use another copy of this checkpoint, "
+        "or where= to read the rest"
+    )
+    assert jtree.load(path, where="v")["v"].tolist() == [1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import jtree
+from jtree.checkpoint._load import RETRIES
+from jtree.checkpoint._orbax.arrays import OrbaxArrays
 from jtree.checkpoint._storage import atomic
 from jtree.checkpoint._storage.paths import as_path
 
@@ -181,18 +184,44 @@ def test_threads_save_and_load_at_once(tmp_path: Path) -> None:
         assert list(pool.map(work, range(12))) == list(range(12))
 
 
-def test_a_checkpoint_that_is_overwritten_while_it_is_read(tmp_path: Path) -> None:
-    jtree.save(tmp_path / "x", version(0))
-    found = jtree.open(tmp_path / "x")
-    with ThreadPoolExecutor(1) as pool:
-        saving = pool.submit(
-            lambda: [jtree.save(tmp_path / "x", version(n), overwrite=True) for n in range(1, 9)]
-        )
-        while not saving.done():
-            version_of(jtree.load(tmp_path / "x"))
-        saving.result()
+@pytest.mark.parametrize("before", [False, True])
+def test_a_checkpoint_that_is_overwritten_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """It is overwritten before the arrays are read, or after, and then read again."""
+    path, numbers = tmp_path / "x", iter(range(1, RETRIES))
+    jtree.save(path, version(0))
+    opened, read = jtree.open(path), OrbaxArrays._read_all
+
+    def read_overwritten(self: OrbaxArrays, shardings: Any) -> Any:
+        arrays = None if before else read(self, shardings)
+        for number in itertools.islice(numbers, 1):
+            jtree.save(path, version(number), overwrite=True)
+        return read(self, shardings) if before else arrays
+
+    monkeypatch.setattr(OrbaxArrays, "_read_all", read_overwritten)
+    assert version_of(jtree.load(path)) == RETRIES - 1
+    monkeypatch.undo()
     with pytest.raises(jtree.CheckpointError, match="has been overwritten since it was opened"):
-        np.asarray(found["arrays/0"])
+        np.asarray(opened["arrays/0"])
+
+
+def test_a_checkpoint_that_is_overwritten_again_and_again_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jtree.save(tmp_path / "x", {"w": np.ones(1)})
+    read = OrbaxArrays._read_all
+
+    def read_overwritten(self: OrbaxArrays, shardings: Any) -> Any:
+        jtree.save(tmp_path / "x", {"w": np.ones(1)}, overwrite=True)
+        return read(self, shardings)
+
+    monkeypatch.setattr(OrbaxArrays, "_read_all", read_overwritten)
+    with pytest.raises(jtree.CheckpointError) as error:
+        jtree.load(tmp_path / "x")
+    assert str(error.value) == (
+        f"{tmp_path / 'x'} has been overwritten since it was opened; open it again"
+    )
 
 
 @needs_fork

@@ -76,6 +76,66 @@ def test_policies_decide_what_is_saved_and_kept(tmp_path: Path) -> None:
         assert manager.all_steps() == [2, 5]
 
 
+LOSSES = {1: 0.5, 2: 0.1, 3: float("nan"), 4: 0.3, 5: 0.9}
+
+
+@pytest.mark.parametrize(("mode", "best", "kept"), [("min", 2, [2, 4, 6]), ("max", 5, [1, 5, 6])])
+@pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+def test_the_best_steps_are_kept(tmp_path: Path, mode: Any, best: int, kept: list[int]) -> None:
+    options: dict[str, Any] = {"best_fn": lambda metrics: metrics["loss"], "best_mode": mode}
+    with jtree.Manager(tmp_path, max_to_keep=2, **options) as manager:
+        assert manager.best_step() is None
+        for step, loss in LOSSES.items():
+            assert manager.save(step, {"w": jnp.ones(2)}, metrics={"loss": jnp.float32(loss)})
+        assert manager.save(6, {"w": jnp.ones(2)})
+        manager.wait_until_finished()
+        assert manager.all_steps() == kept
+        assert manager.best_step() == best
+        assert manager.metrics(best) == {"loss": pytest.approx(LOSSES[best])}
+        assert manager.metrics(6) is None
+        assert manager.restore(step=best)["w"].tolist() == [1, 1]
+        assert not jtree.verify(tmp_path / str(best))
+    orbax = policies.CheckpointManagerOptions(max_to_keep=2, read_only=True, **options)
+    with ocp.CheckpointManager(tmp_path, options=orbax) as theirs:
+        assert theirs.best_step() == best
+        assert theirs.metrics(best) == {"loss": pytest.approx(LOSSES[best])}
+        assert_lists(theirs.restore(best).state, {"w": [1, 1]})
+    with v1.training.Checkpointer(tmp_path) as checkpointer:
+        assert_lists(checkpointer.load(best), {"w": [1, 1]})
+        assert checkpointer.checkpointables_metadata(best).metrics == {
+            "loss": pytest.approx(LOSSES[best])
+        }
+
+
+def test_wrong_metrics_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = "metrics: expected a dict of numbers by name, such as {'loss': 0.5}"
+    with jtree.Manager(tmp_path / "run", best_fn=lambda metrics: metrics["loss"]) as manager:
+        for metrics, found in [(0.5, ", found 0.5"), ({"loss": object()}, "; Object of type obj")]:
+            with pytest.raises(jtree.ArgumentTypeError, match=f"^{re.escape(expected + found)}"):
+                manager.save(1, {}, metrics=metrics)  # type: ignore[arg-type]
+        assert manager.all_steps() == []
+        manager.save(1, {"x": 1}, metrics={"loss": 0.5})
+        manager.wait_until_finished()
+        file = tmp_path / "run" / "1" / "metrics" / "metrics"
+        file.write_text("{")
+        start = f"{file}: cannot read these metrics: invalid JSON: "
+        with pytest.raises(jtree.CheckpointError, match=f"^{re.escape(start)}"):
+            manager.metrics(1)
+        manager.save(2, {"x": 2}, metrics={"loss": 0.25})
+        manager.wait_until_finished()
+        assert "step 1 counts as one without metrics: " in caplog.text
+    for options, message in [
+        ({"best_fn": 3}, "best_fn: expected a function from metrics to a number, found 3"),
+        ({"best_fn": len, "best_mode": "low"}, "best_mode: expected 'max' or 'min', found 'low'"),
+    ]:
+        with pytest.raises(jtree.ArgumentError, match=f"^{re.escape(message)}$"):
+            jtree.Manager(tmp_path, **options)  # type: ignore[arg-type]
+    with jtree.Manager(tmp_path / "run") as manager:
+        message = "best_step needs best_fn=; pass it to jtree.Manager"
+        with pytest.raises(jtree.ArgumentError, match=f"^{re.escape(message)}$"):
+            manager.best_step()
+
+
 def test_the_values_at_the_time_of_the_call_are_saved(tmp_path: Path) -> None:
     x, y = np.zeros(3), jnp.zeros(3)
     with jtree.Manager(tmp_path) as manager:

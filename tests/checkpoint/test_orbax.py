@@ -95,7 +95,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(jtree.CheckpointError) as error:
         jtree.load(tmp_path / "y")
     assert str(error.value) == (
-        f"{tmp_path / 'y'}: expected jtree's checkpoint format 2, found 99; use the version of "
+        f"{tmp_path / 'y'}: expected jtree's checkpoint format 3, found 99; use the version of "
         "jtree that wrote it"
     )
 

@@ -197,6 +197,46 @@ def test_injected_hyperparameters_resume(tmp_path: Any) -> None:
     assert loaded == jnp.float32(0.025)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_hyperparameter_that_the_dtype_of_the_model_rounds_is_logged(
+    packed: bool, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimiser = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+    state = optimiser.init({"w": jnp.ones(2)})
+    jtree.save(tmp_path / "run", state, packed=packed)
+    assert same(jtree.load(tmp_path / "run", state), state)
+    assert "rounded" not in caplog.text
+    narrow = optimiser.init({"w": jnp.ones(2, jnp.bfloat16)})
+    path = "hyperparams/learning_rate"
+    assert narrow.hyperparams["learning_rate"].dtype == jnp.bfloat16
+    loaded = jtree.load(tmp_path / "run", narrow)
+    assert loaded.hyperparams["learning_rate"].dtype == jnp.bfloat16
+    assert caplog.messages == [
+        f"rounded to the dtypes of the model: {path} from 0.1 (float32) to 0.100098 (bfloat16)"
+    ]
+    caplog.clear()
+    jtree.save(tmp_path / "wide", {"rate": np.asarray(0.1), "n": np.ones(())})
+    loaded = jtree.load(tmp_path / "wide", {"rate": jnp.float32(0), "n": jnp.bfloat16(0)})
+    assert caplog.messages == [
+        "rounded to the dtypes of the model: rate from 0.1 (float64) to 0.1 (float32)"
+    ]
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+@pytest.mark.parametrize(
+    "weak", [jnp.asarray(0.5), jnp.asarray(3), jnp.full((3,), 0.5), jnp.asarray(2j)]
+)
+def test_a_weak_type_is_that_of_the_model(weak: jax.Array, abstract: bool, tmp_path: Any) -> None:
+    strong = jax.lax.convert_element_type(weak, weak.dtype)
+    for saved, like in ((weak, weak), (strong, weak), (weak, strong)):
+        into = jax.eval_shape(lambda x=like: x) if abstract else like * 0
+        assert into.weak_type == like.weak_type
+        loaded = resumed(tmp_path / "run", {"x": saved}, {"x": into})["x"]
+        assert (loaded.dtype, loaded.weak_type) == (like.dtype, like.weak_type)
+        assert loaded.tolist() == weak.tolist()
+        assert jtree.loadmodel({"x": into}, {"x": saved})["x"].weak_type == like.weak_type
+
+
 class Scaled(eqx.Module):
     weight: jax.Array
     rate: float
@@ -225,3 +265,46 @@ def test_an_nnx_state_that_orbax_wrote_comes_back_into_its_model(tmp_path: Any) 
         assert same(loaded, parameters)
         kernel = jtree.load(path, fresh, where="**/kernel").conv.kernel
         assert same(kernel[...], model.conv.kernel[...])
+
+
+def tied_layers(seed: int) -> Any:
+    """Return an embedding and a head that share their weights, as in the docs of Equinox."""
+    one, two = jax.random.split(jax.random.key(seed))
+    layers = eqx.nn.Embedding(5, 3, key=one), eqx.nn.Linear(3, 5, key=two)
+    return eqx.nn.Shared(layers, lambda x: x[1].weight, lambda x: x[0].weight)
+
+
+SUFFIXES = ["", ".safetensors", ".npz", ".msgpack"]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".eqx"])
+def test_layers_that_equinox_shares_come_back(suffix: str, inside: bool, tmp_path: Any) -> None:
+    saved, fresh = ([tied_layers(seed)] if inside else tied_layers(seed) for seed in (0, 1))
+    path = tmp_path / f"model{suffix}"
+    eqx.tree_serialise_leaves(path, saved) if suffix == ".eqx" else jtree.save(path, saved)
+    assert not jtree.diff(fresh, path)
+    abstract = eqx.filter_eval_shape(lambda: [tied_layers(1)] if inside else tied_layers(1))
+    for into in (fresh, abstract):
+        assert same(jtree.state(jtree.load(path, into)), jtree.state(saved))
+    assert same(jtree.state(jtree.loadmodel(fresh, path)), jtree.state(saved))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_shared_layers_and_what_they_return_are_told_apart(suffix: str, tmp_path: Any) -> None:
+    shared, fresh = tied_layers(0), tied_layers(1)
+    inner, outer = tmp_path / f"shared{suffix}", tmp_path / f"called{suffix}"
+    jtree.save(inner, shared)
+    jtree.save(outer, shared())
+    assert refused(inner, fresh()) == (
+        "5 mismatches: the source is an eqx.nn.Shared, and the destination what it returns when it "
+        "is called; load into the eqx.nn.Shared, and call it: jtree.load(path, shared)()"
+    )
+    assert same(jtree.load(inner, fresh)(), shared())
+    assert refused(outer, fresh) == (
+        "5 mismatches: the destination is an eqx.nn.Shared, and the source what it returns when it "
+        "is called; load into that, and share again: "
+        "eqx.nn.Shared(jtree.load(path, shared()), shared.where, shared.get)"
+    )
+    again = eqx.nn.Shared(jtree.load(outer, fresh()), shared.where, shared.get)
+    assert same(jtree.state(again), jtree.state(shared))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .._storage.paths import MARK, UNFINISHED, Path
 
 # How a file begins, and what it then is.
@@ -11,6 +13,8 @@ _STARTS = {
     b"\x80": "a pickle, as PyTorch before 1.6 writes; pickles can run code and are never opened. "
     "If you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
 }
+_FLAX = re.compile(r"checkpoint_\d+(\.\d+)?")  # a file of flax.training.checkpoints
+_EARLY_ORBAX = {"_METADATA", "checkpoint"}  # files of a tree
 _UNFINISHED = "unfinished checkpoint: it is still being written, or its writer was killed"
 
 
@@ -23,7 +27,7 @@ def describe_path(path: Path) -> str:
 
 def _describe_directory(path: Path) -> str:
     names = sorted(x.name for x in path.iterdir())
-    steps = sorted((x for x in names if (path / x / MARK).exists()), key=_step_number)
+    steps = sorted((x for x in names if _is_step(path / x)), key=_step_number)
     if UNFINISHED in path.name:
         return _UNFINISHED
     if steps:
@@ -35,7 +39,18 @@ def _describe_directory(path: Path) -> str:
         return _UNFINISHED
     if MARK in names:
         return "damaged checkpoint: parts of it are missing or unreadable"
+    if _EARLY_ORBAX & {*names}:
+        return (
+            f"an Orbax checkpoint without {MARK}, as early versions wrote: restore it with "
+            f"orbax.checkpoint.PyTreeCheckpointer().restore({str(path)!r}), and save the result "
+            "with jtree.save"
+        )
     return f"not a checkpoint: {'it lacks ' + MARK if names else 'an empty directory'}"
+
+
+def _is_step(path: Path) -> bool:
+    """Return whether a checkpoint of Orbax, or a file of Flax, is at a path."""
+    return (path / MARK).exists() or bool(_FLAX.fullmatch(path.name) and path.is_file())
 
 
 def _describe(path: Path) -> str:

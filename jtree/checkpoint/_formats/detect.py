@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..._errors import CheckpointError
 from .archive import Archive
 from .describe import describe_path
-from .equinox import is_equinox, open_equinox
+from .equinox import is_equinox, json_size, open_equinox
 from .file import File, FileContents, Path, as_checkpoint_error
 from .keras import WEIGHTS, open_hdf5, open_keras
 from .msgpack import open_msgpack
@@ -58,6 +58,8 @@ def _detect(path: Path) -> FileReader | None:
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and (8 + length <= file.size or length < 2**40):
         return _SAFETENSORS
+    if json_size(file):
+        return FileReader("Equinox file", open_equinox)
     if start.lstrip()[:1] == b"{" and b'"weight_map"' in file.read(0, min(file.size, 2**26)):
         return _SHARDS
     pickled = start[:1] == b"\x80" and start[1:2] in {b"\2", b"\3", b"\4", b"\5"}

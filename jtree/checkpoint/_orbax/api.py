@@ -57,17 +57,25 @@ def write(path: Path, arrays: Mapping[str, Any], metadata: Any, *, mapped: bool 
         return ocp.save_async(path, arrays, custom_metadata=metadata)
 
 
-def name_handler(path: Path) -> None:
-    """Name the handler of version 0 in a new checkpoint, so that both versions of Orbax read it.
+def name_handlers(path: Path, metrics: Any = None) -> None:
+    """Name the handlers of version 0 in a new checkpoint, so that both versions of Orbax read it.
 
-    Version 1 knows its handlers and those of version 0, and version 0 its own only.
+    Version 1 knows its handlers and those of version 0, and version 0 its own only. The metrics are
+    written where the managers of both have them.
     """
     metadata = json.loads((path / MARK).read_text())
     metadata["item_handlers"] = dict.fromkeys(metadata["item_handlers"], _HANDLER)
+    if metrics is not None:
+        (path / METRICS).mkdir()
+        (path / METRICS / METRICS).write_text(json.dumps(metrics))
+        metadata["item_handlers"][METRICS] = _METRICS_HANDLER
     (path / MARK).write_text(json.dumps(metadata))
 
 
-_HANDLER = "orbax.checkpoint._src.handlers.pytree_checkpoint_handler.PyTreeCheckpointHandler"
+METRICS = "metrics"  # the name of the item, and of the file in it
+_HANDLERS = "orbax.checkpoint._src.handlers"
+_HANDLER = f"{_HANDLERS}.pytree_checkpoint_handler.PyTreeCheckpointHandler"
+_METRICS_HANDLER = f"{_HANDLERS}.json_checkpoint_handler.JsonCheckpointHandler"
 
 
 def _bound_memory(context: Any, sizes: list[int]) -> None:
@@ -130,7 +138,16 @@ def read_arrays(path: Path, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
     context.pytree.loading.partial_load = True
     with _LOCK, context, quiet():
         arrays = _checked(path, lambda: ocp.load(path, nested))
-        return _checked(path, lambda: {parts: _at(arrays, parts) for parts in targets})
+        return _checked(path, lambda: _select(arrays, targets))
+
+
+def _select(arrays: Any, targets: Mapping[Parts, Any]) -> dict[Parts, Any]:
+    """Return the arrays of targets; Orbax 0.12.8 returns the target itself for a missing one."""
+    selected = {parts: _at(arrays, parts) for parts in targets}
+    for parts, target in targets.items():
+        if selected[parts] is target:
+            raise LookupError(f"it lacks the array {'/'.join(parts):.80}")
+    return selected
 
 
 @contextlib.contextmanager

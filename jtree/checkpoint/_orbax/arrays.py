@@ -120,8 +120,8 @@ class OrbaxArrays(Source):
         if 2 * sum(x.nbytes for x in stored if x.packed) < self.end:
             # A few of many packed arrays do not keep the bytes of all.
             arrays = [a.copy() if x.packed else a for a, x in zip(arrays, stored, strict=True)]
-        pairs = [(array, x.crc32) for array, x in zip(arrays, stored, strict=True)]
-        damaged = map_in_threads(lambda pair: is_damaged(*pair), pairs if self.verify else ())
+        checks = [(y, x.crc32, x.description) for y, x in zip(arrays, stored, strict=True)]
+        damaged = map_in_threads(lambda check: is_damaged(*check), checks if self.verify else ())
         yield from map(_ReadArray, names, arrays, damaged or [False] * len(names))
 
     def _decode(self, name: Hashable, x: Any) -> Any:

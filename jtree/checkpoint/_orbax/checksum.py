@@ -1,4 +1,8 @@
-"""Checksums of arrays: CRC-32 of the bytes, of each shard where an array is on several devices."""
+"""Checksums of arrays: CRC-32 of the bytes, of each shard where an array is on several devices.
+
+What a checkpoint holds is the CRC-32 of the bytes with the shape and dtype after them, so that
+another shape does not pass for the one that was saved.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +32,22 @@ def checksum(x: Any) -> Checksum:
     ]
 
 
-def is_damaged(x: Any, expected: Checksum) -> bool:
+def bind(checksum: Checksum, description: str) -> Checksum:
+    """Return a checksum of values together with a description of their shape and dtype."""
+    text = description.encode()
+    if isinstance(checksum, int):
+        return zlib.crc32(text, checksum)
+    return [[starts, stops, zlib.crc32(text, crc32)] for starts, stops, crc32 in checksum]
+
+
+def is_damaged(x: Any, expected: Checksum, description: str) -> bool:
     """Return whether an array, on whatever devices, has other values than those expected."""
     if isinstance(expected, int):
         expected = [[[0] * x.ndim, list(x.shape), expected]]
     shards = list(_shards(x))
     for starts, stops, crc32 in expected:
         index = tuple(map(slice, starts, stops))
-        if _crc32(_assemble(shards, index, x.dtype)) != crc32:
+        if bind(_crc32(_assemble(shards, index, x.dtype)), description) != crc32:
             return True
     return False
 

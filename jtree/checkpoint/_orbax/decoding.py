@@ -18,7 +18,8 @@ Json: TypeAlias = Any
 Ties: TypeAlias = tuple[tuple[str, ...], ...]
 
 KEY = "jtree"  # the key of jtree's part of a checkpoint's metadata
-FORMAT = 2
+FORMAT = 3
+INT_DIGITS = 100_000  # of an integer in hexadecimals, which take linear time
 
 
 def decode(structure: Json, make: Callable[[StoredArray], Any], /) -> tuple[Any, Ties]:
@@ -31,12 +32,8 @@ def decode(structure: Json, make: Callable[[StoredArray], Any], /) -> tuple[Any,
     version = structure.get("format") if isinstance(structure, dict) else structure
     if version != FORMAT:
         raise CheckpointError(
-            f"expected jtree's checkpoint format {FORMAT}, found {version!r}; use the version of "
-            "jtree that wrote it"
-        )
-    if structure.get("crc32") != structure_crc32(structure):
-        raise ChecksumError(
-            "checksum mismatch in the structure of the state; use another copy of this checkpoint"
+            f"expected jtree's checkpoint format {FORMAT}, found {version!r:.80}; use the version "
+            "of jtree that wrote it"
         )
     arrays: dict[Any, tuple[StoredArray, Any]] = {}
 
@@ -49,6 +46,11 @@ def decode(structure: Json, make: Callable[[StoredArray], Any], /) -> tuple[Any,
         return arrays[name][1]
 
     try:
+        if structure.get("crc32") != structure_crc32(structure):
+            raise ChecksumError(
+                "checksum mismatch in the structure of the state; use another copy of this "
+                "checkpoint"
+            )
         text = structure["structure"].encode(errors="surrogatepass")
         check_json(text)
         if not isinstance(structure["metadata"], dict):
@@ -57,8 +59,10 @@ def decode(structure: Json, make: Callable[[StoredArray], Any], /) -> tuple[Any,
         tree = _decode(content["tree"], make_cached)
         check_packed(stored for stored, _ in arrays.values())
         return tree, tuple(map(_tied_paths, content["ties"]))
+    except CheckpointError:
+        raise
     except Exception as error:  # parsers of JSON and of dtypes raise nearly everything
-        raise CheckpointError(f"malformed structure of the state: {error!r}") from error
+        raise CheckpointError(f"malformed structure of the state: {error!r:.300}") from error
 
 
 def structure_crc32(structure: Json) -> int:
@@ -95,9 +99,12 @@ def _decode_basic(entry: Json) -> Any:
         return base64.b64decode(text)
     if kind == "scalar":
         dtype, data = text
-        return np.frombuffer(base64.b64decode(data), stored_dtype(dtype))[0]
+        (number,) = np.frombuffer(base64.b64decode(data), stored_dtype(dtype))
+        return number
     if kind == "str":
         return base64.b64decode(text).decode("utf-8", "surrogatepass")
     if kind == "int":
+        if len(text) > INT_DIGITS:
+            raise ValueError(f"an integer of {len(text):,} digits")
         return int(text, 0)
     return {"float": float, "complex": complex}[kind](text)

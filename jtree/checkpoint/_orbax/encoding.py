@@ -26,9 +26,9 @@ from ..._tree import paths
 from ..._tree.leaves import check_alive, describe, isabstract, isconcrete, isnumber, istracer
 from ..._tree.walk import Walk, walk
 from .._formats.limits import check_json
-from .checksum import checksum, map_in_threads
-from .decoding import FORMAT, Json, Ties, structure_crc32
-from .stored import PACK, aligned
+from .checksum import bind, checksum, map_in_threads
+from .decoding import FORMAT, INT_DIGITS, Json, Ties, structure_crc32
+from .stored import PACK, aligned, description
 
 PACKED_BYTES = 2**20  # the largest array that is packed
 _ROOT = "%"  # the name of an array that is the whole state, or of none: Orbax needs one
@@ -123,7 +123,9 @@ def _encode_leaves(
     computed = map_in_threads(checksum, [named[path].array for path in unknown])
     known = {**checksums, **dict(zip(unknown, computed, strict=True))}
     for path, x in named.items():
-        entries[path] |= {"crc32": known[path], "array": x.parts}
+        entry = entries[path]
+        described = description(entry["dtype"], entry["shape"], entry.get("key"))
+        entry |= {"crc32": bind(known[path], described), "array": x.parts}
     arrays = _nest(entries, named)
     return [entries[first.get(slot.path, slot.path)] for slot in walked.slots], arrays
 
@@ -207,7 +209,12 @@ def _encode_basic(path: str, x: Any) -> Json:
     if x is None or type(x) in (bool, str):
         return x
     if type(x) is int and abs(x) >= 2**64:  # Python refuses to write long ones in decimals
-        return {"int": hex(x)}
+        if len(text := hex(x)) > INT_DIGITS:
+            raise ModelError(
+                f"{paths.show(path)}: cannot save {describe(x)}: expected at most "
+                f"{INT_DIGITS:,} hexadecimal digits; save it as bytes"
+            )
+        return {"int": text}
     if isinstance(x, np.generic) and isnumber(x.dtype):
         number = np.asarray(x, x.dtype.newbyteorder("="))
         return {"scalar": [number.dtype.name, base64.b64encode(number.tobytes()).decode()]}

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..._errors import CheckpointError
 from ..._tree.lazy import Computed, LazyArray, Source
+from .._formats.limits import array_nbytes
 from .._storage.paths import Path
 from . import api
 
@@ -67,10 +68,13 @@ class ForeignArrays(Source):
             targets = [api.skip() if _is_array(x) else type(x) for x in leaves]
             values = self._leaves(item, targets)
         lazy = [
-            LazyArray(self, (item, n), x.shape, np.dtype(x.dtype)) if _is_array(x) else values[n]
-            for n, x in enumerate(leaves)
+            self._lazy((item, n), x) if _is_array(x) else values[n] for n, x in enumerate(leaves)
         ]
         return jax.tree.unflatten(treedef, lazy)
+
+    def _lazy(self, name: Hashable, x: Any) -> LazyArray:
+        array_nbytes(x.shape, x.dtype)  # raises where no array can be so
+        return LazyArray(self, name, x.shape, np.dtype(x.dtype))
 
     def _read_tree(self, item: str | None) -> Any:
         """Return a tree whose leaves Orbax does not list, as where there are booleans.

@@ -42,6 +42,11 @@ class StoredArray(NamedTuple):
         """The number of bytes in memory."""
         return math.prod(self.shape) * int(self.dtype.itemsize)
 
+    @property
+    def description(self) -> str:
+        """What the checksum covers besides the values."""
+        return description(self.dtype.name, self.shape, self.key)
+
     def decode(self, x: Any) -> Any:
         """Return the array from the one that Orbax stores for it."""
         if not self.bytes:
@@ -53,6 +58,11 @@ class StoredArray(NamedTuple):
             raise CheckpointError(f"expected {self.nbytes:,} bytes, found {len(data):,}")
         # Bytes whose file is gone come as one value that is repeated, which has no view.
         return np.ascontiguousarray(data).view(self.dtype).reshape(self.shape)
+
+
+def description(dtype: str, shape: Iterable[int], key: str | None) -> str:
+    """Return the dtype, shape and kind of key of an array, as text that a checksum covers."""
+    return f"{dtype}{list(shape)}{key or ''}"
 
 
 def aligned(nbytes: int) -> int:
@@ -95,12 +105,13 @@ def stored_dtype(name: str) -> np.dtype[Any]:
 
 
 def check_packed(arrays: Iterable[StoredArray]) -> None:
-    """Refuse packed arrays that overlap, whose bytes would be read again for each of them."""
+    """Refuse packed arrays that do not follow one another: overlaps would be read repeatedly."""
     end = 0
     for x in sorted((x for x in arrays if x.packed), key=lambda x: x.at):
-        if x.at < end:
-            raise ValueError("packed arrays that overlap")
+        if x.at != end:
+            raise ValueError("packed arrays that overlap or leave gaps")
         end = x.at + aligned(x.nbytes)
+    array_nbytes((end,), np.uint8)
 
 
 def _parts(names: Json) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ def begin_write(
     metadata: dict[str, Any] | None,
     shown: bool,
     copy: bool,
+    metrics: Any = None,
 ) -> Callable[[], None]:
     """Check everything, begin to write, and return a function that waits and installs.
 
@@ -45,6 +46,7 @@ def begin_write(
       metadata: JSON of the user.
       shown: whether a progress bar may be shown.
       copy: whether NumPy arrays are copied, since they may change while they are written.
+      metrics: JSON of a training step, which the managers of Orbax read.
     """
     _check_metadata(metadata)
     check_names(target)
@@ -72,7 +74,7 @@ def begin_write(
         with _as_checkpoint_error(target, size), until_installed:
             with progress_bar("writing", total, shown=shown, measure=lambda: _size(new.parent)):
                 _wait(response)
-            api.name_handler(path)
+            api.name_handlers(path, metrics)
             _check_structure(path, target, structure)
             if new != target:
                 atomic.install(new, target, overwrite=overwrite)

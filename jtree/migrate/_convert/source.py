@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from ..._errors import ArgumentError, did_you_mean
-from ..._state.sources import open_tree
+from ..._state.sources import open_tree, resolve
 from ..._tree.leaves import isarray
 from ..._tree.nodes import loaded
 from ..._tree.walk import walk
@@ -31,6 +31,12 @@ def read_source(source: Any, layout_name: str) -> SourceModel:
     if _is_instance(source, "keras", "Model"):
         _check_layout(layout, "keras", "a Keras model")
         return SourceModel(layout, {x.path: np.asarray(x.value) for x in source.weights})
+    source = resolve(source)
+    if getattr(source, "format", None) == "Equinox":
+        raise ArgumentError(
+            f"source: {source.path} has no names to match with layers; load it into the Equinox "
+            "model that it was saved from, with jtree.load(path, model), and convert that"
+        )
     tree = open_tree(source)
     if isinstance(tree, Mapping):
         arrays = _read_mapping(tree)

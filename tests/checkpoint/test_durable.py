@@ -84,14 +84,14 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
 
 def test_the_structure_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jtree.save(tmp_path / "x", {"w": np.ones(2)})
-    name_handler = api.name_handler
+    name_handlers = api.name_handlers
 
-    def damage(path: Any) -> None:
-        name_handler(path)
+    def damage(path: Any, metrics: Any) -> None:
+        name_handlers(path, metrics)
         mark = path / "_CHECKPOINT_METADATA"
         mark.write_text(mark.read_text().replace('\\"float64\\"', '\\"float32\\"'))
 
-    monkeypatch.setattr(api, "name_handler", damage)
+    monkeypatch.setattr(api, "name_handlers", damage)
     message = (
         f"{tmp_path / 'x'} cannot be written: its metadata differs from what was written; check "
         "the disk, or use another path"

@@ -16,12 +16,19 @@ import numpy as np
 import pytest
 
 import jtree
-from jtree import callbacks, init, layers, migrate, plot
+from jtree import callbacks, curvature, init, layers, migrate, plot
 
 WRONG = [None, "zzz", [], [1], object(), 2.5, -1]
-MODULES = {"": jtree, "callbacks": callbacks, "init": init, "layers": layers, "migrate": migrate}
+MODULES = {
+    "": jtree,
+    "callbacks": callbacks,
+    "curvature": curvature,
+    "init": init,
+    "layers": layers,
+    "migrate": migrate,
+}
 KEY = jax.random.key(0)
-X = jnp.ones((1, 2))
+X, V = jnp.ones((1, 2)), jnp.ones(2)
 
 
 class Call(NamedTuple):
@@ -33,6 +40,20 @@ class Call(NamedTuple):
 
 def loss(flat: Any, *_: Any) -> Any:
     return jnp.sum(flat**2)
+
+
+def outputs(flat: Any, _: Any) -> Any:
+    return flat[None]
+
+
+def hessian(_: Any = None) -> curvature.Operator:
+    return curvature.hessian(loss, V)
+
+
+@cache
+def operator() -> curvature.Operator:
+    flat, re = jtree.destructure({"a": V[:1], "b": V[1:]})
+    return curvature.hessian(loss, flat, re=re)
 
 
 @cache
@@ -63,6 +84,21 @@ def calls() -> dict[str, Call]:
         "callbacks.plateau": Call((loss, 2)),
         "callbacks.throttle": Call((loss, 2.0)),
         "callbacks.train": Call((lambda m, _: m, base, [1])),
+        "curvature.batched": Call(([X, X], hessian), {"size": np.size}),
+        "curvature.cond": Call((operator(),)),
+        "curvature.diagonal": Call((operator(), "hutchinson"), {"key": KEY, "samples": 2}),
+        "curvature.eigsh": Call((operator(), 1)),
+        "curvature.fisher": Call((outputs, V, X), {"kind": "mc", "key": KEY}),
+        "curvature.ggn": Call((outputs, loss, V, X, X)),
+        "curvature.hessian": Call((loss, V)),
+        "curvature.hvp": Call((loss, V, V)),
+        "curvature.inertia": Call((operator(),)),
+        "curvature.jacobian": Call((outputs, V, X)),
+        "curvature.newton": Call((loss,), {"curvature": curvature.hessian}),
+        "curvature.norm": Call((operator(),)),
+        "curvature.solve": Call((operator(), V), {"method": "cg"}),
+        "curvature.spectrum": Call((operator(),), {"key": KEY, "samples": 2}),
+        "curvature.trace": Call((operator(), "hutchinson"), {"key": KEY, "samples": 2}),
         "init.nfan": Call((2, 2)),
         "init.sparse_init": Call((KEY, (2, 2), jnp.float32), {"sparsity": 0.5}),
         "layers.BatchNorm": Call((2,)),
@@ -126,6 +162,9 @@ WITHOUT = {"identity", "rng_from_array", "skip", "stop", "f64", "Init", "Initial
     *("Checkpoint", "Diff", "Restructure", "Saving", "Slot", "Summary", "Walk", "Manager"),
     *("ConvertedLayer", "FileReport", "Setting", "Migrated", "Plan", "Report", "Rule"),
     *("EarlyStopping", "Patience", "Plateau", "Throttled", "Trigger"),
+    *("Batched", "Combination", "Eigenpairs", "Estimate", "GaussNewton", "Hessian", "Inertia"),
+    *("Jacobian", "Kernel", "LinearMap", "NewtonState", "Operator", "Product", "Spectrum", "Sum"),
+    "SymmetricProduct",
 }
 
 
@@ -208,6 +247,44 @@ def test_a_wrong_argument_of_a_plot_raises_an_error_of_jtree(name: str) -> None:
         "spectrum": Call((np.arange(3.0),)),
     }
     assert not raw_errors(getattr(plot, name), table[name])
+
+
+@cache
+def methods() -> dict[str, tuple[Any, Call]]:
+    """Return the methods with arguments of operators and results, with a call of each."""
+    op = operator()
+    jacobian = curvature.jacobian(outputs, V, X)
+    opt, spectrum = curvature.newton(loss), curvature.spectrum(op, key=KEY, samples=2)
+    products = ("mv", "matvec", "rmatvec", "matmat", "rmatmat", "__matmul__", "__rmatmul__")
+    maps = {"operator": op, "jacobian": jacobian, "product": op @ op.damped(1), "sum": op + op @ op}
+    table = {f"{m}.{x}": (getattr(maps[m], x), Call((V,))) for m in maps for x in products}
+    for x in ("__add__", "__radd__", "__sub__", "__rsub__"):
+        table |= {f"{m}.{x}": (getattr(maps[m], x), Call((maps[m],))) for m in maps}
+    for x in ("__mul__", "__rmul__", "__truediv__"):
+        table |= {f"{m}.{x}": (getattr(maps[m], x), Call((2.0,))) for m in maps}
+    return table | {
+        "operator.__call__": (op.__call__, Call((V,))),
+        "operator.block": (op.block, Call(("a", "b"))),
+        "operator.damped": (op.damped, Call((1.0,))),
+        "operator.dense": (op.dense, Call((2,))),
+        "operator.labeled": (hessian().labeled, Call((op.re,))),
+        "operator.mv_tree": (op.mv_tree, Call((op.re(V),))),
+        "operator.restrict": (op.restrict, Call(("a",))),
+        "newton.update": (opt.update, Call((V, opt.init(V), V))),
+        "spectrum.cdf": (spectrum.cdf, Call((V,))),
+        "spectrum.density": (spectrum.density, Call((V,))),
+        "spectrum.grid": (spectrum.grid, Call(())),
+        "spectrum.moment": (spectrum.moment, Call((2,))),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("owner", ["operator", "jacobian", "product", "sum", "newton", "spectrum"])
+def test_a_wrong_argument_of_a_method_raises_an_error_of_jtree(owner: str) -> None:
+    table = {name: x for name, x in methods().items() if name.partition(".")[0] == owner}
+    raw = {name: raw_errors(method, call) for name, (method, call) in table.items()}
+    assert table
+    assert not {name: errors for name, errors in raw.items() if errors}
 
 
 MESSAGES: dict[str, Any] = {

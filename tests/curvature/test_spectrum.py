@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,6 +34,21 @@ def test_the_spectrum_after_one_step() -> None:
     spectrum = C.spectrum(operator(2 * np.eye(5)), key=KEY)
     close(spectrum.range, (2, 2))
     close(spectrum.cdf(jnp.array([1.9, 2.1])), [0, 1])
+
+
+def test_a_spectrum_within_jit() -> None:
+    op = diagonal_operator([1.0, 2.0, 4.0])
+
+    @jax.jit
+    def evaluate(op: C.Operator) -> tuple[Any, ...]:
+        spectrum = C.spectrum(op, key=KEY)
+        assert repr(spectrum).startswith("Spectrum(nodes=float32")
+        return spectrum.range, spectrum.grid(3), spectrum.density(2.0), spectrum.density([2.0])
+
+    (low, high), grid, density, densities = evaluate(op)
+    np.testing.assert_allclose([low, high], [1, 4], rtol=1e-5)
+    np.testing.assert_allclose(grid, [0.85, 2.5, 4.15], rtol=1e-5)
+    np.testing.assert_allclose([density], densities)
 
 
 def test_a_spectrum_of_one_eigenvalue_has_no_others() -> None:

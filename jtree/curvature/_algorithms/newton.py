@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._arguments import check_callable, check_integer
+from ..._arguments import check_callable, check_integer, unexpected
 from ..._errors import ArgumentError, ArgumentTypeError, VectorError
 from ..._tree.leaves import describe, isarray, istracer
 from ..._vector.restructure import Restructure, check_restructure
 from .._autodiff.arguments import check_scalar, check_tol, import_extra
 from .._operators.base import Operator, require_operator
+from .._operators.differentiated import as_point
 from .._operators.hessian import hessian
 from .krylov import cg
 
@@ -111,6 +112,8 @@ def newton(
     ) -> tuple[Any, NewtonState]:
         if params is None:
             raise ArgumentTypeError("newton: pass the parameters, as in update(g, state, params)")
+        if not isinstance(state, NewtonState):
+            raise unexpected("state", "the NewtonState that init returned", state)
         labels = _labels(re, params)
         flat = params if labels is None else labels.ravel(params)
         slope = gradient if labels is None else labels.ravel_grad(gradient).astype(flat.dtype)
@@ -129,7 +132,10 @@ def newton(
 
 def _labels(re: Restructure | None, params: Any) -> Restructure | None:
     """Return `re` where it is needed: not for parameters that are a vector already."""
-    return None if re is None or (isarray(params) and params.shape == (re.size,)) else re
+    if re is not None and not (isarray(params) and params.shape == (re.size,)):
+        return re
+    as_point(params, None)  # raises for anything but a vector
+    return None
 
 
 def _step(

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..._arguments import check_integer, check_key
 from ..._errors import ArgumentError, VectorTypeError
-from ..._tree.leaves import describe, isarray, istracer
+from ..._tree.leaves import describe, istracer
 from .._autodiff import dense, host
-from .._autodiff.arguments import check_scalar, import_extra, is_scalar, isreal
+from .._autodiff.arguments import check_scalar, import_extra
 from .._autodiff.finite import require_finite
 from .._operators.base import Operator, require_operator
 
@@ -35,17 +35,29 @@ class Spectrum:
     size: Any
 
     @property
-    def range(self) -> tuple[float, float]:
-        """The smallest and the largest node with a weight above rounding."""
-        nodes = self.nodes[self.weights > 1e-9]
-        return float(nodes.min()), float(nodes.max())
+    def range(self) -> tuple[Any, Any]:
+        """The smallest and the largest node with a weight above rounding: floats outside `jit`."""
+        low, high = self._limits
+        return (low, high) if istracer(low) else (float(low), float(high))
+
+    @property
+    def _limits(self) -> tuple[jax.Array, jax.Array]:
+        valid = self.weights > 1e-9
+        low, high = jnp.where(valid, self.nodes, jnp.inf), jnp.where(valid, self.nodes, -jnp.inf)
+        return low.min(), high.max()
+
+    @property
+    def _scale(self) -> jax.Array:
+        """The range of the spectrum; of a single eigenvalue its magnitude, or 1 if it is zero."""
+        low, high = self._limits
+        scale = jnp.where(high > low, high - low, jnp.abs(high))
+        return jnp.where(scale > 0, scale, 1)
 
     def grid(self, points: int = 500, margin: float = 0.05) -> jax.Array:
         """Return evenly spaced points over the spectrum, with a margin on both sides."""
         check_integer("points", points, least=1)
         check_scalar("margin", margin)
-        low, high = self.range
-        width = margin * ((high - low) or abs(high) or 1.0)
+        (low, high), width = self._limits, margin * self._scale
         return jnp.linspace(low - width, high + width, points, dtype=self.nodes.dtype)
 
     def density(self, at: Any, /, *, width: float | None = None) -> jax.Array:
@@ -59,10 +71,9 @@ class Spectrum:
         Returns:
           An array of the same shape.
         """
-        if width is not None and not check_scalar("width", width) > 0:
+        if width is not None and not istracer(check_scalar("width", width)) and not width > 0:
             raise ArgumentError(f"width: expected more than 0, found {width}")
-        low, high = self.range
-        sigma = width or (high - low) / 100 or 0.01 * abs(high) or 1.0
+        sigma = 0.01 * self._scale if width is None else width
         at = self._as_points(at)
         bumps = jnp.exp(-0.5 * ((at - self.nodes) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
         density: jax.Array = (bumps * self.weights).sum(-1).mean(-1)
@@ -80,9 +91,12 @@ class Spectrum:
 
     def _as_points(self, at: Any) -> jax.Array:
         """Return the points of a function as an array with two axes more, for runs and nodes."""
-        if not is_scalar(at) and not (isarray(at) and isreal(at.dtype)):
-            raise VectorTypeError(f"at: expected an array of real values, found {describe(at)}")
-        return jnp.asarray(at, self.nodes.dtype)[..., None, None]
+        try:
+            points = jnp.asarray(at, self.nodes.dtype)
+        except (TypeError, ValueError) as error:
+            message = f"at: expected an array of real values, found {describe(at)}"
+            raise VectorTypeError(message) from error
+        return points[..., None, None]
 
     def __repr__(self) -> str:
         if istracer(self.nodes):

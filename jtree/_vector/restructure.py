@@ -78,7 +78,7 @@ class Restructure:
         """
         check_vector(flat, self.layout)
         dtypes = self.layout.dtypes if restore_dtype else (None,) * len(self.layout.dtypes)
-        return self._assemble(unravel(flat, self.layout, dtypes))
+        return self.assemble(unravel(flat, self.layout, dtypes))
 
     def apply(self, flat: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Return `re(flat)(*args, **kwargs)`: call the model with the parameters in a vector.
@@ -216,7 +216,7 @@ class Restructure:
             return False
         return all(_same(a, b) for a, b in zip(self.arrays, other.arrays, strict=True))
 
-    def _assemble(self, parameters: Sequence[Any]) -> Any:
+    def assemble(self, parameters: Sequence[Any]) -> Any:
         others, sources = _others(self), self.layout.sources
         return assemble(self.plan, [parameters[k] if k >= 0 else others[~k] for k in sources])
 

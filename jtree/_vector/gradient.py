@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,20 @@ from .._errors import ArgumentError, ArgumentTypeError, VectorTypeError
 from .._tree.leaves import describe, isabstract, isinexact, istracer
 from . import eager
 from .dtypes import as_dtype, as_jax
-from .layout import check_vector
+from .layout import VectorLayout, check_vector
 from .packed import Packed, pack
-from .restructure import Restructure
+
+
+class Rebuild(Protocol):
+    """What a derivative uses of a `Restructure`: its layout, and models from parameters."""
+
+    layout: VectorLayout
+
+    def __call__(self, flat: Any, /) -> Any:
+        """Return the model with the parameters in a vector."""
+
+    def assemble(self, parameters: Sequence[Any]) -> Any:
+        """Return the model with these parameters."""
 
 
 @partial(
@@ -37,7 +48,7 @@ class VectorFunction:
     it can be an argument of a jitted function, which bakes in no constants.
     """
 
-    re: Restructure
+    re: Rebuild
     loss: Packed
     transform: str
     has_aux: bool = False
@@ -93,7 +104,7 @@ Derivative = tuple[Any, Any, Any]  # value, auxiliary results, gradient or produ
 
 
 def vector_function(
-    re: Restructure, loss: Callable[..., Any], transform: str, has_aux: bool = False
+    re: Rebuild, loss: Callable[..., Any], transform: str, has_aux: bool = False
 ) -> VectorFunction:
     """Return a derivative of a loss as a function of the vector."""
     if not callable(loss):
@@ -131,9 +142,7 @@ def _nested(
     function: VectorFunction, pieces: Sequence[list[Any]], call: Packed, dtype: Any
 ) -> Derivative:
     """Return the derivative with respect to the parameters, each of them a piece of a vector."""
-    value, aux, gradient = _differentiate(
-        function, function.re.assemble, pieces, call.unpack()
-    )
+    value, aux, gradient = _differentiate(function, function.re.assemble, pieces, call.unpack())
     return value, pack(aux, numbers=False), [as_dtype(x, dtype) for x in gradient]
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 from .._arguments import unexpected
-from .._errors import ArgumentTypeError, ModelError, PathError
-from .._tree import paths as _path
-from .._tree.leaves import describe, equal, isconcrete, isdata, type_name
+from .._errors import ModelError
+from .._tree.leaves import equal, isconcrete, isdata, type_name
 from .._tree.structure import Plan
 from .._tree.walk import Walk, assemble, walk
 from .dtypes import common_dtype
 from .gather import check_parameter, compare_paths, gather, shared_value, sum_gradients
+from .gradient import VectorFunction, vector_function
+from .labels import Labels
 from .layout import VectorLayout, check_vector
 from .ravel import ravel, unravel
 from .static import Static
@@ -29,7 +29,7 @@ from .static import Static
     meta_fields=["layout", "statics", "plan"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
-class Restructure:
+class Restructure(Labels):
     """A function that rebuilds a model from a vector: the second result of `destructure`.
 
     It is a registered dataclass. The arrays that are not parameters are its data, and the layout
@@ -151,56 +151,62 @@ class Restructure:
             return replace(refreshed, plan=self.plan)
         return refreshed
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return self.layout.paths
+    def value_and_grad(
+        self, loss: Callable[..., Any], /, *, has_aux: bool = False
+    ) -> VectorFunction:
+        """Return a function `(flat, *args, **kwargs)` to a loss of the model and its gradient.
 
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return self.layout.shapes_by_path
+        It returns what `jax.value_and_grad(lambda flat: loss(re(flat), ...))` returns, with
+        derivatives of every order under `jit`, `grad`, `vmap` and `scan`. Called eagerly, it
+        compiles the gradient of the nested model only: the vector is split into views and the
+        gradient put together outside of it, since XLA compiles a kernel for every piece of a
+        vector. It compiles once for equal layouts; arrays of `re` that are not parameters are
+        arguments, so `re.refresh` does not compile again.
 
-    @property
-    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
-        return self.layout.dtypes_by_path
+        Args:
+          loss: `loss(model, *args, **kwargs)`, a real scalar, or `(scalar, aux)`. It is compiled
+            once per function, so pass a function of a module rather than a new lambda each time.
+          has_aux: whether the loss returns auxiliary results, any pytree, beside its value.
 
-    @property
-    def slices(self) -> Mapping[str, slice]:
-        return self.layout.slices_by_path
+        Returns:
+          A `VectorFunction`. Called with `flat`, `(size,)`, and the other arguments of the loss, it
+          returns `(value, gradient)`, or `((value, aux), gradient)`; the gradient is `(size,)`, of
+          the dtype of `flat`, and tied leaves are summed. Arrays and Python numbers among the
+          arguments are traced, as under `jit`; booleans, strings and functions are static.
 
-    @property
-    def ties(self) -> tuple[tuple[str, ...], ...]:
-        return self.layout.ties
+        Raises:
+          ArgumentError: the loss does not return a real scalar.
+          VectorTypeError: `flat` is not floating point.
 
-    @property
-    def size(self) -> int:
-        return self.layout.size
+        Example:
+          >>> flat, re = jtree.destructure({"w": jnp.array([1.0, 2.0]), "b": jnp.zeros(())})
+          >>> def loss(model, x, y):
+          ...     return ((x @ model["w"] + model["b"] - y) ** 2).sum()
+          >>> step = re.value_and_grad(loss)
+          >>> step(flat, jnp.array([3.0, 4.0]), 10.0)
+          (Array(1., dtype=float32), Array([2., 6., 8.], dtype=float32))
+        """
+        return vector_function(self, loss, "value_and_grad", has_aux)
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.layout.dtype
+    def grad(self, loss: Callable[..., Any], /, *, has_aux: bool = False) -> VectorFunction:
+        """Return a function to the gradient of a loss of the model; see `value_and_grad`.
 
-    def __len__(self) -> int:
-        return self.layout.size
+        >>> flat, re = jtree.destructure({"w": jnp.array([1.0, 2.0])})
+        >>> re.grad(lambda model: (model["w"] ** 3).sum())(flat)
+        Array([ 3., 12.], dtype=float32)
+        """
+        return vector_function(self, loss, "grad", has_aux)
 
-    def __getitem__(self, where: str, /) -> Any:
-        """Return the slice of the vector for a path, or an array of indices for a glob."""
-        if not isinstance(where, str):
-            raise ArgumentTypeError(
-                f"expected a path or a glob such as 'layers/0/**', found {describe(where)}"
-            )
-        by_path = self.layout.by_path
-        if where in by_path:
-            return self.layout.slices[by_path[where]]
-        indices = {k for path, k in by_path.items() if _path.matches(where, path)}
-        if not indices:
-            raise PathError(_path.no_match(where, list(by_path)))
-        slices = (self.layout.slices[k] for k in sorted(indices))
-        return np.concatenate([np.arange(x.start, x.stop) for x in slices])
+    def hvp(self, loss: Callable[..., Any], /) -> VectorFunction:
+        """Return a function `(flat, v, *args, **kwargs)` to a Hessian-vector product.
 
-    def __contains__(self, path: object, /) -> bool:
-        return path in self.layout.by_path
+        It is `jax.jvp` of the gradient, and compiled as `value_and_grad` is.
 
-    __iter__ = None  # `re[...]` takes paths, so Python must not iterate by index
+        >>> flat, re = jtree.destructure({"w": jnp.array([1.0, 2.0])})
+        >>> re.hvp(lambda model: (model["w"] ** 3).sum())(flat, jnp.array([1.0, 10.0]))
+        Array([  6., 120.], dtype=float32)
+        """
+        return vector_function(self, loss, "hvp")
 
     def __repr__(self) -> str:
         return f"Restructure({self.layout.name}, ..., {self.size})"

@@ -12,7 +12,8 @@ import numpy as np
 from ..._errors import ArgumentError, ArgumentTypeError, VectorError, VectorTypeError
 from ..._extras import check_extra
 from ..._tree.leaves import describe, isarray, isnumber, istracer
-from ..._tree.paths import Where, select
+from ..._tree.paths import Where
+from ..._vector.labels import select_parameters
 from ..._vector.layout import VectorLayout
 from .call import with_automatic_axes
 
@@ -59,18 +60,6 @@ def check_tol(tol: Any) -> None:
     """Raise for a tolerance that is neither None nor a scalar of 0 or more; it may be traced."""
     if tol is not None and not istracer(check_scalar("tol", tol)) and not tol >= 0:
         raise ArgumentError(f"tol: expected 0 or more, found {tol}")
-
-
-def select_parameters(layout: VectorLayout, where: Where) -> tuple[int, ...]:
-    """Return the indices of the parameters that `where` selects by any of their paths."""
-    leaves = [
-        (path, jax.ShapeDtypeStruct(layout.shapes[k], layout.dtypes[k]))
-        for path, k in layout.by_path.items()
-    ]
-    flags = select(where, leaves)
-    return tuple(
-        sorted({k for k, flag in zip(layout.by_path.values(), flags, strict=True) if flag})
-    )
 
 
 def require_labels(labels: T | None, method: str) -> T:

@@ -26,7 +26,9 @@ from .packed import Packed, pack
 class Rebuild(Protocol):
     """What a derivative uses of a `Restructure`: its layout, and models from parameters."""
 
-    layout: VectorLayout
+    @property
+    def layout(self) -> VectorLayout:
+        """The layout of the vector."""
 
     def __call__(self, flat: Any, /) -> Any:
         """Return the model with the parameters in a vector."""

@@ -9,10 +9,12 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from .._errors import VectorError, VectorTypeError
 from .._tree.leaves import check_alive, describe, isarray, isnumber
+from .._tree.paths import Where, select
 
 V = TypeVar("V")
 
@@ -94,6 +96,15 @@ class VectorLayout:
     @cached_property
     def slices_by_path(self) -> Mapping[str, slice]:
         return self._mapping(self.slices)
+
+    def select(self, where: Where) -> tuple[int, ...]:
+        """Return the indices of the parameters that `where` selects by any of their paths."""
+        leaves = [
+            (path, jax.ShapeDtypeStruct(self.shapes[k], self.dtypes[k]))
+            for path, k in self.by_path.items()
+        ]
+        selected = zip(self.by_path.values(), select(where, leaves), strict=True)
+        return tuple(sorted({k for k, flag in selected if flag}))
 
     def _mapping(self, values: Iterable[V]) -> Mapping[str, V]:
         return MappingProxyType(dict(zip(self.paths, values, strict=True)))

@@ -17,8 +17,8 @@ from .._tree.walk import Walk, assemble, walk
 from .dtypes import common_dtype
 from .gather import check_parameter, compare_paths, gather, shared_value, sum_gradients
 from .gradient import VectorFunction, vector_function
-from .labels import Labels
 from .layout import VectorLayout, check_vector
+from .parameter_paths import ParameterPaths
 from .ravel import ravel, unravel
 from .static import Static
 
@@ -29,7 +29,7 @@ from .static import Static
     meta_fields=["layout", "statics", "plan"],
 )
 @dataclass(frozen=True, eq=False, repr=False)
-class Restructure(Labels):
+class Restructure(ParameterPaths):
     """A function that rebuilds a model from a vector: the second result of `destructure`.
 
     It is a registered dataclass. The arrays that are not parameters are its data, and the layout

@@ -13,7 +13,6 @@ from ..._errors import ArgumentError, ArgumentTypeError, VectorError, VectorType
 from ..._extras import check_extra
 from ..._tree.leaves import describe, isarray, isnumber, istracer
 from ..._tree.paths import Where
-from ..._vector.labels import select_parameters
 from ..._vector.layout import VectorLayout
 from .call import with_automatic_axes
 
@@ -80,7 +79,7 @@ def no_labels(method: str) -> str:
 def select_elements(layout: VectorLayout, where: Where) -> np.ndarray[Any, Any]:
     """Return the indices of the vector's elements that belong to the selected parameters."""
     starts = np.cumsum([0, *layout.sizes])
-    selected = select_parameters(layout, where)
+    selected = layout.select(where)
     return np.concatenate([np.arange(starts[k], starts[k + 1]) for k in selected])
 
 

@@ -14,7 +14,7 @@ from ..._tree.leaves import describe, isarray
 from ..._tree.paths import Where
 from ..._vector.restructure import Restructure
 from .._autodiff import dense
-from .._autodiff.arguments import import_extra, no_labels, require_labels, select_parameters
+from .._autodiff.arguments import import_extra, no_labels, require_labels
 from .._autodiff.dense import DenseOptions
 from .._autodiff.partition import join, split
 from .._autodiff.protocol import Piecewise
@@ -167,8 +167,8 @@ class Operator(LinearMap):
           ArgumentError: the operator has no labels.
         """
         layout = require_labels(self.re, "block").layout
-        first = select_parameters(layout, rows)
-        second = first if cols is None else select_parameters(layout, cols)
+        first = layout.select(rows)
+        second = first if cols is None else layout.select(cols)
         block: jax.Array = dense.block(self, first, second)
         return block
 

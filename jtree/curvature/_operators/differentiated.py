@@ -14,7 +14,7 @@ from ..._errors import ArgumentError, VectorError, VectorTypeError
 from ..._tree.leaves import describe, isarray, isinexact
 from ..._tree.paths import Where
 from ..._vector.restructure import Restructure, check_restructure, fix_others
-from .._autodiff.arguments import require_labels, select_parameters
+from .._autodiff.arguments import require_labels
 from .._autodiff.call import with_automatic_axes
 from .._autodiff.partition import PartitionedFunction, join, split, used_pieces
 from .._autodiff.protocol import Linear, Piecewise
@@ -68,7 +68,7 @@ class Differentiated(ABC):
     def restrict(self, where: Where, /) -> Self:
         """Return the operator over some parameters, with the others fixed."""
         re = require_labels(self.labels, "restrict")
-        selected = select_parameters(re.layout, where)
+        selected = re.layout.select(where)
         indices = selected if self.indices is None else tuple(self.indices[k] for k in selected)
         return self._replace(indices=indices, labels=fix_others(re, self.point, selected))
 

@@ -11,25 +11,12 @@ import numpy as np
 
 from .._errors import ArgumentError, ArgumentTypeError, PathError
 from .._tree import paths as _path
-from .._tree.leaves import describe, isarray, isnumber, istracer
+from .._tree.leaves import describe, isnumber, istracer
 from .._tree.paths import Where
 from .layout import VectorLayout
-from .ravel import ravel
 
 
-def select_parameters(layout: VectorLayout, where: Where) -> tuple[int, ...]:
-    """Return the indices of the parameters that `where` selects by any of their paths."""
-    leaves = [
-        (path, jax.ShapeDtypeStruct(layout.shapes[k], layout.dtypes[k]))
-        for path, k in layout.by_path.items()
-    ]
-    flags = _path.select(where, leaves)
-    return tuple(
-        sorted({k for k, flag in zip(layout.by_path.values(), flags, strict=True) if flag})
-    )
-
-
-class Labels:
+class ParameterPaths:
     """The parameters in a vector by their paths, as its layout has them."""
 
     layout: VectorLayout
@@ -107,7 +94,7 @@ class Labels:
                 "where: expected a glob such as '**/kernel', several, or a function, found None"
             )
         selected = np.zeros(self.layout.size, bool)
-        for k in select_parameters(self.layout, where):
+        for k in self.layout.select(where):
             selected[self.layout.slices[k]] = True
         return jnp.asarray(selected)
 
@@ -137,30 +124,32 @@ class Labels:
         for glob, value in values.items():
             if not isinstance(glob, str):
                 raise ArgumentTypeError(f"expected globs as keys, found {describe(glob)}")
-            for k in select_parameters(self.layout, glob):
-                owners.setdefault(k, _broadcast(glob, value, self.layout.shapes[k]))
+            for k in self.layout.select(glob):
+                owners.setdefault(k, self._broadcast(glob, value, k))
         absent = [path for k, path in enumerate(self.layout.paths) if k not in owners]
         if absent:
             raise PathError(
                 f"no value for {_path.shorten(absent)}; add one for all others as the last entry, "
                 "such as '**': 0.0"
             )
-        return ravel(  # type: ignore[no-any-return]
-            {path: owners[k] for k, path in enumerate(self.layout.paths)}, self.layout.dtype
-        )
+        dtype = self.layout.dtype
+        pieces = [owners[k].reshape(-1).astype(dtype) for k in range(len(owners))]
+        traced = any(map(istracer, pieces))
+        return jnp.asarray((jnp if traced else np).concatenate([np.zeros(0, dtype), *pieces]))
 
-
-def _broadcast(glob: str, value: Any, shape: tuple[int, ...]) -> Any:
-    """Return a value in the shape of a parameter."""
-    isnumeric = isinstance(value, int | float | complex | np.generic) or isarray(value)
-    if not isnumeric or not isnumber(getattr(value, "dtype", type(value))):
-        raise ArgumentTypeError(f"{glob!r}: expected a number or an array, found {describe(value)}")
-    try:
-        if istracer(value):
-            return jnp.broadcast_to(value, shape)
-        return np.broadcast_to(np.asarray(value), shape)
-    except ValueError as error:
-        raise ArgumentError(
-            f"{glob!r}: expected a number, or an array that broadcasts to {shape}, "
-            f"found {describe(value)}"
-        ) from error
+    def _broadcast(self, glob: str, value: Any, k: int) -> Any:
+        """Return a value in the shape of parameter k."""
+        shape, real = self.layout.shapes[k], jnp.issubdtype(self.layout.dtype, jnp.floating)
+        x = value if istracer(value) else np.asarray(value)
+        if not isnumber(x.dtype) or (real and jnp.issubdtype(x.dtype, jnp.complexfloating)):
+            kind = "real number" if real else "number"
+            raise ArgumentTypeError(
+                f"{glob!r}: expected a {kind} or an array, found {describe(value)}"
+            )
+        try:
+            return (jnp if istracer(x) else np).broadcast_to(x, shape)
+        except ValueError as error:
+            raise ArgumentError(
+                f"{glob!r}: expected a number, or an array that broadcasts to {shape}, "
+                f"found {describe(value)}"
+            ) from error

@@ -80,7 +80,11 @@ MESSAGES: dict[str, Any] = {
     ),
     "text": (
         lambda re: re.vector({"**": "fast"}),
-        "'**': expected a number or an array, found 'fast'",
+        "'**': expected a real number or an array, found 'fast'",
+    ),
+    "complex": (
+        lambda re: re.vector({"**": 1j}),
+        "'**': expected a real number or an array, found 1j",
     ),
     "no dict": (
         lambda re: re.vector(0.1),

@@ -16,6 +16,7 @@ import pytest
 import jtree
 from jtree import curvature as C  # noqa: N812
 from jtree.curvature._autodiff import linearize
+from jtree.curvature._operators import linear_map
 
 from .problems import (
     X,
@@ -300,3 +301,18 @@ def test_operators_that_may_be_indefinite_are_not_tagged_as_semidefinite() -> No
     for op in (*sums, quadratic(normal(2))):
         assert lx.is_symmetric(op.as_lineax())
         assert not lx.is_positive_semidefinite(op.as_lineax())
+
+
+def test_a_vector_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    op, v, checked = quadratic(jnp.zeros(3)), jnp.ones(3), []
+    check = linear_map.as_columns
+    monkeypatch.setattr(
+        linear_map, "as_columns", lambda *args: (checked.append(1), check(*args))[1]
+    )
+    for _ in range(3):
+        close(op @ v, 2 * np.ones(3))
+    assert len(checked) == 1
+    with pytest.raises(jtree.VectorError):
+        op @ jnp.ones(4)
+    close(op @ np.arange(3.0), [0, 2, 4])  # of another dtype
+    close(op @ jnp.ones((3, 2)), np.full((3, 2), 2.0))

@@ -23,7 +23,7 @@ def as_columns(v: Any, size: int, dtype: Any) -> jax.Array:
     """Return a vector `(size,)`, or a matrix of columns `(size, k)`, as an array of a dtype."""
     if not isarray(v) or not isnumber(v.dtype):
         raise VectorTypeError(f"expected a vector of {size} elements, found {describe(v)}")
-    if jnp.issubdtype(v.dtype, jnp.complexfloating):
+    if v.dtype != dtype and jnp.issubdtype(v.dtype, jnp.complexfloating):
         raise VectorTypeError(f"expected a real vector, found {describe(v)}")
     if v.ndim not in (1, 2) or v.shape[0] != size:
         hint = "; transpose it" if v.ndim == 2 and v.shape[1] == size else ""
@@ -31,8 +31,16 @@ def as_columns(v: Any, size: int, dtype: Any) -> jax.Array:
             f"expected a vector of {size} elements or a matrix of {size} rows, "
             f"found {describe(v)}{hint}"
         )
-    array: jax.Array = with_automatic_axes(jnp.asarray(v, dtype))
+    array: jax.Array = with_automatic_axes(v if _fits(v, dtype) else jnp.asarray(v, dtype))
     return array
+
+
+def _fits(v: Any, dtype: Any) -> bool:
+    """Return whether `jit` takes an array as it is; converting it takes as long as small products.
+
+    An array that is weakly typed would be compiled for anew.
+    """
+    return v.dtype == dtype and (type(v) is np.ndarray or not getattr(v, "weak_type", True))
 
 
 def isreal(dtype: Any) -> bool:

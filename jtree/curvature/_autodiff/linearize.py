@@ -17,23 +17,46 @@ from .protocol import Linearizable
 _MAX_COLUMNS = 64  # of one batched product
 
 
-_CACHE: WeakKeyDictionary[Linearizable, tuple[Callable[..., Any], Any]] = WeakKeyDictionary()
+class Linearization:
+    """A product as a compiled function of constants and a vector.
+
+    Attributes:
+      function: the function.
+      constants: its first argument.
+      checked: the abstract value of a vector that was checked before. JAX shares abstract values
+        among results of one function, and comparing identities takes much less time than a check.
+    """
+
+    __slots__ = ("checked", "constants", "function")
+
+    def __init__(self, function: Callable[..., Any], constants: Any) -> None:
+        self.function, self.constants = function, constants
+        self.checked: Any = object()
 
 
-def product(op: Linearizable, v: jax.Array) -> jax.Array:
+_CACHE: WeakKeyDictionary[Linearizable, Linearization] = WeakKeyDictionary()
+
+
+def product(op: Linearizable, v: Any, check: Callable[..., jax.Array]) -> jax.Array:
     """Return the product with a vector or with columns, and keep the linearization.
 
-    Nothing is kept where the operator or the vector is traced.
+    Nothing is kept where the operator or the vector is traced. `check(v, size, dtype)` returns a
+    vector as an array that fits, or raises.
     """
     columns: jax.Array
     kept = _CACHE.get(op)
+    if kept is not None and getattr(v, "aval", None) is kept.checked:
+        columns = kept.function(kept.constants, v)
+        return columns
+    array = check(v, op.shape[1], op.dtype)
     if kept is None:
-        if any(map(istracer, [v, *jax.tree.leaves(op)])):
-            columns = product_uncached(op, v)
+        if any(map(istracer, [array, *jax.tree.leaves(op)])):
+            columns = product_uncached(op, array)
             return columns
         kept = linearize_cached(op)
-    function, constants = kept
-    columns = function(constants, v)
+    if array is v and isinstance(v, jax.Array):
+        kept.checked = v.aval
+    columns = kept.function(kept.constants, array)
     return columns
 
 
@@ -43,10 +66,10 @@ def product_uncached(op: Linearizable, v: jax.Array) -> jax.Array:
     return _multiply_columns(op.linear(), v)
 
 
-def linearize_cached(op: Linearizable) -> tuple[Callable[..., Any], Any]:
-    """Return the product as a compiled function and its constants, kept as long as the operator."""
+def linearize_cached(op: Linearizable) -> Linearization:
+    """Return the product of an operator, which is kept as long as the operator."""
     linear = _linearize(op)
-    kept = linear.func, linear.args[0]
+    kept = Linearization(linear.func, linear.args[0])
     if not any(map(istracer, jax.tree.leaves(linear))):
         _CACHE[op] = kept
     return kept

@@ -87,7 +87,7 @@ class LinearMap(ABC):
           VectorError: `v` has another length or rank.
           VectorTypeError: `v` is not an array, or is complex.
         """
-        return product(self, as_columns(v, self.shape[1], self.dtype))
+        return product(self, v, as_columns)
 
     def matvec(self, v: Any, /) -> Any:
         """Return the product as `mv` does, as a NumPy array for one, which is what SciPy expects.

@@ -115,7 +115,7 @@ class Manager:
         if not (force or again or self._orbax.should_save(step)):
             return False
         target = self.directory / str(step)
-        options = again, False, metadata
+        options = again, None, metadata
         finish = begin_save(
             target, tree, "orbax", *options, shown=False, copy=True, metrics=metrics
         )

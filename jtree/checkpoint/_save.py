@@ -31,7 +31,7 @@ def save(
     *,
     format: Format | None = None,
     overwrite: bool = False,
-    packed: bool = False,
+    packed: bool | None = None,
     metadata: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> None:
@@ -55,7 +55,8 @@ def save(
       format: `"orbax"`, `"safetensors"`, `"npz"`, `"npy"` or `"msgpack"`, whatever the suffix.
       overwrite: True replaces the checkpoint at `path` once the new one is complete beside it.
       packed: True stores all arrays of up to a mebibyte as one, so that thousands of them cost
-        what one costs. Plain Orbax then sees their bytes only.
+        what one costs. Plain Orbax then sees their bytes only. False stores each by its path. By
+        default more than 5,000 are packed.
       metadata: any JSON for Orbax, a dict from str to str for safetensors;
         `jtree.open(path).metadata` returns it.
       progress: False shows no progress bar. A bar appears on a terminal only, for more than 1 GB
@@ -89,7 +90,7 @@ def save_async(
     *,
     format: Format | None = None,
     overwrite: bool = False,
-    packed: bool = False,
+    packed: bool | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Saving:
     """Save in the background, as `save` does, while training continues.
@@ -145,7 +146,7 @@ def begin_save(
     tree: Any,
     format: str | None,
     overwrite: bool,
-    packed: bool,
+    packed: bool | None,
     metadata: dict[str, Any] | None,
     *,
     shown: bool,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as orbax_v0
 import pytest
+from flax import serialization
 from orbax.checkpoint import v1 as ocp
 
 import jtree
@@ -114,3 +117,42 @@ def test_malformed_structures_are_refused(text: str) -> None:
 
     with pytest.raises(jtree.CheckpointError, match="malformed structure of the state"):
         _decoding.decode(structure(text), lambda stored: stored)
+
+
+def test_directories_of_flax_and_of_early_versions_of_orbax_say_what_to_do(tmp_path: Path) -> None:
+    for name in ("checkpoint_9", "checkpoint_10"):
+        data = serialization.msgpack_serialize({"w": np.ones(2)})
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(jtree.CheckpointError) as error:
+        jtree.load(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path}: a directory of checkpoints: checkpoint_9, checkpoint_10; load one of them, "
+        f"{tmp_path / 'checkpoint_10'}"
+    )
+    assert jtree.load(tmp_path / "checkpoint_10")["w"].tolist() == [1, 1]
+    early = tmp_path / "early"
+    early.mkdir()
+    (early / "checkpoint").write_bytes(data)
+    with pytest.raises(jtree.CheckpointError) as error:
+        jtree.load(early)
+    assert str(error.value) == (
+        f"{early}: an Orbax checkpoint without _CHECKPOINT_METADATA, as early versions wrote: "
+        f"restore it with orbax.checkpoint.PyTreeCheckpointer().restore({str(early)!r}), and save "
+        "the result with jtree.save"
+    )
+
+
+@pytest.mark.parametrize("name", ["_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt", "d"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"x" * 99, None])
+def test_a_damaged_checkpoint_of_orbax_alone_is_one_error(
+    tmp_path: Path, name: str, data: bytes | None
+) -> None:
+    orbax_v0.PyTreeCheckpointer().save(tmp_path / "x", {"w": np.ones(2), "b": {"c": np.arange(3)}})
+    path = tmp_path / "x" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if data is not None:
+        path.write_bytes(data)
+    state = None
+    with contextlib.suppress(jtree.CheckpointError):
+        state = jtree.load(tmp_path / "x")
+    assert state is None or (name, state["w"].tolist()) == ("_CHECKPOINT_METADATA", [1, 1])

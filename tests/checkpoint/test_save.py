@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1
 
 import jtree
 
@@ -86,3 +88,20 @@ def test_invalid_paths_and_states_are_refused(tmp_path: Path) -> None:
     ):
         jtree.save(tmp_path / "x.orbax-checkpoint-tmp-1", {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided:UserWarning")
+@pytest.mark.parametrize(("packed", "expected"), [(None, True), (False, False), (True, True)])
+def test_many_small_arrays_are_packed_unless_they_are_not_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool | None, expected: bool
+) -> None:
+    monkeypatch.setattr("jtree.checkpoint._orbax.encoding.MOST_SEPARATE", 3)
+    few = {"a": jnp.ones(2), "b": [np.ones(3), jax.random.key(0)], "n": 3}
+    many = few | {"c": np.zeros(0), "large": np.zeros(2**20)}
+    jtree.save(tmp_path / "few", few, packed=packed)
+    jtree.save(tmp_path / "many", many, packed=packed)
+    assert jtree.open(tmp_path / "few").packed == bool(packed)
+    assert jtree.open(tmp_path / "many").packed == expected
+    assert same(jtree.load(tmp_path / "many", many), many)
+    names = set(v1.load(tmp_path / "many"))
+    assert names == ({"%packed", "large"} if expected else {"a", "b", "c", "large"})

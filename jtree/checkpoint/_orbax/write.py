@@ -29,7 +29,7 @@ def begin_write(
     ties: Ties,
     *,
     overwrite: bool,
-    packed: bool,
+    packed: bool | None,
     metadata: dict[str, Any] | None,
     shown: bool,
     copy: bool,
@@ -42,7 +42,7 @@ def begin_write(
       state: nested dicts, lists and tuples.
       ties: the paths of each array that is at several.
       overwrite: whether a checkpoint at the target is replaced.
-      packed: whether small arrays are stored as one.
+      packed: whether small arrays are stored as one; None decides by their number.
       metadata: JSON of the user.
       shown: whether a progress bar may be shown.
       copy: whether NumPy arrays are copied, since they may change while they are written.

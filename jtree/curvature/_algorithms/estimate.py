@@ -46,6 +46,9 @@ class Estimate:
     def __int__(self) -> int:
         return int(self.value)
 
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(float(self), digits)
+
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray[Any, Any]:
         return np.array(self.value, dtype=dtype, copy=copy)
 

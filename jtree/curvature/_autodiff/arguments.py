@@ -48,19 +48,24 @@ def isreal(dtype: Any) -> bool:
     return isnumber(dtype) and not jnp.issubdtype(dtype, jnp.complexfloating)
 
 
-def is_scalar(x: Any) -> bool:
-    """Return whether `x` is a real number, of Python or as an array without axes."""
+def as_scalar(x: Any) -> Any:
+    """Return a real number, of Python or as an array without axes, and None for anything else.
+
+    An object that JAX takes for an array, such as an `Estimate`, is one.
+    """
+    x = x.__jax_array__() if hasattr(type(x), "__jax_array__") else x
     if isinstance(x, int | float):
-        return True
-    array: Any = x if isarray(x) or isinstance(x, np.generic) else None
-    return array is not None and array.shape == () and isreal(array.dtype)
+        return x
+    array = isarray(x) or isinstance(x, np.generic)
+    return x if array and x.shape == () and isreal(x.dtype) else None
 
 
-def check_scalar(name: str, x: Any) -> Any:
+def check_scalar(name: str, x: Any, hint: str = "") -> Any:
     """Return a real number, which may be traced."""
-    if not is_scalar(x):
-        raise ArgumentTypeError(f"{name}: expected a scalar, found {describe(x)}")
-    return x
+    scalar = as_scalar(x)
+    if scalar is None:
+        raise ArgumentTypeError(f"{name}: expected a scalar, found {describe(x)}{hint}")
+    return scalar
 
 
 def check_tol(tol: Any) -> None:

@@ -20,7 +20,7 @@ from ..._tree.paths import Where
 from ..._vector.restructure import Restructure
 from ..._vector.static import Static
 from .._autodiff import host, memory
-from .._autodiff.arguments import as_columns, is_scalar
+from .._autodiff.arguments import as_columns, as_scalar
 from .._autodiff.dense import DenseOptions
 from .._autodiff.linearize import product_uncached
 from .._autodiff.protocol import Piecewise, one_piece
@@ -68,7 +68,7 @@ class BatchSource(NamedTuple):
                 "batched: a mean weights batches by their numbers of examples, which this "
                 "operator's arrays do not tell; pass size=lambda batch: ..., or reduction='sum'"
             )
-        if not is_scalar(count) or not count >= 0:
+        if as_scalar(count) is None or not count >= 0:
             raise ArgumentError(f"size: expected 0 or more examples, found {describe(count)}")
         return int(count)
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..._errors import ArgumentError, ArgumentTypeError
 from ..._text import format_bytes
 from ..._tree.leaves import describe, isarray, isscalar, istracer
-from .._autodiff.arguments import as_columns, import_extra, is_scalar
+from .._autodiff.arguments import as_columns, as_scalar, check_scalar, import_extra
 from .._autodiff.dense import rectangle
 from .._autodiff.linearize import product
 
@@ -168,8 +168,8 @@ class LinearMap(ABC):
             return self.T.mv(v.T).T
         return self.T.mv(v)
 
-    def __call__(self, v: Any, /) -> jax.Array:
-        return self.mv(v)
+    def __call__(self, v: Any, /) -> Any:
+        return self.matvec(v)
 
     def __add__(self, other: Any) -> Any:
         return self._add(other, 1.0, "+")
@@ -190,25 +190,25 @@ class LinearMap(ABC):
         if _has_own(other, "__radd__"):
             return NotImplemented
         hint = "; for the matrix use op.dense()" if isarray(other) else ""
-        if is_scalar(other):
+        if as_scalar(other) is not None and hasattr(self, "damped"):
             hint = "; for a multiple of the identity use op.damped(damping)"
         raise ArgumentTypeError(f"{symbol}: expected an operator, found {describe(other)}{hint}")
 
     def __mul__(self, factor: Any) -> Any:
-        if not is_scalar(factor):
-            shown = factor.label if isinstance(factor, LinearMap) else describe(factor)
-            raise ArgumentTypeError(f"*: expected a scalar, found {shown}; use @ for products")
-        return LinearMap.combine([(factor, self)])
+        scalar = check_scalar("*", factor, "; use @ for products")
+        return LinearMap.combine([(scalar, self)])
 
     def __rmul__(self, factor: Any) -> Any:
         return self.__mul__(factor)
 
     def __truediv__(self, factor: Any) -> Any:
-        if not is_scalar(factor):
-            raise ArgumentTypeError(f"/: expected a scalar, found {describe(factor)}")
-        if not istracer(factor) and factor == 0:
+        scalar = check_scalar("/", factor)
+        if not istracer(scalar) and scalar == 0:
             raise ArgumentError("/: expected a scalar other than 0, found 0")
-        return self.__mul__(1 / factor)
+        return self.__mul__(1 / scalar)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        raise ArgumentTypeError("/: an operator divides nothing; use curvature.solve(op, b)")
 
     def __neg__(self) -> Any:
         return self.__mul__(-1.0)

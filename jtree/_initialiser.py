@@ -52,6 +52,10 @@ class Initialiser:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Return an array for `(key, shape)` or `(key, shape, dtype)`, or else an initialiser."""
+        if len(args) > 3:
+            raise ArgumentTypeError(
+                f"expected a key, a shape and a dtype, found {len(args)} arguments"
+            )
         return self.init(*args, **(dict(self.options) | options))
 
     def __repr__(self) -> str:

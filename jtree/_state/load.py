@@ -16,6 +16,7 @@ from .._errors import LoadError, ModelError
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray, read_all
 from .._tree.leaves import canonical, describe, isabstract, isarray, isconcrete, istracer
+from .._tree.opaque import check_leaves
 from .._tree.paths import Where
 from .._tree.ties import Ties
 from .._tree.walk import Walk, walk
@@ -175,7 +176,8 @@ def walk_both(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
     recorded = recorded_ties(dst) if ties == "references" else None
     dst = dst if isinstance(dst, str) else open_tree(dst)
     src = src if isinstance(src, str) else open_for(src, dst)
-    return walk(dst, ties=recorded or ties), walk(src)
+    walked = check_leaves(walk(dst, ties=recorded or ties))
+    return walked, check_leaves(walk(src), tensors=True)
 
 
 def _load_values(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._arguments import check_integer
 from .._text import plural, render, table
 from .._tree import paths
 from .._tree.leaves import describe
@@ -130,6 +131,7 @@ class Diff:
 
         Each of them is on one line.
         """
+        check_integer("most", most, least=0)
         others = self._unexplained()
         if self.causes and not others:
             return f"{self._title()}: {'; and '.join(x.text for x in self.causes)}"

@@ -9,6 +9,7 @@ import numpy as np
 from .._errors import ModelError
 from .._tree.leaves import BASIC, isarray
 from .._tree.nodes import kind, static_fields, to_basic
+from .._tree.opaque import check_opened
 from .._tree.walk import walk
 
 
@@ -27,7 +28,7 @@ def state(x: Any, /) -> Any:
       Nested dicts, lists and tuples, such that `loadmodel(model, state(model))` is the model.
 
     Raises:
-      ModelError: the tree cannot be walked.
+      ModelError: the tree cannot be walked, or arrays are in an object that JAX does not open.
 
     Example:
       >>> state({"layers": [(jnp.ones(1), jnp.tanh)], "rate": 0.1})
@@ -35,7 +36,7 @@ def state(x: Any, /) -> Any:
 
     Source: `state` of Flux.jl.
     """
-    return walk(x).check().fold(_leaf_state, _node_state)
+    return check_opened(walk(x)).check().fold(_leaf_state, _node_state)
 
 
 def _leaf_state(leaf: Any) -> Any:

@@ -15,6 +15,7 @@ from .._text import align, format_bytes
 from .._text import table as rich_table
 from .._tree import paths
 from .._tree.leaves import isarray, istracer
+from .._tree.opaque import check_leaves
 from .._tree.structure import Branch
 from .._tree.ties import Slot, Ties
 from .._tree.walk import Walk, walk
@@ -148,7 +149,7 @@ def summary(model: Any, /, *, ties: Ties = "references", max_depth: int | None =
     """
     if max_depth is not None and check_integer("max_depth", max_depth) < 0:
         raise ArgumentError(f"max_depth: expected None, 0 or more, found {max_depth}")
-    walked = walk(model, ties=ties)
+    walked = check_leaves(walk(model, ties=ties))
     slots = walked.slots
     branches = list(_branches(walked, max_depth))
     arrays = [slots[branch].value for branch in branches if isinstance(branch, int)]

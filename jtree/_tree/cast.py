@@ -10,6 +10,7 @@ import numpy as np
 
 from .._errors import ArgumentError
 from .leaves import check_alive, isabstract, isnumeric
+from .opaque import check_leaves
 from .walk import walk
 
 
@@ -29,6 +30,7 @@ def cast(model: Any, /, *, dtype: Any) -> Any:
 
     Raises:
       ArgumentError: float64 without 64-bit mode.
+      ModelError: arrays are in an object that JAX does not open.
 
     Example:
       >>> model = {"w": jnp.ones(2), "z": jnp.ones(2, jnp.complex64), "n": jnp.arange(2)}
@@ -43,7 +45,7 @@ def cast(model: Any, /, *, dtype: Any) -> Any:
             'jax.config.update("jax_enable_x64", True) before creating any array, or set the '
             "environment variable JAX_ENABLE_X64=1"
         )
-    walked = walk(model)
+    walked = check_leaves(walk(model))
     values = [_convert(slot.path, slot.value, np.dtype(dtype)) for slot in walked.slots]
     same = all(value is slot.value for value, slot in zip(values, walked.slots, strict=True))
     return model if same else walked.rebuild(values)

@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
+from .._errors import ModelError
+
 Key: TypeAlias = Any  # a key entry of JAX: DictKey, SequenceKey, GetAttrKey, FlattenedIndexKey
 Entries: TypeAlias = list[tuple[Key, Any]]
 
@@ -125,8 +127,22 @@ def children(node: object, /) -> dict[Any, Any]:
 
     Source: `children` of Functors.jl.
     """
-    pairs = entries(node) or []
+    try:
+        pairs = entries(node) or []
+    except ValueError as error:
+        if isinstance(node, dict):
+            raise unsorted_keys("(root)", node) from error
+        raise
     return {key_name(key): child for key, child in pairs if not kind(child).hidden}
+
+
+def unsorted_keys(path: str, node: Mapping[Any, Any]) -> ModelError:
+    """Return the error for a dict whose keys JAX cannot sort."""
+    names = sorted({type(key).__name__ for key in node})
+    return ModelError(
+        f"{path}: expected dict keys that sort, found keys of the types {', '.join(names)}; use "
+        "keys of one type that can be compared, such as str"
+    )
 
 
 @singledispatch

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import decimal
+import enum
 import functools
+import numbers
+import os
 import types
-from collections import UserList, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import UserList, UserString, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +20,7 @@ import numpy as np
 
 from .._errors import ModelError
 from . import paths as _path
-from .leaves import BASIC, describe, isarray, isnumber
+from .leaves import BASIC, check_alive, describe, isarray, isnumber
 from .nodes import loaded
 from .walk import Walk
 
@@ -28,20 +33,34 @@ _PLAIN: set[type] = {*BASIC, np.ndarray}  # types of leaves that hide nothing, w
 
 
 def check_opened(walked: Walk) -> Walk:
-    """Return a walk; raise an error if arrays are in an object that JAX does not open.
+    """Return a walk; raise an error unless JAX opens all of it.
 
     Raises:
-      ModelError: such a leaf, or a root that is not a container, an array or a basic value.
+      ModelError: arrays in a leaf, or a root that is not a container, an array or a basic value.
+    """
+    check_leaves(walked)
+    root = walked.values[0] if isinstance(walked.structure.root, int) else None
+    if not (isarray(root) or isinstance(root, (*BASIC, np.generic))):
+        raise ModelError(_wrong_root(root))
+    return walked
+
+
+def check_leaves(walked: Walk, *, tensors: bool = False) -> Walk:
+    """Return a walk; raise an error if arrays are in an object that JAX does not open.
+
+    Args:
+      walked: the walk.
+      tensors: whether tensors of other libraries are let pass as leaves.
     """
     for path, x in zip(walked.structure.paths, walked.values, strict=True):
-        if type(x) not in _PLAIN and not _isplain(x) and holds_arrays(x):
+        if type(x) in _PLAIN or _isplain(x) or (tensors and _has_values(x)):
+            continue
+        check_alive(path, x)
+        if holds_arrays(x):
             raise ModelError(
                 f"{_path.show(path)}: JAX does not open {describe_opaque(x)}, so the arrays in it "
                 f"would be left out; {remedy(x)}"
             )
-    root = walked.values[0] if isinstance(walked.structure.root, int) else None
-    if not (isarray(root) or isinstance(root, (*BASIC, np.generic))):
-        raise ModelError(_wrong_root(root))
     return walked
 
 
@@ -93,6 +112,7 @@ def _isplain(x: Any) -> bool:
         return True
     cls = type(x)
     plain = isinstance(x, (*BASIC, np.generic, *_FUNCTIONS)) or _from_library(cls)
+    plain = plain and not isinstance(x, jax.Ref)
     if plain:
         _PLAIN.add(cls)
     return plain
@@ -170,6 +190,42 @@ def remedy(x: Any) -> str:
     if dataclasses.is_dataclass(x):
         return f"register {type(x).__name__} with jax.tree_util.register_dataclass"
     return f"register {type(x).__name__} with jax.tree_util.register_pytree_node"
+
+
+def basic_remedy(x: Any) -> str:
+    """Return how to convert a leaf without arrays to a value that can be stored.
+
+    >>> basic_remedy({1}), basic_remedy(datetime.date(2000, 1, 1))
+    ('convert it with list(x)', 'convert it with x.isoformat()')
+    """
+    for types_, text in _CONVERSIONS:
+        if isinstance(x, types_):
+            return f"convert it with {text}"
+    if dataclasses.is_dataclass(x):
+        return "convert it with dataclasses.asdict(x)"
+    return "convert it to an array or a basic value"
+
+
+_CONVERSIONS: tuple[tuple[Any, str], ...] = (
+    (enum.Enum, "x.value"),
+    (str, "str(x)"),
+    (np.datetime64 | np.timedelta64, "str(x)"),
+    (np.dtype, "x.name"),
+    (int, "int(x)"),
+    (float, "float(x)"),
+    (complex, "complex(x)"),
+    (bytes | bytearray | memoryview, "bytes(x)"),
+    (numbers.Real | decimal.Decimal, "float(x) or str(x)"),
+    (datetime.date | datetime.time, "x.isoformat()"),
+    (datetime.timedelta, "x.total_seconds()"),
+    (os.PathLike, "str(x)"),
+    (np.random.Generator, "x.bit_generator.state"),
+    (np.random.RandomState, "x.get_state(legacy=False)"),
+    (types.SimpleNamespace, "vars(x)"),
+    (Mapping, "dict(x)"),
+    (UserString, "str(x)"),
+    (Collection, "list(x)"),
+)
 
 
 def _isa(x: Any, module: str, name: str) -> bool:

@@ -121,6 +121,12 @@ def no_match(glob: str, paths: Sequence[str]) -> str:
     return f"{glob!r} matches no parameter{remedy}"
 
 
+def no_array(path: object, paths: Collection[str]) -> PathError:
+    """Return the error for a path at which a mapping has no array."""
+    near = did_you_mean(path, paths) if isinstance(path, str) else ""
+    return PathError(f"{path!r} is not the path of an array{near}")
+
+
 def near_glob(glob: str, paths: Collection[str]) -> str | None:
     """Return a glob that matches some paths and differs by a usual mistake, or None.
 

@@ -12,7 +12,17 @@ from jax.tree_util import PyTreeDef
 
 from .._errors import ModelError, did_you_mean
 from . import paths as _path
-from .nodes import Entries, Key, NodeKind, children, entries, key_name, kind, trainable
+from .nodes import (
+    Entries,
+    Key,
+    NodeKind,
+    children,
+    entries,
+    key_name,
+    kind,
+    trainable,
+    unsorted_keys,
+)
 
 # The steps that build a tree: unflatten each treedef in turn. An index i >= 0 stands for the value
 # of slot i, and ~i for the result of step i, which is how one object occurs twice.
@@ -173,11 +183,7 @@ def _flatten(value: Any, segments: tuple[str, ...]) -> Entries | None:
     except Exception as error:
         path = _path.show(_path.join(segments))
         if isinstance(value, dict):
-            types = sorted({type(key).__name__ for key in value})
-            raise ModelError(
-                f"{path}: expected dict keys that sort, found keys of the types "
-                f"{', '.join(types)}; use keys of one type that can be compared, such as str"
-            ) from error
+            raise unsorted_keys(path, value) from error
         error.add_note(f"while flattening the {type(value).__name__} at {path}")
         raise
 

@@ -6,7 +6,7 @@ computes new values, and rebuilds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.tree_util import FlattenedIndexKey, PyTreeDef, SequenceKey
 
+from .._arguments import check_callable, unexpected
+from .._errors import ArgumentError
 from . import paths
 from .cache import Cache
 from .leaves import check_alive, isnumeric
@@ -95,8 +97,10 @@ class Walk:
           >>> jtree.walk({"w": 1.5, "layers": [None, "relu"]}).rebuild([7, 8, 9])
           {'layers': [7, 8], 'w': 9}
         """
+        if not isinstance(values, Sized):
+            raise unexpected("values", "a sequence with one value per slot", values)
         if len(values) != len(self.slots):
-            raise ValueError(f"expected {len(self.slots)} values, found {len(values)}")
+            raise ArgumentError(f"values: expected {len(self.slots)}, found {len(values)}")
         return assemble(self.plan, [values[slot.tie] for slot in self.slots])
 
     def fold(
@@ -108,7 +112,8 @@ class Walk:
           leaf: a function of a leaf, called in the order of the slots.
           node: a function of a node, the names of its children, and the results for them.
         """
-        leaves = list(map(leaf, self.values))
+        leaves = list(map(check_callable("leaf", leaf), self.values))
+        check_callable("node", node)
 
         def visit(branch: Branch) -> Any:
             below = [leaves[x] if isinstance(x, int) else visit(x) for x in branch.children]
@@ -123,6 +128,8 @@ class Walk:
         Sequences close up: where the child at `1` is dropped, `2` becomes `1`.
         """
         labels = Labels({}, {})
+        if keep is not None:
+            check_callable("keep", keep)
 
         def visit(branch: Branch | int, segments: tuple[str, ...]) -> None:
             if isinstance(branch, int):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 
 from .._arguments import check_callable
-from .._errors import ArgumentError
+from .._errors import ArgumentError, ModelError
 from .._tree import paths
 from .._tree.cache import Cache
 from .._tree.leaves import canonical, isarray, isnumeric, isscalar, type_name
@@ -117,6 +117,17 @@ def _warn_of_collections(names: tuple[str, ...], paths: tuple[str, ...]) -> None
         )
 
 
+def _check_dtypes(slots: Iterable[Slot]) -> None:
+    for slot in slots:
+        dtype = slot.value.dtype
+        if getattr(dtype, "char", "") in ("g", "G"):  # long double, which no device of JAX has
+            name = "complex128" if dtype.kind == "c" else "float64"
+            raise ModelError(
+                f"{paths.show(slot.path)}: JAX has no dtype {dtype}; convert the array with "
+                f"x.astype({name!r})"
+            )
+
+
 def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> VectorLayout:
     if which == "trainable" and where is None and isinstance(model, Mapping):
         _warn_of_collections(tuple(sorted(_COLLECTIONS & {*model})), walked.structure.paths)
@@ -128,6 +139,7 @@ def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> V
             sources.append(~others)
             others += 1
     parameters = [slots[first].value for first in indices]
+    _check_dtypes([slots[first] for first in indices])
     return VectorLayout(
         name=type_name(model),
         slots=walked.structure.paths,

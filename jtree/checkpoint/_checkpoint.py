@@ -9,6 +9,7 @@ from .._state.sources import Scalars, open_tree, recorded_ties, scalars_of
 from .._text import render
 from .._tree.lazy import LazyArray, Source
 from .._tree.leaves import isnumeric
+from .._tree.paths import no_array
 from .._tree.walk import walk
 from ._show import as_tree
 
@@ -70,7 +71,12 @@ class Checkpoint(Mapping[str, LazyArray]):
         return sum(x.nbytes for x in set(self._arrays.values()))
 
     def __getitem__(self, path: str) -> LazyArray:
+        if path not in self:
+            raise no_array(path, self._arrays)
         return self._arrays[path]
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and path in self._arrays
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from .._errors import ArgumentError, ModelError
@@ -11,7 +12,15 @@ from .._state.sources import resolve
 from .._state.state import state
 from .._tree import paths
 from .._tree.leaves import isarray
-from .._tree.opaque import check_opened, describe_opaque, holds_arrays, ismasked, remedy, unstorable
+from .._tree.opaque import (
+    basic_remedy,
+    check_opened,
+    describe_opaque,
+    holds_arrays,
+    ismasked,
+    remedy,
+    unstorable,
+)
 from .._tree.walk import walk
 from ._background import Saving, run_in_background, wait_for
 from ._checkpoint import Checkpoint
@@ -20,6 +29,8 @@ from ._formats.registry import FILE_FORMATS, READ_ONLY
 from ._orbax.decoding import Ties
 from ._orbax.write import begin_write
 from ._storage.paths import Path, as_path
+
+_MOST = 10  # leaves that an error names in full
 
 Format: TypeAlias = Literal["orbax", "safetensors", "npz", "npy", "msgpack"]
 
@@ -186,18 +197,19 @@ def _check_storable(tree: Any, name: str) -> None:
         ((path, x),) = leaves.items()
         raise ModelError(f"{paths.show(path)}: cannot save {describe_opaque(x)}; {_remedy(x)}")
     if leaves:
-        lines = (f"  {paths.show(path)}: {describe_opaque(x)}" for path, x in leaves.items())
-        raise ModelError("\n".join([f"cannot save {len(leaves)} leaves; {_CONVERT}", *lines]))
+        lines = [
+            f"  {paths.show(path)}: {describe_opaque(x)}; {_remedy(x)}"
+            for path, x in islice(leaves.items(), _MOST)
+        ]
+        more = [f"  ... and {len(leaves) - _MOST:,} more"] if len(leaves) > _MOST else []
+        raise ModelError("\n".join([f"cannot save {len(leaves):,} leaves", *lines, *more]))
     check_opened(walked)
-
-
-_CONVERT = "convert them to arrays or basic values, such as float, str or list"
 
 
 def _remedy(x: Any) -> str:
     if isarray(x):
         return "save an array of a numeric dtype, without a mask"
-    return remedy(x) if holds_arrays(x) else "convert it to an array or a basic value"
+    return remedy(x) if holds_arrays(x) else basic_remedy(x)
 
 
 def _is_path(tree: object) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._arguments import check_integers
+from .._arguments import check_integers, unexpected
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from ..init import glorot_uniform
@@ -94,7 +94,10 @@ class Dense(Layer):
           >>> Dense.from_arrays(jnp.array([[1.0, 2.0]]), False)(jnp.array([3.0]))
           Array([3., 6.], dtype=float32)
         """
-        weight = weight if isarray(weight) else jnp.asarray(weight)
+        try:
+            weight = weight if isarray(weight) else jnp.asarray(weight)
+        except (TypeError, ValueError) as error:
+            raise unexpected("weight", "an array of shape (n_in, n_out)", weight) from error
         if weight.ndim != 2:
             raise ArgumentError(
                 "Dense.from_arrays expects a weight of shape (n_in, n_out), "

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jtree
@@ -34,7 +35,18 @@ class Slots:
         self.weight = weight
 
 
-CALLS: list[Callable[[Any], Any]] = [jtree.destructure, jtree.count, jtree.trainables]
+CALLS: list[Callable[[Any], Any]] = [
+    jtree.destructure,
+    jtree.count,
+    jtree.trainables,
+    jtree.state,
+]
+OTHERS: dict[str, Callable[[Any], Any]] = {
+    "f16": jtree.f16,
+    "summary": jtree.summary,
+    "diff": lambda x: jtree.diff(x, {}),
+    "loadmodel": lambda x: jtree.loadmodel(x, {}),
+}
 A = jnp.ones(2)
 HIDDEN = [
     (Plain(A), "a tests.Plain", "register Plain with jax.tree_util.register_pytree_node"),
@@ -56,6 +68,52 @@ def test_arrays_that_jax_does_not_see_are_an_error(
     call: Any, hidden: Any, name: str, remedy: str, tmp_path: Any
 ) -> None:
     check_refused(call, hidden, name, remedy, tmp_path)
+
+
+@pytest.mark.parametrize("call", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(("hidden", "name", "remedy"), HIDDEN)
+def test_they_are_an_error_wherever_they_would_be_left_out(
+    call: Any, hidden: Any, name: str, remedy: str
+) -> None:
+    with pytest.raises(jtree.ModelError) as info:
+        call({"a": [hidden], "w": A})
+    assert str(info.value).startswith(f"a/0: JAX does not open {name}, so the arrays in it would")
+    assert remedy in str(info.value)
+
+
+def test_a_source_of_arrays_that_jax_does_not_open_is_refused() -> None:
+    for call in (jtree.diff, jtree.loadmodel):
+        with pytest.raises(jtree.ModelError, match=r"^a: JAX does not open a collections.deque"):
+            call({"w": A}, {"w": A, "a": deque([A])})
+
+
+@pytest.mark.parametrize("call", [*CALLS, *OTHERS.values()])
+def test_a_mutable_reference_is_an_error(call: Any) -> None:
+    with pytest.raises(jtree.ModelError, match=r"^a: expected an array, found a mutable reference"):
+        call({"a": jax.new_ref(A)})
+
+
+def test_an_array_of_a_dtype_that_jax_lacks_is_an_error() -> None:
+    for dtype, name in (("longdouble", "float64"), ("clongdouble", "complex128")):
+        with pytest.raises(jtree.ModelError) as info:
+            jtree.destructure({"a": np.ones(2, dtype)})
+        assert str(info.value) == (
+            f"a: JAX has no dtype {np.dtype(dtype)}; convert the array with x.astype({name!r})"
+        )
+
+
+def test_an_integer_that_python_does_not_write_is_described(tmp_path: Any) -> None:
+    model = {"n": 10**5000}
+    jtree.save(tmp_path / "model", model)
+    assert jtree.load(tmp_path / "model", {"n": 0}) == model
+    assert jtree.load(tmp_path / "model", model) == model
+    assert jtree.diff(model, {"n": 3}).config == {"n": (10**5000, 3)}
+    assert "an int of 16,610 bits" in str(jtree.diff(model, {"n": 3}))
+
+
+def test_children_of_a_dict_that_does_not_sort_are_an_error() -> None:
+    with pytest.raises(jtree.ModelError, match=r"^\(root\): expected dict keys that sort"):
+        jtree.children({1: A, "a": A})
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -110,7 +110,13 @@ def _check_keys(walked: Walk) -> None:
     for path, node in walked.nodes:
         for key in node if isinstance(node, dict) else ():
             if type(key) is not str:
-                _encode_basic(f"{paths.show(path)}: the key {key!r}", key)
+                try:
+                    _encode_basic(path, key)
+                except ModelError as error:
+                    raise ModelError(
+                        f"{paths.show(path)}: cannot save the key {key!r}; use keys that are text, "
+                        "numbers, bools or None"
+                    ) from error
 
 
 def _encode_leaves(

@@ -76,7 +76,12 @@ class Migrated(Mapping[str, LazyArray]):
         return selected
 
     def __getitem__(self, path: str) -> LazyArray:
+        if path not in self:
+            raise _paths.no_array(path, self.entries)
         return self.entries[path].array
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and path in self.entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)

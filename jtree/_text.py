@@ -24,6 +24,17 @@ def plural(count: int, noun: str, nouns: str = "", *, separator: str = ",") -> s
     return f"{number} {noun if count == 1 else nouns or noun + 's'}"
 
 
+def printable(text: str) -> str:
+    r"""Return text with escapes for characters that would control a terminal, or break a line.
+
+    >>> printable("red: \x1b[31m"), printable("größe")
+    ('red: \\x1b[31m', 'größe')
+    """
+    if text.isprintable():
+        return text
+    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
+
+
 def format_bytes(count: int) -> str:
     """Return a number of bytes in the largest unit that it reaches.
 
@@ -88,7 +99,9 @@ def table(
     last = {i: k for k, (i, _) in enumerate(rows)}
     for k, (i, cells) in enumerate(rows):
         style = "dim" if i in dim else ""
-        drawn.add_row(*map(Text, cells), style=style, end_section=border and k == last[i])
+        drawn.add_row(
+            *(Text(printable(x)) for x in cells), style=style, end_section=border and k == last[i]
+        )
     return drawn
 
 

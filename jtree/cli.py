@@ -14,7 +14,7 @@ import typer
 
 from . import __version__
 from ._errors import JtreeError
-from ._text import table
+from ._text import plural, printable, table
 
 __all__ = ["app"]
 
@@ -44,7 +44,7 @@ def _command(function: Command) -> Command:
         try:
             function(*args, **options)
         except (JtreeError, OSError) as error:
-            typer.echo(f"jtree: {error}", err=True)
+            _echo(f"jtree: {error}", err=True)
             raise typer.Exit(2) from error
 
     return run  # type: ignore[return-value]
@@ -113,12 +113,12 @@ def diff(
     from .checkpoint._open import open_checkpoint
 
     pair = (open_checkpoint(path, shown=False) for path in (expected, found))
-    different = compare(*pair, values=values).differences
-    rows = [(x.path, x.kind, str(x.expected), str(x.found)) for x in different]
+    report = compare(*pair, values=values)
+    rows = [(x.path, x.kind, str(x.expected), str(x.found)) for x in report.differences]
     if as_json:
         _print([dict(zip(("path", "kind", "expected", "found"), row, strict=True)) for row in rows])
     elif rows:
-        _print_table(("path", "kind", expected, found), rows)
+        _print_differences(report, (expected, found), rows)
     else:
         typer.echo("no differences" + ("" if values else "; values were not compared"))
     raise typer.Exit(bool(rows))
@@ -138,7 +138,7 @@ def verify(path: CheckpointPath, as_json: AsJson = False) -> None:
         _print_table(("path", "fault"), faults.items())
     else:
         result = "all checksums match" if checked else "readable, without checksums to compare"
-        typer.echo(f"{path}: {result}")
+        _echo(f"{path}: {result}")
     raise typer.Exit(bool(faults))
 
 
@@ -202,7 +202,7 @@ def convert(
         return
     memory.return_freed_memory()
     report = convert_file(source, target, format=format, **options)  # type: ignore[arg-type]
-    typer.echo(json.dumps(report.to_json(), indent=2) if as_json else str(report))
+    _print(report.to_json()) if as_json else _echo(str(report))
     raise typer.Exit(bool(report.problems))
 
 
@@ -219,6 +219,11 @@ def demo(
     from .demo import run
 
     run(out, seed=seed, quiet=quiet)
+
+
+def _echo(text: str, *, err: bool = False) -> None:
+    """Print lines of text, in which names of a file cannot control the terminal."""
+    typer.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
 def _print(output: Any) -> None:
@@ -240,6 +245,16 @@ def _screenful() -> int | None:
 
     console = Console()
     return max(console.height - _OTHER_LINES, 1) if console.is_terminal else None
+
+
+def _print_differences(report: Any, names: tuple[str, str], rows: Any) -> None:
+    """Print what many paths have in common in one line, and a table of the others."""
+    for cause in report.causes:
+        _echo(f"{plural(len(cause.paths), 'path')}: {cause.text}")
+    explained = frozenset().union(*(cause.paths for cause in report.causes))
+    others = [row for row in rows if row[0] not in explained]
+    if others:
+        _print_table(("path", "kind", *names), others)
 
 
 def _print_table(titles: Any, rows: Any) -> None:

@@ -88,6 +88,52 @@ def test_diff_says_where_and_how(run: Any) -> None:
     assert [(x["path"], x["kind"]) for x in json.loads(out)] == [("w", "values"), ("z", "shape")]
 
 
+def test_diff_says_a_prefix_in_one_line(run: Any) -> None:
+    jtree.save("nested", {"m": jtree.load("a")})
+    code, out = run("diff", "a", "nested")
+    assert code == 1
+    assert out == (
+        "6 paths: the source has the prefix 'm' in its paths, unlike the destination; rename them "
+        "with jtree.migrate.apply([jtree.migrate.rename('m/**', '**')], source)\n"
+    )
+    jtree.save("other", {"m": jtree.load("a"), "z": np.zeros(4)})
+    code, out = run("diff", "a", "other")
+    assert code == 1
+    assert re.search(r"^z +shape ", out, re.MULTILINE)
+
+
+NAMES = {
+    "\x1b[31mred\x07": "\\x1b[31mred\\x07",
+    "a\nb": "a\\nb",
+    "\u202e": "\\u202e",
+    "\x9b2J": "\\x9b2J",
+}
+
+
+@pytest.mark.parametrize(
+    "command", ["show names", "show names --lines 2", "diff a names", "diff names a", "stats names"]
+)
+def test_a_name_does_not_control_the_terminal(run: Any, command: str) -> None:
+    jtree.save("names", {x: np.ones(1) for x in NAMES}, metadata={"x": "\x1b[2J"})
+    _, out = run(*command.split())
+    assert all(x.isprintable() for x in out.splitlines())
+    assert "x1b[31mred" in out or "--lines" in command
+
+
+def test_neither_do_names_in_errors_plans_and_long_trees(run: Any) -> None:
+    jtree.save("names", {x: np.ones(1) for x in NAMES} | {f"w{n}": n for n in range(3)})
+    jtree.save("long", {f"{x}{n}": np.ones(1) for x in NAMES for n in range(200)})
+    for arguments in (
+        ("show", "names", "--where", "\x1b[1m"),
+        ("convert", "names", "new.npz", "--dry-run"),
+        ("convert", "names", "\x1b[1mnew", "--where", "\x1b*"),
+        ("show", "\x1b[1m"),
+        ("show", "long"),
+    ):
+        _, out = run(*arguments)
+        assert all(x.isprintable() for x in out.splitlines()), arguments
+
+
 def test_verify(run: Any, tmp_path: Path) -> None:
     assert run("verify", "a") == (0, "a: all checksums match\n")
     assert run("verify", "plain") == (0, "plain: readable, without checksums to compare\n")

@@ -9,7 +9,14 @@ from pathlib import Path
 from .source import ROOT, folder, imports, modules
 
 PAGE = (ROOT.parent / "CONTRIBUTING.md").read_text()
-LOWEST = {"_errors", "_text", "_progress", "_public", "_arguments"}  # one node in the picture
+LOWEST = {
+    "_errors",
+    "_text",
+    "_progress",
+    "_public",
+    "_arguments",
+    "_extras",
+}  # one node in the picture
 NOT_DRAWN = {"__init__", "__main__", "_api"}  # the package itself, above all others
 HELPERS = {"_initialiser": "init", "_callbacks": "callbacks"}
 

@@ -1,13 +1,8 @@
-"""Nodes of a tree: their children, their parameters, and what each framework means by them.
-
-Frameworks are imported by the user, not by jtree: their types are looked up in modules that are
-loaded already.
-"""
+"""Nodes of a tree: their children, their parameters, and what each framework means by them."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Hashable, Mapping
 from functools import singledispatch
 from typing import Any, NamedTuple, TypeAlias
@@ -17,6 +12,7 @@ import numpy as np
 from jax.tree_util import tree_flatten_with_path
 
 from .._errors import ModelError
+from .frameworks import loaded
 
 Key: TypeAlias = Any  # a key entry of JAX: DictKey, SequenceKey, GetAttrKey, FlattenedIndexKey
 Entries: TypeAlias = list[tuple[Key, Any]]
@@ -76,12 +72,6 @@ def _find_kind(cls: type) -> NodeKind:
     if isa("flax.nnx", "Pytree", "Module"):
         return NodeKind(reference=True, attributes=True)
     return NodeKind(box=isa("flax.core.meta", "AxisMetadata"))
-
-
-def loaded(module: str, name: str) -> type | None:
-    """Return a type of a framework by its name, or None if the framework is not loaded."""
-    cls = getattr(sys.modules.get(module), name, None)
-    return cls if isinstance(cls, type) else None
 
 
 def entries(node: object) -> Entries | None:

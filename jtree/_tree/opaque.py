@@ -20,8 +20,8 @@ import numpy as np
 
 from .._errors import ModelError
 from . import paths as _path
+from .frameworks import loaded
 from .leaves import BASIC, check_alive, describe, isarray, isnumber
-from .nodes import loaded
 from .walk import Walk
 
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from jax.tree_util import KeyEntry, keystr
 
 from .._errors import ArgumentError, ArgumentTypeError, PathError, did_you_mean
+from .._text import printable
 
 Where: TypeAlias = "str | Iterable[str] | Callable[[str, Any], bool] | None"
 
@@ -41,8 +42,12 @@ def ancestors(path: str) -> list[str]:
 
 
 def show(path: str) -> str:
-    """Return a path for use in a message, where the root needs a name."""
-    return path or "(root)"
+    r"""Return a path for use in a message, where the root needs a name.
+
+    >>> show(""), show("\x1b[31mred")
+    ('(root)', '\\x1b[31mred')
+    """
+    return printable(path) or "(root)"
 
 
 def shorten(paths: Sequence[str], most: int = 5) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._text import align, plural, table
+from .._text import align, plural, printable, table
 from .._tree import paths
 from .._tree.lazy import LazyArray
 from .._tree.leaves import describe
@@ -57,8 +57,8 @@ def _table(checkpoint: Any, lines: list[TreeLine], height: int | None) -> Any:
     kept = lines if height is None or len(lines) <= height else lines[: max(height - 1, 1)]
     rows = [
         (
-            "  " * line.level + line.name,
-            line.description + _describe_ties(line.path, tied.get(line.path, ())),
+            "  " * line.level + printable(line.name),
+            printable(line.description) + _describe_ties(line.path, tied.get(line.path, ())),
             "" if line.nbytes is None else f"{line.nbytes:,}",
         )
         for line in kept
@@ -78,10 +78,9 @@ class _PlainLines:
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         from rich.cells import cell_len, chop_cells
-        from rich.control import strip_control_codes
         from rich.segment import Segment
 
-        for line in map(strip_control_codes, self.lines):
+        for line in self.lines:
             fits = cell_len(line) <= options.max_width
             for part in [line] if fits else chop_cells(line, options.max_width):
                 yield Segment(part + "\n")
@@ -142,18 +141,22 @@ def _leaf(path: str, parts: list[str], group: list[Any]) -> TreeLine:
 def _describe_ties(path: str, group: Sequence[str]) -> str:
     """Return the other paths of an array; of many, only their number."""
     others = [x for x in group if x != path] if len(group) < _MAX_TIED else []
-    return f"  tied to {', '.join(others) or f'{len(group) - 1:,} others'}" if group else ""
+    return (
+        f"  tied to {', '.join(map(printable, others)) or f'{len(group) - 1:,} others'}"
+        if group
+        else ""
+    )
 
 
 def _title(checkpoint: Any) -> str:
     checksums = "with checksums" if checkpoint.checksums else "without checksums"
     packed = ", small arrays packed" if checkpoint.packed else ""
-    return f"{checkpoint.path}\n{checkpoint.format}, {checksums}{packed}"
+    return f"{printable(checkpoint.path)}\n{checkpoint.format}, {checksums}{packed}"
 
 
 def _metadata(checkpoint: Any) -> Iterator[str]:
     if checkpoint.metadata:
-        text = str(checkpoint.metadata)
+        text = printable(str(checkpoint.metadata))
         yield f"metadata: {text if len(text) <= 1000 else text[:997] + '...'}"
 
 

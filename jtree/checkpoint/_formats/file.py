@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..._errors import CheckpointError, ChecksumError, ExtraError
+from ..._text import printable
 from ..._tree.lazy import Computed, LazyArray
 from .limits import array_nbytes
 
@@ -149,12 +150,7 @@ def as_checkpoint_error(path: Path, failure: str) -> Iterator[None]:
         raise CheckpointError(f"{path}: {failure}: nested too deeply") from error
     except Exception as error:  # the parsers of Python and HDF5 raise nearly everything
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path}: {failure}: {_printable(lines[0][:300])}") from error
-
-
-def _printable(text: str) -> str:
-    """Return text of a file without characters that would control a terminal."""
-    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in text)
+        raise CheckpointError(f"{path}: {failure}: {printable(lines[0][:300])}") from error
 
 
 def little_endian(dtype: Any) -> np.dtype[Any]:

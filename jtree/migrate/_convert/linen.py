@@ -11,7 +11,7 @@ import jax
 
 from ..._errors import ArgumentTypeError
 from ..._text import plural
-from ..._tree.nodes import loaded
+from ..._tree.frameworks import loaded
 from ..._tree.walk import walk
 from .._layouts.registry import LINEN
 from .._layouts.spec import TypedLayer

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..._errors import ArgumentError, did_you_mean
 from ..._state.sources import open_tree, resolve
+from ..._tree.frameworks import loaded
 from ..._tree.leaves import isarray
-from ..._tree.nodes import loaded
 from ..._tree.walk import walk
 from .._layouts.registry import LAYOUTS
 from .._layouts.spec import FrameworkLayout

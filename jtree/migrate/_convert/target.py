@@ -10,8 +10,9 @@ import jax
 
 from ..._errors import ArgumentTypeError
 from ..._tree import paths
+from ..._tree.frameworks import loaded
 from ..._tree.leaves import isarray, isnumeric
-from ..._tree.nodes import kind, loaded
+from ..._tree.nodes import kind
 from ..._tree.ties import Slot
 from ..._tree.walk import Walk, walk
 from .._layouts.registry import MODULES, NNX

@@ -159,6 +159,14 @@ def test_counting_eigenvalues_within_jit() -> None:
     assert str(caught.value) == message
 
 
+def test_counts_may_be_arrays() -> None:
+    op, two = diagonal_operator(np.ones(2)), jnp.int32(2)
+    assert float(C.trace(op, "hutchinson", key=KEY, samples=two)) == 2
+    assert C.diagonal(op, "xdiag", key=KEY, samples=two).shape == (2,)
+    assert C.spectrum(op, key=KEY, samples=two, steps=two).nodes.shape == (2, 2)
+    assert C.solve(op, np.ones(2), method="cg", maxiter=two).shape == (2,)
+
+
 def test_integers_are_not_keys() -> None:
     op = diagonal_operator(np.ones(2))
     message = r"key: expected a key such as jax.random.key\(0\), found 0"

@@ -86,12 +86,12 @@ add a larger damping=, use method='minres', or a ggn
     damped = op if isinstance(damping, int | float) and damping == 0 else op.damped(damping)
     _check_preconditioner(preconditioner, v)
     if not op.size:
-        return v
+        return jnp.zeros(0, op.dtype)
     small = op.size <= _DENSE_SIZE and preconditioner is None
     if method == "cholesky" or (method == "auto" and small):
         return _by_matrix(damped, v, method).astype(op.dtype)
     tol = float(jnp.finfo(op.dtype).eps) ** 0.75 if tol is None else tol
-    steps = min(10 * op.size, 10_000) if maxiter is None else maxiter
+    steps = min(10 * op.size, 10_000) if maxiter is None else int(maxiter)
     function = (
         Partial(preconditioner) if callable(preconditioner) else with_automatic_axes(preconditioner)
     )

@@ -139,8 +139,7 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
     if key is None:
         raise ArgumentError("spectrum samples vectors; pass key=jax.random.key(0)")
     check_key("key", key)
-    check_integer("samples", samples)
-    check_integer("steps", steps)
+    samples, steps = check_integer("samples", samples), check_integer("steps", steps)
     if not op.size:
         raise ArgumentError("spectrum: expected an operator with at least one row, found 0 x 0")
     if samples < 1 or steps < 1:

@@ -232,7 +232,7 @@ def batched(
       >>> bool(jnp.allclose(op.dense(), make(x).dense()))
       True
     """
-    if reduction not in ("mean", "sum"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
         raise ArgumentError(f"reduction: expected 'mean' or 'sum', found {reduction!r}")
     if not callable(make):
         raise ArgumentTypeError(

@@ -199,7 +199,7 @@ def fisher(
     apply, flat, re = flatten_function(apply, flat, re)
     vector, sizes = as_point(flat, re)
     y = _as_labels(y) if kind == "empirical" else None
-    metric = FisherMetric(y, key if kind == "mc" else None, likelihood, kind, samples)
+    metric = FisherMetric(y, key if kind == "mc" else None, likelihood, kind, int(samples))
     op = GaussNewton(bind(apply, x), metric, vector, re, sizes)
     check.eval_shape(op)
     metric.check_classes(op.outputs.structure(vector).shapes[0])
@@ -219,7 +219,7 @@ def _check_options(y: Any, likelihood: str, kind: str, samples: int, key: Any) -
         raise ArgumentError(
             f"likelihood: expected {', '.join(map(repr, LIKELIHOODS))}, found {likelihood!r}"
         )
-    if kind not in ("exact", "mc", "empirical"):
+    if not isinstance(kind, str) or kind not in ("exact", "mc", "empirical"):
         raise ArgumentError(f"kind: expected 'exact', 'mc' or 'empirical', found {kind!r}")
     if kind == "empirical" and y is None:
         raise ArgumentError("kind='empirical' uses the labels of the data; pass y=")

@@ -12,9 +12,8 @@ import numpy as np
 
 from .._text import plural
 from .._tree.lazy import LazyArray
-from .._tree.leaves import canonical, describe, isinexact
+from .._tree.leaves import canonical, isinexact
 from .._tree.paths import show
-from .mismatch import Mismatch, mismatch
 
 logger = logging.getLogger("jtree")
 
@@ -46,27 +45,8 @@ def cast_problem(path: str, dtype: Any, array: Any) -> str | None:
     return (
         f"{overflows} of {plural(array.size, 'value')} would become infinite or NaN in "
         f"{np.dtype(dtype).name}; load into a dtype with a larger range, such as "
-        f"{_wider(array.dtype)}"
+        f"{_wider(dtype, array.dtype)}"
     )
-
-
-def cast_mismatch(path: str, expected: Any, found: Any, array: Any) -> Mismatch | None:
-    """Return the mismatch of a lazy array whose values do not fit, or None.
-
-    Args:
-      path: the path of the leaf.
-      expected: the leaf of the destination.
-      found: the lazy array.
-      array: its values, or the lazy array itself, which is read where the cast may lose values.
-    """
-    dtype = target_dtype(expected)
-    if not narrows(dtype, found.dtype):
-        return None
-    problem = cast_problem(path, dtype, array.read() if isinstance(array, LazyArray) else array)
-    if problem is None:
-        return None
-    wrong = mismatch(path, "dtype", describe(expected), describe(found), f"; {problem}")
-    return wrong._replace(expected=expected.dtype, found=found.dtype)
 
 
 def rounding(path: str, expected: Any, array: Any) -> list[str]:
@@ -95,8 +75,10 @@ def target_dtype(expected: Any) -> Any:
     return expected.dtype if exact else canonical(expected.dtype)
 
 
-def _wider(dtype: Any) -> str:
-    return "bfloat16 or float32" if dtype == np.float32 else describe(np.empty((), dtype))[:-2]
+def _wider(dtype: Any, source: Any) -> str:
+    """Return the names of dtypes with a larger range than the first, which hold the second."""
+    both = source == np.float32 and np.dtype(dtype) != jnp.bfloat16
+    return "bfloat16 or float32" if both else np.dtype(source).name
 
 
 def _count_lost(dtype: Any, array: Any) -> tuple[int, int]:

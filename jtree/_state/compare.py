@@ -16,7 +16,7 @@ from .._tree.ties import Slot
 from .._vector.static import alike
 from .casts import cast_problem, target_dtype
 from .causes import find_causes
-from .dtypes import conversion_problem, dtype_kind, isreadable
+from .dtypes import conversion_problem, dtype_kind, isreadable, key_hint
 from .leaf_sources import KEEP, ZERO, resolve_ties
 from .mismatch import Diff, Mismatch, mismatch
 from .scalars import as_array, compare_scalar
@@ -213,7 +213,7 @@ def _compare_arrays(path: str, expected: Any, found: Any) -> Any:
     texts = describe(expected), describe(found)
     if shapes[0] != shapes[1]:
         transposed = len(shapes[0]) == 2 and shapes[0] == shapes[1][::-1]
-        hint = "; the source looks transposed" if transposed else ""
+        hint = "; the source looks transposed" if transposed else key_hint(expected, found)
         wrong = mismatch(path, "shape", *texts, hint)
         return wrong._replace(expected=shapes[0], found=shapes[1])
     check_alive(path, found)

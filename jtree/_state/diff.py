@@ -9,7 +9,7 @@ from .._tree import paths
 from .._tree.lazy import LazyArray
 from .._tree.leaves import describe
 from .._tree.ties import Ties
-from .casts import cast_mismatch
+from .file_casts import cast_mismatch
 from .load import compare_walks, resolve_both, walk_both
 from .mismatch import Diff, Mismatch
 from .sources import Scalars, recorded_ties, scalars_of

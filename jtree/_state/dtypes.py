@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -35,6 +36,16 @@ def dtype_kind(dtype: Any) -> str:
     if jnp.issubdtype(dtype, jnp.integer):
         return "integer"
     return "bool" if jnp.issubdtype(dtype, jnp.bool_) else "other"
+
+
+def key_hint(expected: Any, found: Any) -> str:
+    """Return how to turn a PRNG key of one sort into the other."""
+    typed = [jnp.issubdtype(x.dtype, jax.dtypes.prng_key) for x in (expected, found)]
+    if typed == [True, False] and found.dtype == np.uint32:
+        return "; make it a key with jax.random.wrap_key_data"
+    if typed == [False, True] and expected.dtype == np.uint32:
+        return "; take the data of the key with jax.random.key_data"
+    return ""
 
 
 def isreadable(x: Any) -> bool:

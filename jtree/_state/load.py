@@ -21,8 +21,9 @@ from .._tree.paths import Where
 from .._tree.ties import Ties
 from .._tree.walk import Walk, walk
 from .._vector.dtypes import as_dtype, as_weak
-from .casts import cast_mismatch, rounding
+from .casts import rounding
 from .compare import Comparison, Side, compare
+from .file_casts import cast_mismatch
 from .leaf_sources import KEEP, ZERO
 from .mismatch import Diff
 from .scalars import to_scalar

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .._tree.leaves import describe, isarray, isscalar, istracer
-from .dtypes import conversion_problem, dtype_kind
+from .casts import cast_problem
+from .dtypes import conversion_problem, dtype_kind, isreadable
 from .mismatch import mismatch
 
 _KINDS = {bool: "bool", int: "integer", float: "floating", complex: "complex"}
@@ -22,7 +23,7 @@ def compare_scalar(path: str, expected: Any, found: Any) -> Any:
         return mismatch(path, "kind", *texts)
     if _kind(expected) is None or _kind(expected) != _kind(found):
         return mismatch(path, "kind", *texts, _hint(expected))
-    if isinstance(expected, np.generic) and (problem := _problem(expected.dtype, found)):
+    if isinstance(expected, np.generic) and (problem := _problem(path, expected.dtype, found)):
         return mismatch(path, "dtype", *texts, f"; {problem}")
     return found
 
@@ -53,13 +54,20 @@ def _kind(x: Any) -> str | None:
     return _KINDS.get(type(x)) if dtype is None else dtype_kind(dtype)
 
 
-def _problem(dtype: Any, number: Any) -> str | None:
-    return conversion_problem(dtype, number if isarray(number) else np.asarray(number))
+def _problem(path: str, dtype: Any, number: Any) -> str | None:
+    array = number if isarray(number) else np.asarray(number)
+    problem = conversion_problem(dtype, array)
+    return cast_problem(path, dtype, array) if problem is None and isreadable(array) else problem
 
 
 def _hint(expected: Any) -> str:
-    name = _kind(expected)
-    if name in (None, "other"):
-        return ""
-    number = "a bool" if name == "bool" else f"{'an' if name == 'integer' else 'a'} {name} number"
-    return f"; this leaf takes {number} or a 0-d array of one"
+    text = _TEXTS.get(_kind(expected) or "")
+    return f"; this leaf takes {text} or a 0-d array of that kind" if text else ""
+
+
+_TEXTS = {
+    "bool": "a bool",
+    "integer": "an integer",
+    "floating": "a floating-point number",
+    "complex": "a complex number",
+}

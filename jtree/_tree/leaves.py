@@ -127,6 +127,8 @@ def describe(x: Any) -> str:
         return repr(x)
     if isinstance(x, str):
         return repr(x if len(x) <= 20 else x[:17] + "...")
+    if isinstance(x, bytes):
+        return repr(x if len(x) <= 20 else x[:17] + b"...")
     if callable(x) and hasattr(x, "__name__"):
         return f"the function {x.__name__}"
     name = type(x).__name__

@@ -94,11 +94,11 @@ def test_a_number_and_a_0d_array_take_each_other(
 
 
 MISMATCHES = [
-    (5, 0.0, "5", "0.0", "; this leaf takes a floating number or a 0-d array of one"),
-    (0.5, 0, "0.5", "0", "; this leaf takes an integer number or a 0-d array of one"),
-    (True, 0, "True", "0", "; this leaf takes an integer number or a 0-d array of one"),
-    (1, True, "1", "True", "; this leaf takes a bool or a 0-d array of one"),
-    ("a", 0, "'a'", "0", "; this leaf takes an integer number or a 0-d array of one"),
+    (5, 0.0, "5", "0.0", "; this leaf takes a floating-point number or a 0-d array of that kind"),
+    (0.5, 0, "0.5", "0", "; this leaf takes an integer or a 0-d array of that kind"),
+    (True, 0, "True", "0", "; this leaf takes an integer or a 0-d array of that kind"),
+    (1, True, "1", "True", "; this leaf takes a bool or a 0-d array of that kind"),
+    ("a", 0, "'a'", "0", "; this leaf takes an integer or a 0-d array of that kind"),
     (1, "a", "1", "'a'", ""),
     (np.ones(2), 0.5, "float64[2]", "0.5", ""),
     (0.5, None, "0.5", "None", ""),

@@ -75,3 +75,41 @@ def test_a_number_that_does_not_fit_a_0d_array_is_a_mismatch() -> None:
 def test_tracers_are_cast_as_jax_casts_them() -> None:
     load = jax.jit(lambda x: jtree.loadmodel({"x": jnp.zeros(1, jnp.float16)}, {"x": x})["x"])
     assert np.isinf(np.asarray(load(jnp.array([1e6])))).all()
+
+
+@pytest.mark.parametrize(
+    ("leaf", "found"),
+    [
+        (np.float32(0), np.float64(1e300)),
+        (np.float16(0), 1e6),
+        (np.complex64(0), 1e300j),
+        (np.float16(0), np.array(1e6)),
+        (np.float16(0), jnp.array(1e6)),
+    ],
+)
+def test_a_number_that_overflows_the_dtype_of_a_numpy_leaf_is_a_mismatch(
+    leaf: Any, found: Any, tmp_path: Any
+) -> None:
+    jtree.save(tmp_path / "x", {"a": found})
+    message = (
+        rf"^nothing was loaded: 1 mismatch\n  a: .*; 1 of 1 value would become .* {leaf.dtype}"
+    )
+    with pytest.raises(jtree.LoadError, match=message):
+        jtree.load(tmp_path / "x", {"a": leaf})
+    with pytest.raises(jtree.LoadError, match=message):
+        jtree.loadmodel({"a": leaf}, {"a": found}, scalars=True)
+
+
+def test_the_remedy_is_a_dtype_that_holds_the_values() -> None:
+    diff = jtree.diff({"a": jnp.zeros(1, jnp.bfloat16)}, {"a": np.float32([3.4e38])})
+    assert diff.mismatches[0].text.endswith("with a larger range, such as float32")
+
+
+def test_a_key_of_the_other_sort_has_its_remedy() -> None:
+    old, new = {"k": jax.random.PRNGKey(0)}, {"k": jax.random.key(0)}
+    assert jtree.diff(new, old).mismatches[0].text == (
+        "k: expected key<fry>[], found uint32[2]; make it a key with jax.random.wrap_key_data"
+    )
+    assert jtree.diff(old, new).mismatches[0].text == (
+        "k: expected uint32[2], found key<fry>[]; take the data of the key with jax.random.key_data"
+    )

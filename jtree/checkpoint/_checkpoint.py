@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .._state.sources import Scalars, open_tree, recorded_ties, scalars_of
@@ -23,10 +24,11 @@ class Checkpoint(Mapping[str, LazyArray]):
     Attributes:
       path: the path of the checkpoint.
       format: what wrote it: `"jtree"`, `"Orbax v1"`, `"Orbax v0"`, `"safetensors"`, `"PyTorch"`,
-        `"msgpack"`, `"npz"`, `"npy"`, `"Equinox"` or `"Keras"`.
+        `"msgpack"`, `"npz"`, `"npy"`, `"Equinox"`, `"Keras"`, `"BSON"` or `"JLD2"`.
       tree: the state that was saved, with a `LazyArray` in place of each array.
       metadata: the metadata that was given to `save`, or that another format has.
       ties: the paths of each array that is at several.
+      types: the Julia type of each struct and function, by path; functions are `()` in `tree`.
 
     Example:
       >>> import tempfile
@@ -45,6 +47,7 @@ class Checkpoint(Mapping[str, LazyArray]):
         metadata: Any,
         ties: tuple[tuple[str, ...], ...],
         source: Source,
+        types: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.path = path
         self.format = format
@@ -52,6 +55,7 @@ class Checkpoint(Mapping[str, LazyArray]):
         self.metadata = metadata
         self.ties = ties
         self.source = source
+        self.types = types
         self.leaves = {slot.path: slot.value for slot in walk(tree, ties=()).slots}
         self._arrays = {path: x for path, x in self.leaves.items() if isinstance(x, LazyArray)}
 

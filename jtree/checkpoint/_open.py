@@ -87,16 +87,16 @@ def _open_foreign(path: Path) -> Checkpoint:
 
 def _open_contents(path: Path, contents: FileContents) -> Checkpoint:
     """Return the contents of a file of another library as a checkpoint."""
-    name, tree, metadata, source, ties = contents
-    return _as_checkpoint(path, name, tree, metadata, ties, source)
+    name, tree, metadata, source, ties, types = contents
+    return _as_checkpoint(path, name, tree, metadata, ties, source, types)
 
 
 def _as_checkpoint(
-    path: Path, name: str, tree: Any, metadata: Any, ties: Any, source: Any
+    path: Path, name: str, tree: Any, metadata: Any, ties: Any, source: Any, *types: Any
 ) -> Checkpoint:
     """Return a checkpoint; names that jtree did not write must be text that can be printed."""
     try:
-        checkpoint = Checkpoint(str(path), name, tree, metadata, ties, source)
+        checkpoint = Checkpoint(str(path), name, tree, metadata, ties, source, *types)
         for entry in checkpoint:
             entry.encode(errors="surrogatepass" if name == "jtree" else "strict")
             if entry.count(paths.SEPARATOR) > _MAX_PARTS:

@@ -43,10 +43,11 @@ def as_tree(
 
     leaves = _select(checkpoint, where)
     shown = {p: x for p, x in leaves.items() if everything or isinstance(x, LazyArray)}
+    types = _select_types(checkpoint, leaves, where)
     return Group(
         Text(_title(checkpoint), style="bold"),
         *(Text(line) for line in _metadata(checkpoint)),
-        _table(checkpoint, list(_lines(shown, depth)), height),
+        _table(checkpoint, list(_lines(_with_functions(shown, types), depth, types)), height),
         Text(_totals(leaves, len(leaves) - len(shown))),
     )
 
@@ -96,6 +97,7 @@ def as_json(checkpoint: Any, where: Where = None) -> dict[str, Any]:
         "packed": checkpoint.packed,
         "metadata": checkpoint.metadata,
         "ties": [list(group) for group in checkpoint.ties],
+        "types": _select_types(checkpoint, leaves, where),
         "nbytes": sum(x.nbytes for x in _arrays(leaves.values())),
         "arrays": {
             path: {"shape": list(x.shape), "dtype": str(x.dtype), "nbytes": x.nbytes}
@@ -112,7 +114,39 @@ def _select(checkpoint: Any, where: Where) -> dict[str, Any]:
     return {path: x for (path, x), keep in zip(items, selected, strict=True) if keep}
 
 
-def _lines(leaves: Mapping[str, Any], depth: int | None) -> Iterator[TreeLine]:
+def _select_types(checkpoint: Any, leaves: Mapping[str, Any], where: Where) -> dict[str, str]:
+    """Return the types of the leaves and of what contains them; without `where`, all."""
+    if where is None or not checkpoint.types:
+        return dict(checkpoint.types)
+    kept = {*leaves, *(above for path in leaves for above in paths.ancestors(path))}
+    return {path: name for path, name in checkpoint.types.items() if path in kept}
+
+
+def _with_functions(leaves: dict[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
+    """Return leaves, and `()` for each function, after the leaves that lie beside it."""
+    if not types:
+        return leaves
+    nested: dict[str, Any] = {}
+    for path in (*leaves, *types):
+        node = nested
+        for part in path.split(paths.SEPARATOR):
+            node = node.setdefault(part, {})
+    return {path: leaves.get(path, ()) for path in _ends(nested) if path}
+
+
+def _ends(nested: dict[str, Any]) -> Iterator[str]:
+    """Yield the paths of what contains nothing, depth first."""
+    stack = list(reversed(nested.items()))
+    while stack:
+        path, node = stack.pop()
+        if not node:
+            yield path
+        stack += [(paths.join((path, x)), child) for x, child in reversed(node.items())]
+
+
+def _lines(
+    leaves: Mapping[str, Any], depth: int | None, types: Mapping[str, str]
+) -> Iterator[TreeLine]:
     """Yield the lines of the tree, each branch once; deeper leaves are counted."""
     shown: list[str] = []
     groups: dict[str, list[Any]] = {}
@@ -125,16 +159,19 @@ def _lines(leaves: Mapping[str, Any], depth: int | None) -> Iterator[TreeLine]:
         for level, part in enumerate(parts[:-1]):
             if shown[: level + 1] != parts[: level + 1]:
                 shown = parts[: level + 1]
-                yield TreeLine(paths.join(shown), level, part)
+                path_shown = paths.join(shown)
+                yield TreeLine(path_shown, level, part, types.get(path_shown, ""))
         shown = parts[:-1]
-        yield _leaf(path, parts, group)
+        yield _leaf(path, parts, group, types.get(path, ""))
 
 
-def _leaf(path: str, parts: list[str], group: list[Any]) -> TreeLine:
+def _leaf(path: str, parts: list[str], group: list[Any], type: str) -> TreeLine:
     whole, x = group[0]
     arrays = _arrays(x for _, x in group)
     nbytes = sum(x.nbytes for x in arrays) if arrays else None
+    isfunction = whole and isinstance(x, tuple)
     description = describe(x) if whole and len(group) == 1 else plural(len(arrays), "array")
+    description = type if isfunction else "  ".join(filter(None, (description, type)))
     return TreeLine(path, len(parts) - 1, paths.show(parts[-1]), description, nbytes)
 
 

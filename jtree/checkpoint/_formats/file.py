@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,13 +22,18 @@ CHUNK = 2**20  # bytes that are read at a time
 
 
 class FileContents(NamedTuple):
-    """The tree of a file, with lazy arrays, and what else is known of the file."""
+    """The tree of a file, with lazy arrays, and what else is known of the file.
+
+    Attributes:
+      types: the Julia type of each struct and function, by path.
+    """
 
     format: str
     tree: Any
     metadata: Any
     source: Any
     ties: tuple[tuple[str, ...], ...] = ()
+    types: Mapping[str, str] = MappingProxyType({})
 
 
 class File:

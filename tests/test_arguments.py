@@ -85,6 +85,7 @@ def calls() -> dict[str, Call]:
         "callbacks.throttle": Call((loss, 2.0)),
         "callbacks.train": Call((lambda m, _: m, base, [1])),
         "curvature.batched": Call(([X, X], hessian), {"size": np.size}),
+        "curvature.block_diagonal": Call((operator(),)),
         "curvature.cond": Call((operator(),)),
         "curvature.diagonal": Call((operator(), "hutchinson"), {"key": KEY, "samples": 2}),
         "curvature.eigsh": Call((operator(), 1)),
@@ -93,6 +94,9 @@ def calls() -> dict[str, Call]:
         "curvature.hessian": Call((loss, V)),
         "curvature.hvp": Call((loss, V, V)),
         "curvature.inertia": Call((operator(),)),
+        "curvature.inverse": Call((operator(), 1.0), {"method": "cg"}),
+        "curvature.layerwise": Call((operator(),), {"method": "hutchinson", "key": KEY}),
+        "curvature.nystrom": Call((operator(), 1)),
         "curvature.jacobian": Call((outputs, V, X)),
         "curvature.newton": Call((loss,), {"curvature": curvature.hessian}),
         "curvature.norm": Call((operator(),)),
@@ -164,7 +168,7 @@ WITHOUT = {"identity", "rng_from_array", "skip", "stop", "f64", "Init", "Initial
     *("EarlyStopping", "Patience", "Plateau", "Throttled", "Trigger"),
     *("Batched", "Combination", "Eigenpairs", "Estimate", "GaussNewton", "Hessian", "Inertia"),
     *("Jacobian", "Kernel", "LinearMap", "NewtonState", "Operator", "Product", "Spectrum", "Sum"),
-    "SymmetricProduct",
+    *("BlockDiagonal", "Inverse", "LayerCurvature", "Layerwise", "Nystrom", "SymmetricProduct"),
 }
 
 
@@ -254,6 +258,7 @@ def methods() -> dict[str, tuple[Any, Call]]:
     """Return the methods with arguments of operators and results, with a call of each."""
     op = operator()
     jacobian = curvature.jacobian(outputs, V, X)
+    blocks = curvature.block_diagonal(op)
     opt, spectrum = curvature.newton(loss), curvature.spectrum(op, key=KEY, samples=2)
     products = ("mv", "matvec", "rmatvec", "matmat", "rmatmat", "__matmul__", "__rmatmul__")
     maps = {"operator": op, "jacobian": jacobian, "product": op @ op.damped(1), "sum": op + op @ op}
@@ -275,11 +280,18 @@ def methods() -> dict[str, tuple[Any, Call]]:
         "spectrum.density": (spectrum.density, Call((V,))),
         "spectrum.grid": (spectrum.grid, Call(())),
         "spectrum.moment": (spectrum.moment, Call((2,))),
+        "spectrum.trace": (spectrum.trace, Call((jnp.exp,))),
+        "blocks.solve": (blocks.solve, Call((V,), {"damping": 1.0})),
+        "blocks.logdet": (blocks.logdet, Call((1.0,))),
+        "blocks.sample": (blocks.sample, Call((2,), {"key": KEY, "damping": 1.0})),
+        "blocks.as_preconditioner": (blocks.as_preconditioner, Call((1.0,))),
     }
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("owner", ["operator", "jacobian", "product", "sum", "newton", "spectrum"])
+@pytest.mark.parametrize(
+    "owner", ["operator", "jacobian", "product", "sum", "newton", "spectrum", "blocks"]
+)
 def test_a_wrong_argument_of_a_method_raises_an_error_of_jtree(owner: str) -> None:
     table = {name: x for name, x in methods().items() if name.partition(".")[0] == owner}
     raw = {name: raw_errors(method, call) for name, (method, call) in table.items()}

@@ -1,19 +1,24 @@
 """Second-order derivatives over all parameters of a model: Hessians and related matrices.
 
-Operators:   hessian, ggn, fisher, jacobian, batched; hvp for one product
-Properties:  diagonal, trace, eigsh, spectrum, inertia, norm, cond
-Solvers:     solve, newton
-Results:     Operator, Hessian, GaussNewton, Batched, Combination, Kernel, SymmetricProduct;
-             LinearMap, Jacobian, Product, Sum;
-             Estimate, Eigenpairs, Inertia, Spectrum, NewtonState
+Operators:       hessian, ggn, fisher, jacobian, batched, inverse; hvp for one product
+Approximations:  block_diagonal, nystrom
+Properties:      diagonal, trace, eigsh, spectrum, layerwise, inertia, norm, cond
+Solvers:         solve, newton
+Results:         Operator, Hessian, GaussNewton, Batched, Combination, Kernel, SymmetricProduct,
+                 Inverse, BlockDiagonal, Nystrom; LinearMap, Jacobian, Product, Sum;
+                 Estimate, Eigenpairs, Inertia, LayerCurvature, Layerwise, Spectrum, NewtonState
 """
 
 from .._public import publish
+from ._algorithms.blocks import BlockDiagonal, block_diagonal
 from ._algorithms.diagonal import diagonal, trace
 from ._algorithms.eigen import Eigenpairs, eigsh
 from ._algorithms.estimate import Estimate
+from ._algorithms.inverse import Inverse, inverse
+from ._algorithms.layerwise import LayerCurvature, Layerwise, layerwise
 from ._algorithms.newton import NewtonState, newton
 from ._algorithms.norms import Inertia, cond, inertia, norm
+from ._algorithms.nystrom import Nystrom, nystrom
 from ._algorithms.solve import solve
 from ._algorithms.spectrum import Spectrum, spectrum
 from ._operators.base import Operator
@@ -28,22 +33,28 @@ from ._operators.product import Product, SymmetricProduct
 
 __all__ = [
     "Batched",
+    "BlockDiagonal",
     "Combination",
     "Eigenpairs",
     "Estimate",
     "GaussNewton",
     "Hessian",
     "Inertia",
+    "Inverse",
     "Jacobian",
     "Kernel",
+    "LayerCurvature",
+    "Layerwise",
     "LinearMap",
     "NewtonState",
+    "Nystrom",
     "Operator",
     "Product",
     "Spectrum",
     "Sum",
     "SymmetricProduct",
     "batched",
+    "block_diagonal",
     "cond",
     "diagonal",
     "eigsh",
@@ -52,9 +63,12 @@ __all__ = [
     "hessian",
     "hvp",
     "inertia",
+    "inverse",
     "jacobian",
+    "layerwise",
     "newton",
     "norm",
+    "nystrom",
     "solve",
     "spectrum",
     "trace",

@@ -57,7 +57,7 @@ def diagonal(
     "XTrace", SIMAX 45, 2024, doi:10.1137/23M1548323; through `matfree`.
     """
     require_operator(op, "diagonal")
-    samples = _check(method, ("exact", "hutchinson", "xdiag"), key, samples)
+    samples = check_estimate(method, ("exact", "hutchinson", "xdiag"), key, samples)
     if method == "exact" or not op.size:
         return _finite(op, op.exact_diagonal(), "diagonal")
     samples = min(samples, op.size) if method == "xdiag" else samples
@@ -131,7 +131,7 @@ def trace(
     Epperly, Tropp and Webber, "XTrace", SIMAX 45, 2024, doi:10.1137/23M1548323; through `matfree`.
     """
     require_operator(op, "trace")
-    samples = _check(method, ("exact", "hutchinson", "xtrace"), key, samples)
+    samples = check_estimate(method, ("exact", "hutchinson", "xtrace"), key, samples)
     if method == "exact" or not op.size:
         return Estimate(_finite(op, op.exact_diagonal().sum(), "trace"), jnp.zeros((), op.dtype))
     samples = min(samples, op.size) if method == "xtrace" else samples
@@ -160,7 +160,7 @@ def _estimated_trace(op: Operator, key: Any, samples: int, method: str) -> tuple
     return value.astype(op.dtype), jnp.hypot(error, rounding).astype(op.dtype)
 
 
-def _check(method: str, methods: tuple[str, ...], key: Any, samples: Any) -> int:
+def check_estimate(method: str, methods: tuple[str, ...], key: Any, samples: Any) -> int:
     """Return the number of samples, or raise for an invalid option."""
     if not isinstance(method, str) or method not in methods:
         raise ArgumentError(

@@ -31,7 +31,7 @@ def solve(
     *,
     damping: Any = 0.0,
     method: Literal["auto", "cg", "minres", "cholesky"] = "auto",
-    preconditioner: Callable[[jax.Array], jax.Array] | jax.Array | None = None,
+    preconditioner: Callable[[jax.Array], jax.Array] | jax.Array | Operator | None = None,
     tol: float | None = None,
     maxiter: int | None = None,
 ) -> jax.Array:
@@ -44,8 +44,10 @@ def solve(
       method: `"cg"` for a positive definite operator; `"minres"` for any; `"cholesky"` for a
         positive definite one, by its matrix. `"auto"` is Cholesky up to 2,000 parameters and CG
         beyond; for an indefinite operator it falls back to LU and MINRES.
-      preconditioner: for `"cg"`, an approximate inverse: a function that applies it, or a vector
-        with its diagonal, such as `1 / diagonal(op)`. With one, `"auto"` begins with CG.
+      preconditioner: for `"cg"`, an approximate inverse: a function or an operator that applies it,
+        or a vector with its diagonal, such as `1 / diagonal(op)`. An approximation of the operator
+        by `block_diagonal` or `nystrom` is inverted with the damping. With a preconditioner,
+        `"auto"` begins with CG.
       tol: the residual to reach, relative to the norm of `b`; by default the dtype's precision to
         the power of 3/4.
       maxiter: the largest number of products; by default 10 n, but at most 10,000.
@@ -84,17 +86,17 @@ add a larger damping=, use method='minres', or a ggn
     if v.ndim != 1:
         raise VectorError(f"b: expected a vector of {op.size} elements, found {describe(v)}")
     damped = op if isinstance(damping, int | float) and damping == 0 else op.damped(damping)
-    _check_preconditioner(preconditioner, v)
+    function = prepare_preconditioner(preconditioner, damping, op)
     if not op.size:
         return jnp.zeros(0, op.dtype)
+    known = op.known_solution(v, damping) if method == "auto" and preconditioner is None else None
+    if known is not None:
+        return known
     small = op.size <= _DENSE_SIZE and preconditioner is None
     if method == "cholesky" or (method == "auto" and small):
         return _by_matrix(damped, v, method).astype(op.dtype)
     tol = float(jnp.finfo(op.dtype).eps) ** 0.75 if tol is None else tol
     steps = min(10 * op.size, 10_000) if maxiter is None else int(maxiter)
-    function = (
-        Partial(preconditioner) if callable(preconditioner) else with_automatic_axes(preconditioner)
-    )
     for name in ("cg", "minres") if method == "auto" else (method,):
         solution = host.run(partial(_iterate, name, steps), damped, v, tol, function)
         failure = _explain(name, solution, tol)
@@ -104,7 +106,22 @@ add a larger damping=, use method='minres', or a ggn
     raise CurvatureError(failure)
 
 
-def _check_preconditioner(preconditioner: Any, b: jax.Array) -> None:
+def prepare_preconditioner(preconditioner: Any, damping: Any, op: Operator) -> Any:
+    """Return an approximate inverse of an operator, as a pytree that `jit` accepts.
+
+    It is an operator, a function, a vector, or None; an approximation of the operator is inverted.
+    """
+    if isinstance(preconditioner, Operator) and preconditioner.size == op.size:
+        return preconditioner.as_preconditioner(damping)
+    _check_preconditioner(preconditioner, jax.ShapeDtypeStruct((op.size,), op.dtype))
+    if isinstance(preconditioner, Partial):
+        return preconditioner
+    if callable(preconditioner):
+        return Partial(preconditioner)
+    return with_automatic_axes(preconditioner)
+
+
+def _check_preconditioner(preconditioner: Any, b: jax.ShapeDtypeStruct) -> None:
     if preconditioner is None:
         return
     if not callable(preconditioner) and not isarray(preconditioner):
@@ -116,7 +133,7 @@ def _check_preconditioner(preconditioner: Any, b: jax.Array) -> None:
     if getattr(result, "shape", None) != b.shape:
         kind = "a function that returns" if called else "a function or"
         raise VectorError(
-            f"preconditioner: expected {kind} a vector of {len(b)} elements, "
+            f"preconditioner: expected {kind} a vector of {b.shape[0]} elements, "
             f"found {describe(result)}"
         )
 
@@ -125,6 +142,8 @@ def _check_preconditioner(preconditioner: Any, b: jax.Array) -> None:
 def _iterate(
     name: str, steps: int, op: Operator, b: jax.Array, tol: Any, preconditioner: Any
 ) -> KrylovSolution:
+    if isinstance(preconditioner, Operator):
+        preconditioner = preconditioner.linear()
     linear, b_scale = op.linear(), power_of_two(b)
     b = b / b_scale
     scale = power_of_two(linear(b))

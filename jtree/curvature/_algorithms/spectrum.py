@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._arguments import check_integer, check_key
-from ..._errors import ArgumentError, VectorTypeError
+from ..._arguments import check_callable, check_integer, check_key, unexpected
+from ..._errors import ArgumentError, CurvatureError, VectorTypeError
 from ..._tree.leaves import describe, istracer
 from .._autodiff import dense, host
 from .._autodiff.arguments import check_scalar, import_extra
 from .._autodiff.finite import require_finite
 from .._operators.base import Operator, require_operator
+from .decomposed import decompose
+from .estimate import Estimate
+
+_LEAST_WEIGHT = 1e-9  # of a node; smaller weights are due to rounding
 
 
 @jax.tree_util.register_dataclass
@@ -42,7 +47,7 @@ class Spectrum:
 
     @property
     def _limits(self) -> tuple[jax.Array, jax.Array]:
-        valid = self.weights > 1e-9
+        valid = self.weights > _LEAST_WEIGHT
         low, high = jnp.where(valid, self.nodes, jnp.inf), jnp.where(valid, self.nodes, -jnp.inf)
         return low.min(), high.max()
 
@@ -98,6 +103,45 @@ class Spectrum:
             raise VectorTypeError(message) from error
         return points[..., None, None]
 
+    def trace(self, f: Callable[[jax.Array], Any], /) -> Estimate:
+        """Return the trace of a function of the operator, with its standard error.
+
+        That of the logarithm is the log-determinant. The standard error is that of the random
+        vectors; where the steps are too few for the function, as for a logarithm close to zero,
+        the error of the quadrature adds to it. With all eigenvalues, from `method="exact"`, the
+        trace is exact.
+
+        Args:
+          f: a function of an array of eigenvalues, by element, such as `jnp.log`, or
+            `lambda x: jnp.log(x + damping)`.
+
+        Returns:
+          An `Estimate`.
+
+        Raises:
+          CurvatureError: the function is not finite at a node.
+          ArgumentError: the function does not return an array of the same shape.
+
+        Example:
+          >>> op = jtree.curvature.hessian(lambda v: 2 * (v ** 2).sum(), jnp.ones(10))
+          >>> spectrum = jtree.curvature.spectrum(op, method="exact")
+          >>> spectrum.trace(jnp.log)
+          Estimate(13.8629, error=0)
+
+        Source: Ubaru, Chen and Saad, SIMAX 38, 2017, doi:10.1137/16M1104974.
+        """
+        used = self.weights > _LEAST_WEIGHT
+        # a node of no weight may lie anywhere, also where the function is not defined
+        nodes = jnp.where(used, self.nodes, jnp.take_along_axis(self.nodes, _heaviest(self), 1))
+        values = _evaluate(f, nodes)
+        runs = self.size * jnp.where(used, self.weights * values, 0).sum(-1)
+        exact = (self.weights == 1 / self.size).all() & (self.nodes.shape[1] == self.size)
+        count = len(runs)
+        deviation = runs.std(ddof=1) / count**0.5 if count > 1 else jnp.nan * runs[0]
+        value = runs.mean()
+        error = jnp.hypot(deviation, jnp.finfo(runs.dtype).eps * jnp.abs(value))
+        return Estimate(value, jnp.where(exact, 0, error))
+
     def __repr__(self) -> str:
         if istracer(self.nodes):
             return f"Spectrum(nodes={describe(self.nodes)}, weights={describe(self.weights)})"
@@ -106,7 +150,40 @@ class Spectrum:
         return f"Spectrum({low:.4g} to {high:.4g}, {samples} runs of {steps} steps)"
 
 
-def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -> Spectrum:
+def _heaviest(spectrum: Spectrum) -> jax.Array:
+    """Return the index of the largest weight in each run, as a column."""
+    return spectrum.weights.argmax(1, keepdims=True)
+
+
+def _evaluate(f: Callable[[jax.Array], Any], nodes: jax.Array) -> jax.Array:
+    """Return a function of nodes, or raise where it is not finite."""
+    try:
+        values = jnp.asarray(check_callable("f", f)(nodes))
+    except TypeError as error:
+        raise unexpected("f", "a function of an array, such as jnp.log", f) from error
+    if values.shape != nodes.shape or jnp.iscomplexobj(values):
+        raise ArgumentError(
+            f"f: expected real values of shape {nodes.shape}, one for each node, "
+            f"found {describe(values)}"
+        )
+    if not istracer(values) and not bool(jnp.isfinite(values).all()):
+        node = float(nodes[~jnp.isfinite(values)][0])
+        raise CurvatureError(
+            f"trace: the function is not finite at the eigenvalue {node:.4g}; add a damping, as in "
+            "spectrum.trace(lambda x: jnp.log(x + 0.1))"
+        )
+    return values
+
+
+def spectrum(
+    op: Operator,
+    /,
+    *,
+    key: Any = None,
+    samples: int = 10,
+    steps: int = 80,
+    method: Literal["lanczos", "exact"] = "lanczos",
+) -> Spectrum:
     """Return the density of an operator's eigenvalues, by stochastic Lanczos quadrature.
 
     Args:
@@ -114,9 +191,11 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
       key: the PRNG key of the vectors that the runs start from.
       samples: the number of runs; their vectors are multiplied together.
       steps: the number of products in each run. The extreme eigenvalues converge first.
+      method: `"lanczos"`; or `"exact"` for all eigenvalues, by the matrix, without a key.
 
     Returns:
-      A `Spectrum`, with `.density(points)`, `.grid()`, `.cdf(points)` and `.moment(power)`.
+      A `Spectrum`, with `.density(points)`, `.grid()`, `.cdf(points)`, `.moment(power)` and
+      `.trace(function)`.
 
     Raises:
       ArgumentError: `samples` or `steps` is less than 1, or the operator has no rows.
@@ -136,9 +215,12 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
     arXiv:1901.10159; Lanczos by `matfree`.
     """
     require_operator(op, "spectrum")
-    if key is None:
+    if not isinstance(method, str) or method not in ("lanczos", "exact"):
+        raise ArgumentError(f"method: expected one of 'lanczos', 'exact', found {method!r}")
+    if key is None and method == "lanczos":
         raise ArgumentError("spectrum samples vectors; pass key=jax.random.key(0)")
-    check_key("key", key)
+    if key is not None:
+        check_key("key", key)
     samples, steps = check_integer("samples", samples), check_integer("steps", steps)
     if not op.size:
         raise ArgumentError("spectrum: expected an operator with at least one row, found 0 x 0")
@@ -147,6 +229,9 @@ def spectrum(op: Operator, /, *, key: Any, samples: int = 10, steps: int = 80) -
             f"spectrum: expected samples and steps of 1 or more, found {samples} and {steps}"
         )
     require_finite(op, "spectrum")
+    if method == "exact":
+        nodes = decompose(op.dense()).values[None]
+        return Spectrum(nodes, jnp.full_like(nodes, 1 / op.size), op.size)
     nodes, weights = host.run(_quadrature, op, key, samples, min(steps, op.size))
     return Spectrum(nodes, weights, op.size)
 

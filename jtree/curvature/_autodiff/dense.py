@@ -83,7 +83,12 @@ def compute_matrix(op: Symmetric, chunk: Any, budget: int | None, shown: bool) -
 
 def promote(x: jax.Array) -> jax.Array:
     """Return half precision as single precision, the least that decompositions support."""
-    return x.astype(np.promote_types(x.dtype, np.float32))
+    return x.astype(promoted(x.dtype))
+
+
+def promoted(dtype: Any) -> Any:
+    """Return the dtype that `promote` returns."""
+    return np.promote_types(dtype, np.float32)
 
 
 def _piece_starts(sizes: Sequence[int]) -> list[int]:

@@ -25,18 +25,35 @@ def budget(op: Symmetric, memory: float | None) -> int | None:
 
     A power of two, so that a little more or less free memory does not mean compiling again.
     """
-    matrix = op.size**2 * np.dtype(op.dtype).itemsize
+    shape = f"{op.size} x {op.size} {np.dtype(op.dtype).name}"
+    beside = require_memory(
+        op.size**2 * np.dtype(op.dtype).itemsize,
+        memory,
+        f"the matrix of {shape} takes",
+        "use products, diagonal(op) or eigsh(op), or a part: op.restrict(...), op.block(...)",
+    )
+    return None if beside is None else int(2 ** math.floor(math.log2(min(_MAX_BUDGET, beside))))
+
+
+def require_memory(nbytes: int, memory: float | None, subject: str, remedy: str) -> float | None:
+    """Return the bytes that remain beside an array, or raise where it does not fit.
+
+    Args:
+      nbytes: the bytes of the array.
+      memory: the bytes that are allowed; None for those that are free.
+      subject: what takes the bytes, for the message.
+      remedy: what to do, for the message.
+    """
     limit = _free_bytes() if memory is None else memory
     if limit is None:
         return None
-    if matrix >= limit:
+    if nbytes >= limit:
         raise ArgumentError(
-            f"the matrix of {op.size} x {op.size} {np.dtype(op.dtype).name} takes "
-            f"{format_bytes(matrix)}, but {'only' if memory is None else 'memory= allows'} "
-            f"{format_bytes(int(limit))}{' are free' if memory is None else ''}; use products, "
-            "diagonal(op) or eigsh(op), or a part: op.restrict(...), op.block(...)"
+            f"{subject} {format_bytes(nbytes)}, but "
+            f"{'only' if memory is None else 'memory= allows'} {format_bytes(int(limit))}"
+            f"{' are free' if memory is None else ''}; {remedy}"
         )
-    return int(2 ** math.floor(math.log2(min(_MAX_BUDGET, limit - matrix))))
+    return limit - nbytes
 
 
 def _free_bytes() -> int | None:

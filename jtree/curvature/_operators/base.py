@@ -200,6 +200,17 @@ class Operator(LinearMap):
         damped: Operator = LinearMap.combine([(1.0, self)], damping)
         return damped
 
+    def as_preconditioner(self, damping: Any = 0.0, /) -> Any:  # noqa: ARG002
+        """Return the function that `solve` applies for `preconditioner=`: the operator itself.
+
+        Approximations of an operator return their damped inverse.
+        """
+        return self
+
+    def known_solution(self, b: jax.Array, damping: Any) -> jax.Array | None:  # noqa: ARG002
+        """Return the solution of a damped system if the operator is decomposed, or None."""
+        return None
+
     def as_lineax(self) -> Any:
         """Return the operator for `lineax`, tagged as symmetric, for any of its solvers.
 

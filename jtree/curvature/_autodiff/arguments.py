@@ -53,7 +53,8 @@ def as_scalar(x: Any) -> Any:
 
     An object that JAX takes for an array, such as an `Estimate`, is one.
     """
-    x = x.__jax_array__() if hasattr(type(x), "__jax_array__") else x
+    if not istracer(x) and hasattr(type(x), "__jax_array__"):
+        x = x.__jax_array__()
     if isinstance(x, int | float):
         return x
     array = isarray(x) or isinstance(x, np.generic)

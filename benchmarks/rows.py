@@ -154,3 +154,63 @@ def _(m: Measured) -> Iterator[Row]:
     ratio = case["open"] / case["orbax metadata"]
     yield Row(14, f"open {work}", "Orbax metadata", ratio, 1.1)
     yield Row(14, f"open {work}, packed", "milliseconds", case["open packed"] * 1000, 50)
+
+
+NAMES = {
+    "wide": "MLP 10 x 512",
+    "deep": "MLP 100 x 128",
+    "transformer": "transformer, 144 leaves",
+    "leaves": "1,000 layers of 16 x 16",
+    "gpt2": "GPT-2, 12 layers of width 256",
+}
+
+
+def _first_calls(kind: str, *tasks: str) -> tuple[str, ...]:
+    return tuple(
+        f"gradients:first.{kind}_{x}_{which}" for x in tasks for which in ("nested", "flat")
+    )
+
+
+def _ratios(kind: str, m: Measured) -> Iterator[tuple[str, float]]:
+    for task, name in NAMES.items():
+        nested, flat = _first_calls(kind, task)
+        if nested in m:
+            yield name, m[flat]["seconds"] / m[nested]["seconds"]
+
+
+@row(15, *_first_calls("gradient", "wide", "deep", "transformer", "leaves"))
+def _(m: Measured) -> Iterator[Row]:
+    for name, ratio in _ratios("gradient", m):
+        work = f"first call of re.value_and_grad, {name}"
+        yield Row(15, work, "nested value_and_grad", ratio, 1.1)
+
+
+@row(16, "gradients:again")
+def _(m: Measured) -> Iterator[Row]:
+    case = m["gradients:again"]
+    for task, name in list(NAMES.items())[:4]:
+        floor = case[f"{task} nested"] + case[f"{task} copy"]
+        work = f"re.value_and_grad again, {name}"
+        yield Row(16, work, "nested, and a copy", case[task] / floor, 1.05)
+
+
+@row(17, *_first_calls("step", "leaves", "gpt2"))
+def _(m: Measured) -> Iterator[Row]:
+    for name, ratio in _ratios("step", m):
+        target = 0.3 if name == NAMES["leaves"] else None
+        yield Row(17, f"first step of Adam, {name}", "nested, one function", ratio, target)
+
+
+@row(18, "gradients:steps_again", "gradients:memory_nested", "gradients:memory_flat")
+def _(m: Measured) -> Iterator[Row]:
+    case, name = m["gradients:steps_again"], NAMES["gpt2"]
+    yield Row(18, f"step of Adam again, {name}", "nested", case["flat"] / case["nested"], 1)
+    more = m["gradients:memory_flat"]["vectors"] - m["gradients:memory_nested"]["vectors"]
+    yield Row(18, "step of Adam, MLP 10 x 2048", "nested, memory, vectors more", more, 1)
+
+
+@row(19, *_first_calls("product", "leaves"))
+def _(m: Measured) -> Iterator[Row]:
+    for name, ratio in _ratios("product", m):
+        work = f"first Hessian-vector product, {name}"
+        yield Row(19, work, "nested jvp of grad", ratio, 1.1)

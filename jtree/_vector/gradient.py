@@ -134,9 +134,16 @@ def _eager(function: VectorFunction, vectors: Sequence[jax.Array], call: Packed)
     """Return the derivative, split and put together outside of what is compiled."""
     layout, dtype = function.re.layout, vectors[0].dtype
     pieces = [eager.views(x, layout.shapes, layout.dtypes) for x in vectors]
-    value, aux, pieces_of_gradient = _nested(function, pieces, call, dtype)
-    gradient = eager.ravel(pieces_of_gradient, dtype)
-    return _result(function, (value, aux.unpack(), gradient))
+    value, aux, gradients = _nested(function, pieces, call, dtype)
+    return _result(function, (value, aux.unpack(), _join(gradients, vectors[0])))
+
+
+def _join(gradients: list[jax.Array], like: jax.Array) -> jax.Array:
+    """Return the gradients of the parameters as a vector, which takes the place of them."""
+    if eager.on_cpu(like):
+        committed = like if like.committed else None
+        return eager.join(gradients, like.size, like.dtype, committed)
+    return eager.ravel(gradients, like.dtype)
 
 
 @partial(jax.jit, static_argnums=3)

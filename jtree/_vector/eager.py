@@ -116,7 +116,7 @@ def views(
         return list(map(_project, pieces, dtypes))
 
 
-def _borrow(x: jax.Array) -> np.ndarray[Any, Any]:
+def _borrow(x: Any) -> np.ndarray[Any, Any]:
     """Return a view of an array on the CPU that it does not keep, as `np.asarray` makes it do."""
     try:
         return np.from_dlpack(x.block_until_ready())

@@ -153,7 +153,7 @@ def _tokens(path: str) -> list[str]:
 
 
 def _edits(old: list[str], new: list[str]) -> Iterator[_Difference]:
-    """Yield the ways to say how one path differs from another in one place."""
+    """Yield the edits in one place that turn one path into the other."""
     most = min(len(old), len(new))
     start = next((n for n in range(most) if old[n] != new[n]), most)
     rest = most - start

@@ -1,4 +1,4 @@
-"""Leaves that are not arrays: which saved value a number, a text or bytes takes, and as what."""
+"""Leaves that are not arrays: the saved values that they accept, and their types."""
 
 from __future__ import annotations
 

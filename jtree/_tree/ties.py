@@ -73,7 +73,7 @@ def tie_slots(slots: Sequence[Slot], ties: str | Groups) -> list[Slot]:
 
 
 def _join(slots: Sequence[Slot], pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the first slot of each slot's group, after the groups of each pair were joined."""
+    """Join the groups of each pair, and return the first slot of every slot's group."""
     indices = [slot.tie for slot in slots]
     for i, j in pairs:
         low, high = sorted((indices[i], indices[j]))

@@ -97,10 +97,15 @@ class MultiHeadAttention(Layer):
                     f"found {getattr(self, name)!r}"
                 )
         q, k, v, out = (getattr(self, name).weight.shape[-2:] for name in PROJECTIONS)
-        if q[1] != k[1] or v[1] != out[0]:
+        if q[1] != k[1]:
             raise ArgumentError(
-                f"{owner} expects equal outputs of q_proj and k_proj, and out_proj to "
-                f"take that of v_proj, found {q[1]} and {k[1]}, {out[0]} and {v[1]}"
+                f"{owner} expects q_proj and k_proj to have equally many output features, "
+                f"found {q[1]} and {k[1]}"
+            )
+        if v[1] != out[0]:
+            raise ArgumentError(
+                f"{owner} expects out_proj to take the {v[1]} output features of v_proj, "
+                f"found {out[0]} input features"
             )
         heads = self.heads
         if not isinstance(heads, int) or heads < 1 or q[1] % heads or v[1] % heads:

@@ -137,7 +137,7 @@ class ConvTranspose(Layer):
 
     @property
     def input_padding(self) -> tuple[tuple[int, int], ...]:
-        """The padding around the input, after it is dilated by the stride, as JAX takes it."""
+        """The padding around the input after its dilation by the stride, as in `jax.lax`."""
         axes = len(self.stride)
         window = self.weight.shape[-2 - axes : -2]
         sizes = [d * (n - 1) + 1 for d, n in zip(self.dilation, window, strict=True)]

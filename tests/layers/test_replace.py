@@ -154,3 +154,27 @@ def test_fields_that_do_not_fit_are_refused(text: str) -> None:
     with pytest.raises(jtree.ArgumentError) as raised:
         WRONG[text]()
     assert str(raised.value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        (
+            "k_proj",
+            (4, 6),
+            "q_proj and k_proj to have equally many output features, found 4 and 6",
+        ),
+        (
+            "v_proj",
+            (4, 6),
+            "out_proj to take the 6 output features of v_proj, found 4 input features",
+        ),
+    ],
+)
+def test_projections_that_do_not_fit_each_other_are_refused(
+    name: str, shape: tuple[int, int], message: str
+) -> None:
+    layer = jtree.layers.MultiHeadAttention(4, heads=2, key=jax.random.key(0))
+    with pytest.raises(jtree.ArgumentError) as error:
+        dataclasses.replace(layer, **{name: Dense(*shape, key=jax.random.key(0))})
+    assert str(error.value).endswith(f" expects {message}")

@@ -19,7 +19,7 @@ _UNFINISHED = "unfinished checkpoint: it is still being written, or its writer w
 
 
 def describe_path(path: Path) -> str:
-    """Return what is at a path that is not a checkpoint, and what to do."""
+    """Return a description of a path that is not a checkpoint, and the remedy."""
     if not path.exists():
         return "no such file or directory"
     return _describe_directory(path) if path.is_dir() else f"not a checkpoint: {_describe(path)}"

@@ -23,7 +23,7 @@ SEARCHED = 100  # arrays that are read one by one to find those that cannot be r
 
 
 class OverwrittenError(CheckpointError):
-    """The checkpoint at a path is another one than was opened."""
+    """The checkpoint at a path was replaced after it was opened."""
 
 
 class _ReadArray(NamedTuple):
@@ -72,7 +72,7 @@ class OrbaxArrays(Source):
         return 0 if self.stored[array.name].packed else array.nbytes
 
     def read(self, shardings: Mapping[Hashable, Any], /) -> dict[Hashable, Any]:
-        """Return arrays by name, checked; none where the checkpoint is another one by now."""
+        """Read arrays by name and verify them; return none if the checkpoint has been replaced."""
         try:
             arrays = self._read_all(shardings)
         except CheckpointError:

@@ -35,7 +35,7 @@ def check_contained(path: Path) -> None:
 
 
 def _entries(directory: str) -> Iterator[os.DirEntry[str]]:
-    """Yield what is in a directory and those below it, except for the directories."""
+    """Yield the entries of a directory and its subdirectories, other than directories."""
     stack = [directory]
     while stack:
         with os.scandir(stack.pop()) as entries:

@@ -146,7 +146,7 @@ def _encode_leaves(
 
 
 def _escape(name: str) -> str:
-    """Return a name as Orbax takes it."""
+    """Return a name in a form that Orbax accepts."""
     return _SURROGATE.sub(lambda x: f"%u{ord(x[0]):X}", name.translate(_ESCAPES)) or _ROOT
 
 
@@ -180,7 +180,7 @@ def _insert(arrays: dict[str, Any], parts: list[str], x: Any) -> None:
 
 
 def _encode_array(path: str, x: Any) -> tuple[Json, Any]:
-    """Return the JSON of an array, and the array that stands for it, which holds numbers."""
+    """Return the JSON of an array, and the numeric array that is stored for it."""
     check_alive(path, x)
     entry: dict[str, Json] = {}
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):

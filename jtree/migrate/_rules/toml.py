@@ -161,7 +161,7 @@ def _table(rule: Rule) -> str:
 
 
 def _value(x: Any) -> str:
-    """Return a value as TOML, which is JSON but for infinities, NaN and the character DEL."""
+    """Return a value as TOML: as JSON, except for infinities, NaN and the character DEL."""
     if isinstance(x, float):
         return repr(x)
     return json.dumps(x, ensure_ascii=False).replace("\x7f", "\\u007f")

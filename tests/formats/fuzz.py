@@ -13,6 +13,7 @@ import contextlib
 import io
 import resource
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 with atheris.instrument_imports(include=["jtree.checkpoint", "jtree.migrate", "pickletools"]):
     import flax.serialization
     import jax
+    import orbax.checkpoint
     import safetensors.numpy
 
     import jtree
@@ -178,6 +180,57 @@ def read_structure(path: Path) -> None:
         _decoding.decode(structure, lambda stored: stored)
 
 
+def read_index(path: Path) -> list[Any] | None:
+    """Read the index of two shards."""
+    directory = path.with_name("shards")
+    if not directory.exists():
+        directory.mkdir()
+        for n, name in enumerate(("a", "b"), 1):
+            shard = directory / f"model-0000{n}-of-00002.safetensors"
+            shard.write_bytes(safetensors.numpy.save({name: np.arange(3)}))
+    index = directory / "model.safetensors.index.json"
+    index.write_bytes(path.read_bytes())
+    return damage.read_all(index, shown=False)
+
+
+INDEX = (
+    b'{"metadata": {"total_size": 48}, "weight_map": {"a": "model-00001-of-00002.safetensors", '
+    b'"b": "model-00002-of-00002.safetensors"}}'
+)
+TREE = {"w": np.arange(6.0).reshape(2, 3), "x": {"b": np.ones(2, np.float32)}}
+
+
+class CheckpointFile(NamedTuple):
+    """A file in a checkpoint, which the input is put in the place of."""
+
+    name: str
+    save: Callable[[Path, Any], Any] = jtree.save
+
+    def begin(self) -> Iterator[bytes]:
+        with tempfile.TemporaryDirectory() as directory:
+            self.save(Path(directory) / "x", TREE)
+            yield (Path(directory) / "x" / self.name).read_bytes()
+
+    def read(self, path: Path) -> list[Any]:
+        """Read all arrays that can be read."""
+        checkpoint = path.with_name("checkpoint")
+        if not checkpoint.exists():
+            self.save(checkpoint, TREE)
+        (checkpoint / self.name).write_bytes(path.read_bytes())
+        arrays = []
+        with contextlib.suppress(jtree.CheckpointError):
+            opened = jtree.open(checkpoint)
+            str(opened)
+            for x in opened.values():
+                with contextlib.suppress(jtree.CheckpointError):
+                    arrays.append(x.read())
+        return arrays
+
+
+def save_by_orbax(path: Path, tree: Any) -> None:
+    orbax.checkpoint.PyTreeCheckpointer().save(path, tree)
+
+
 def rules() -> Iterator[bytes]:
     for rule in (
         jtree.migrate.rename("a/*", "b/*"),
@@ -192,6 +245,11 @@ def rules() -> Iterator[bytes]:
 def read_rules(path: Path) -> None:
     with contextlib.suppress(jtree.JtreeError):
         jtree.migrate.rules_from_toml(path)
+
+
+def file_target(name: str, save: Callable[[Path, Any], Any] = jtree.save) -> Target:
+    file = CheckpointFile(name, save)
+    return Target(file.begin, read=file.read)
 
 
 TARGETS = {
@@ -230,6 +288,15 @@ TARGETS = {
     ),
     "PyTorch": Target(lambda: [files.whole_file("PyTorch")], others=torch_arrays),
     "pickle": Target(lambda: small(pickles()), wrap=with_pickle, others=torch_arrays),
+    "line": Target(
+        lambda: [b'{"a": [1, 2.5, null, "b"]}', b"[true]"],
+        wrap=lambda data: b"{" + data.lstrip(b"{") + b"\n" + files.whole_file("Equinox"),
+    ),
+    "HDF5": Target(lambda: [files.whole_file("HDF5")]),
+    "index": Target(lambda: [INDEX], read=read_index),
+    "mark": file_target("_CHECKPOINT_METADATA"),
+    "tree": file_target("state/_METADATA"),
+    "Orbax": file_target("_METADATA", save_by_orbax),
     "structure": Target(structures, read=read_structure),
     "rules": Target(rules, read=read_rules),
 }
@@ -243,6 +310,9 @@ TOKENS = [
     *(b'"dtype"', b'"shape"', b'"data_offsets"', b"__metadata__", b"F8_E4M3", b"BF16", b"F4"),
     *(b"'descr'", b"'fortran_order'", b"'|O'", b"'<U9'", b"'<M8[s]'", b"True", b"()", b"(0,)"),
     *(b'{"array":', b'{"dict":[[', b'{"tuple":[', b'{"scalar":["', b'{"bytes":"', b'"bytes":true'),
+    *(b'"weight_map"', b'"model-00001-of-00002.safetensors"', b"\n\x93NUMPY", b'"item_handlers"'),
+    *(b'"tree_metadata"', b'"key_metadata"', b'"value_type"', b'"write_shape"', b'"key_type"'),
+    *(b'"use_ocdbt"', b'"custom_metadata"', b'"jtree"', b"1e999", b"NaN", b"[[[[", b"/../"),
     *(b"[[rules]]\n", b'rule = "', b"optional = true\n", b"PK\1\2", b"PK\3\4", b"PK\6\6"),
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -156,3 +157,36 @@ def test_a_damaged_checkpoint_of_orbax_alone_is_one_error(
     with contextlib.suppress(jtree.CheckpointError):
         state = jtree.load(tmp_path / "x")
     assert state is None or (name, state["w"].tolist()) == ("_CHECKPOINT_METADATA", [1, 1])
+
+
+@pytest.mark.parametrize("shape", [[2**40], [-1], "x", None])
+def test_a_shape_that_no_machine_can_hold_is_refused(tmp_path: Path, shape: Any) -> None:
+    """TensorStore would end the process."""
+    context = ocp.Context()
+    context.array_options.saving.storage_options.chunk_byte_size = None
+    context.array_options.saving.use_ocdbt = False
+    with context:
+        ocp.save(tmp_path / "x", {"w": np.ones(3)})
+    (file,) = (tmp_path / "x").rglob("zarr.json")
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"shape": shape}))
+    with pytest.raises(jtree.CheckpointError) as error:
+        jtree.load(tmp_path / "x")
+    if shape == [2**40]:
+        assert "its arrays would take 1,099,511,627,776 bytes, and this machine has " in str(error)
+
+
+def test_arrays_that_the_machine_cannot_hold_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jtree.save(tmp_path / "x", {"w": np.ones(3), "v": np.ones(1)})
+    orbax_v0.PyTreeCheckpointer().save(tmp_path / "y", {"w": np.ones(3), "v": np.ones(1)})
+    monkeypatch.setattr("jtree.checkpoint._storage.memory.total_memory", lambda: 24.0)
+    for name in "xy":
+        with pytest.raises(jtree.CheckpointError) as error:
+            jtree.load(tmp_path / name)
+        assert str(error.value) == (
+            f"{tmp_path / name}: its arrays would take 32 bytes, and this machine has 24; read "
+            "some of them with where=, or use another copy of this checkpoint"
+        )
+        assert jtree.load(tmp_path / name, where="v")["v"].tolist() == [1]

@@ -172,7 +172,8 @@ def quiet() -> Iterator[None]:
     finally:
         if _FAILED:
             _FAILED.clear()
-            gc.collect()  # tasks complain when they are deleted
+            with warnings.catch_warnings(action="ignore"):
+                gc.collect()  # tasks complain when they are deleted
         sys.unraisablehook = before
         for logger in loggers:
             logger.removeFilter(_is_new)
@@ -189,7 +190,10 @@ def _is_known(error: object) -> bool:
 
 def _is_new(record: logging.LogRecord) -> bool:
     orbax = record.name == "absl" and "orbax" in record.pathname
-    return not orbax and "was never retrieved" not in record.getMessage()
+    return not orbax and not any(text in record.getMessage() for text in _LEFT_RUNNING)
+
+
+_LEFT_RUNNING = "was never retrieved", "was destroyed but it is pending"
 
 
 def open_foreign(path: Path) -> ForeignCheckpoint:

@@ -14,6 +14,7 @@ from ..._errors import CheckpointError, ChecksumError
 from ..._progress import progress_bar
 from ..._tree import paths
 from ..._tree.lazy import LazyArray, Source, batches
+from .._storage.memory import check_memory
 from .._storage.paths import Path
 from . import api
 from .checksum import is_damaged, map_in_threads
@@ -92,6 +93,8 @@ class OrbaxArrays(Source):
     def _read_all(self, shardings: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         arrays, damaged = {}, []
         total = sum(self.lazy[name].nbytes for name in shardings)
+        on_host = (self.lazy[name].nbytes for name, x in shardings.items() if x is None)
+        check_memory(sum(on_host), self.path)
         with progress_bar("reading", total, shown=self.shown) as bar:
             for batch in batches(self.lazy[name] for name in shardings):
                 for x in self._read_batch([x.name for x in batch], shardings):

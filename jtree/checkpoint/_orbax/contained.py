@@ -7,12 +7,16 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ..._errors import CheckpointError
-from .._formats.limits import JSON_BYTES, check_json
+from .._formats.limits import JSON_BYTES, array_nbytes, check_json
+from .._storage.memory import check_memory
 from .._storage.paths import Path, is_local
 
 _METADATA = "_METADATA"  # names the arrays of a tree, which are files where there is no OCDBT
-_JSON_FILES = {_METADATA, "_sharding"}
+_ZARR = {"zarr.json", ".zarray"}  # describe one array
+_JSON_FILES = {_METADATA, "_sharding", *_ZARR}
 
 
 def check_contained(path: Path) -> None:
@@ -55,11 +59,14 @@ def _check_metadata(entry: os.DirEntry[str], path: Path) -> None:
         with open(entry.path, "rb") as file:
             text = file.read()
         check_json(text)
-        names = _array_names(json.loads(text)) if entry.name == _METADATA else ()
+        content = json.loads(text)
+        if entry.name in _ZARR and "shape" in content:
+            check_memory(array_nbytes(content["shape"], np.uint8), path)
+        names = _array_names(content) if entry.name == _METADATA else ()
         for name in names:
             if name.startswith("/") or ".." in name.split("/"):
                 raise ValueError(f"the name {name!r:.80} leads out of the checkpoint")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: cannot read {_relative(entry, path)}: {error}; use another copy of this "
             "checkpoint"

@@ -12,6 +12,7 @@ import numpy as np
 from ..._errors import CheckpointError
 from ..._tree.lazy import Computed, LazyArray, Source
 from .._formats.limits import array_nbytes
+from .._storage.memory import check_memory
 from .._storage.paths import Path
 from . import api
 
@@ -49,6 +50,8 @@ class ForeignArrays(Source):
                 n: shardings[item, n] for n in range(len(leaves)) if (item, n) in shardings
             }
             if requested:
+                on_host = [leaves[n] for n, sharding in requested.items() if sharding is None]
+                check_memory(sum(array_nbytes(x.shape, x.dtype) for x in on_host), self.path)
                 targets = [
                     api.read_target(x.shape, x.dtype, requested[n])
                     if n in requested

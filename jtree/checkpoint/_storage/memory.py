@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import mmap
+import os
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..._errors import CheckpointError
 
 
 def return_freed_memory() -> None:
@@ -18,6 +23,24 @@ def return_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(-3, 2**16)  # M_MMAP_THRESHOLD: from 64 KiB on
+
+
+def total_memory() -> float:
+    """Return the bytes of memory of this machine, or infinity where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+
+
+def check_memory(nbytes: int, path: Any) -> None:
+    """Refuse arrays that this machine cannot hold; TensorStore would end the process."""
+    total = total_memory()
+    if nbytes > total:
+        raise CheckpointError(
+            f"{path}: its arrays would take {nbytes:,} bytes, and this machine has {total:,.0f}; "
+            "read some of them with where=, or use another copy of this checkpoint"
+        )
 
 
 @contextlib.contextmanager

@@ -510,6 +510,17 @@ def test_a_matrix_that_does_not_fit_into_the_free_memory(monkeypatch: pytest.Mon
     )
 
 
+def test_a_jacobian_that_does_not_fit_into_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "_free_bytes", lambda: 30)
+    with pytest.raises(jtree.ArgumentError) as caught:
+        C.jacobian(linear, V, X.astype("f4")).dense()
+    assert str(caught.value) == (
+        "the matrix of 7 x 3 float32 takes 84 bytes, but only 30 bytes are free; use products"
+    )
+
+
 def test_operators_without_labels() -> None:
     jacobian = C.jacobian(linear, V, X.astype("f4"))
     for op in (quadratic(V), jacobian @ jacobian.T):

@@ -13,25 +13,24 @@ from jax.extend.core import jaxprs_in_params
 
 from ..._errors import ArgumentError
 from ..._text import format_bytes
-from .protocol import Symmetric
+from .protocol import Linearizable
 
 _USABLE = 0.8  # share of the free memory that is used by default
 _CACHE = 2**26  # bytes that batched products may write on a CPU; 2**25 to 2**27 are as fast
 _MAX_BUDGET = 2**31  # bytes beside the matrix; more makes no product faster
 
 
-def budget(op: Symmetric, memory: float | None) -> int | None:
+def budget(op: Linearizable, memory: float | None) -> int | None:
     """Return the bytes that remain beside an operator's matrix, as a power of two.
 
     A power of two, so that a little more or less free memory does not mean compiling again.
     """
-    shape = f"{op.size} x {op.size} {np.dtype(op.dtype).name}"
-    beside = require_memory(
-        op.size**2 * np.dtype(op.dtype).itemsize,
-        memory,
-        f"the matrix of {shape} takes",
-        "use products, diagonal(op) or eigsh(op), or a part: op.restrict(...), op.block(...)",
-    )
+    (rows, cols), dtype = op.shape, np.dtype(op.dtype)
+    remedy = "use products"
+    if hasattr(op, "restrict"):
+        remedy += ", diagonal(op) or eigsh(op), or a part: op.restrict(...), op.block(...)"
+    subject = f"the matrix of {rows} x {cols} {dtype.name} takes"
+    beside = require_memory(rows * cols * dtype.itemsize, memory, subject, remedy)
     return None if beside is None else int(2 ** math.floor(math.log2(min(_MAX_BUDGET, beside))))
 
 

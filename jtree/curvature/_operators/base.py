@@ -229,6 +229,8 @@ class Operator(LinearMap):
         return lx.FunctionLinearOperator(self.mv, struct, frozenset(tags))
 
     def __matmul__(self, other: Any) -> Any:
+        if isarray(other):
+            return self.mv(other)
         if is_model(other) and (self.re is not None or not isinstance(other, list | tuple)):
             require_labels(self.re, "op @ model")
             return self.mv_tree(other)

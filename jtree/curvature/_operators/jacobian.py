@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ArgumentError
+from ..._tree.leaves import isarray
 from ..._vector.destructure import flatten_function
 from ..._vector.restructure import Restructure
 from .._autodiff.call import Call, bind, trace
@@ -84,6 +85,8 @@ class Jacobian(LinearMap):
         return other.apply is self.apply and other.flat is self.flat
 
     def __matmul__(self, other: Any) -> Any:
+        if isarray(other):
+            return self.mv(other)
         if isinstance(other, Jacobian) and self.is_transpose_of(other):
             return Kernel(self.T if self.transposed else self, self.transposed)
         if self.re is not None and not self.transposed and is_model(other):

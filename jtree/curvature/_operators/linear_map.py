@@ -12,6 +12,7 @@ import numpy as np
 from ..._errors import ArgumentError, ArgumentTypeError
 from ..._text import format_bytes
 from ..._tree.leaves import describe, isarray, isscalar, istracer
+from .._autodiff import memory
 from .._autodiff.arguments import as_columns, as_scalar, check_scalar, import_extra
 from .._autodiff.dense import rectangle
 from .._autodiff.linearize import product
@@ -113,7 +114,13 @@ class LinearMap(ABC):
         return self.rmatvec(u)
 
     def dense(self) -> jax.Array:
-        """Return the matrix, by rows or by columns, whichever are fewer."""
+        """Return the matrix, by rows or by columns, whichever are fewer.
+
+        Raises:
+          ArgumentError: the matrix needs more memory than there is.
+        """
+        if not any(map(istracer, jax.tree.leaves(self))):
+            memory.budget(self, None)
         if self.traceable:
             matrix: jax.Array = rectangle(self)
             return matrix

@@ -35,6 +35,7 @@ def _(m: Measured) -> Iterator[Row]:
 
 
 PRODUCTS = {
+    "products_quick": "10,000 parameters, 32 examples, two threads",
     "products_small": "10,000 parameters, two threads",
     "products": "300,000 parameters, two threads",
     "products_alone": "300,000 parameters, one thread",
@@ -75,3 +76,11 @@ def _(m: Measured) -> Iterator[Row]:
         if library != "jtree":
             ours = times[f"{work} / jtree"]
             yield Row(35, f"{work}, 10,000 parameters", library, ours / times[name], 1)
+
+
+@row(36, _case("eigenpairs"))
+def _(m: Measured) -> Iterator[Row]:
+    case = m[_case("eigenpairs")]
+    for which in ("LM", "SA"):
+        work = f"6 eigenpairs, 5,000 parameters, {which}"
+        yield Row(36, work, "scipy.sparse.linalg.eigsh", case[which] / case[f"{which} scipy"], 1)

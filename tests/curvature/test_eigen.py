@@ -12,7 +12,7 @@ import pytest
 
 from jtree import ArgumentError, CurvatureError
 from jtree import curvature as C  # noqa: N812
-from jtree.curvature._algorithms import eigen
+from jtree.curvature._algorithms import eigen, lanczos
 
 from .problems import (
     KEY,
@@ -107,6 +107,36 @@ def test_many_pairs_of_a_matrix_that_is_not_much_larger(size: int) -> None:
     values = np.sort(np.append(np.random.default_rng(0).normal(size=size - len(ends)), ends))
     pairs = C.eigsh(diagonal_operator(values), 80, "LA")
     np.testing.assert_allclose(pairs.values, values[::-1][:80], atol=1e-3)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("host", [True, False])
+def test_all_copies_of_equal_eigenvalues(
+    times: int, host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not host:
+        monkeypatch.setattr(lanczos, "_MAX_HOST", 0)
+    values = np.repeat(1 / np.arange(1, 601 // times) ** 0.5, times)
+    pairs = C.eigsh(diagonal_operator(values), 6, "LA")
+    np.testing.assert_allclose(pairs.values, values[:6], rtol=1e-4)
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(6), atol=1e-5)
+
+
+def test_every_direction_of_a_multiple_of_the_identity() -> None:
+    pairs = C.eigsh(diagonal_operator(np.full(600, 3.0)), 4)
+    np.testing.assert_allclose(pairs.values, 3, rtol=1e-6)
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(4), atol=1e-5)
+
+
+def test_it_takes_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    products, multiply = [], lanczos._multiply
+    counted = lambda op, block: (products.append(block.shape[1]), multiply(op, block))[1]  # noqa: E731
+    monkeypatch.setattr(lanczos, "_multiply", counted)
+    values = np.append(np.linspace(-1, 1, 1994), [9, 8, 7, 6, 5, 4])
+    first = C.eigsh(diagonal_operator(values))
+    np.testing.assert_allclose(first.values, [9, 8, 7, 6, 5, 4], rtol=1e-5)
+    assert sum(products) < 50  # 35 by SciPy without a search for copies
+    np.testing.assert_array_equal(first.vectors, C.eigsh(diagonal_operator(values)).vectors)
 
 
 @pytest.mark.usefixtures("double")

@@ -241,12 +241,13 @@ def test_a_wrong_argument_raises_an_error_of_jtree(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["hessian", "landscape", "parameters", "spectrum"])
+@pytest.mark.parametrize("name", ["hessian", "landscape", "layerwise", "parameters", "spectrum"])
 def test_a_wrong_argument_of_a_plot_raises_an_error_of_jtree(name: str) -> None:
     flat, re = jtree.destructure({"w": jnp.ones(2)})
     table = {
         "hessian": Call((np.eye(2),), {"re": re}),
         "landscape": Call((loss, flat, re, np.eye(2)), {"points": 3}),
+        "layerwise": Call((curvature.layerwise(operator()),)),
         "parameters": Call((flat, re)),
         "spectrum": Call((np.arange(3.0),)),
     }

@@ -2,6 +2,7 @@
 
 A matrix over all parameters:  hessian
 Eigenvalues:                   spectrum
+The curvature of each layer:   layerwise
 The loss around a vector:      landscape
 The values of a vector:        parameters
 
@@ -13,12 +14,14 @@ optional dependency `jtree[plot]`, and is imported when something is drawn.
 from .._public import publish
 from ._hessian import hessian
 from ._landscape import landscape
+from ._layerwise import layerwise
 from ._parameters import parameters
 from ._spectrum import spectrum
 
 __all__ = [
     "hessian",
     "landscape",
+    "layerwise",
     "parameters",
     "spectrum",
 ]

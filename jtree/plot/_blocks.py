@@ -41,13 +41,13 @@ def label_blocks(re: Restructure, most: int, /) -> list[LabeledBlock]:
         if part.start < part.stop
     ]
     if len(single) <= most:
-        return [_shorten_label(_mark_tied(block, re)) for block in single]
+        return [_with_short_label(_mark_tied(block, re)) for block in single]
     deepest = max(block.label.count("/") for block in single)
     for depth in range(deepest, 0, -1):
         grouped = list(_group_by_prefix(single, depth))
         if len(grouped) <= most:
-            return list(map(_shorten_label, grouped))
-    return list(map(_shorten_label, _merge_neighbors(list(_group_by_prefix(single, 1)), most)))
+            return list(map(_with_short_label, grouped))
+    return list(map(_with_short_label, _merge_neighbors(list(_group_by_prefix(single, 1)), most)))
 
 
 def _mark_tied(block: LabeledBlock, re: Restructure) -> LabeledBlock:
@@ -74,8 +74,13 @@ def _merge_neighbors(blocks: Sequence[LabeledBlock], most: int) -> Iterator[Labe
         yield LabeledBlock(" to ".join(names) if rest else first.label, first.start, last.stop)
 
 
-def _shorten_label(block: LabeledBlock) -> LabeledBlock:
-    return block._replace(label=_shorten(block.label, MAX_LABEL))
+def _with_short_label(block: LabeledBlock) -> LabeledBlock:
+    return block._replace(label=shorten_label(block.label))
+
+
+def shorten_label(label: str) -> str:
+    """Return a label of at most the length that fits beside a plot."""
+    return _shorten(label, MAX_LABEL)
 
 
 def _shorten(label: str, most: int) -> str:

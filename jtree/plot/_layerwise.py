@@ -24,7 +24,8 @@ def layerwise(layers: Any, /, *, title: str | None = None) -> Figure:
     """Plot the trace and the largest eigenvalue of each layer as bars, labeled by path.
 
     Bars are red above zero and blue below. Where values differ by more than a factor of 100, the
-    axis is linear below about a thousandth of the largest and logarithmic beyond. Traces that are estimates have their standard error.
+    axis is linear below about a thousandth of the largest and logarithmic beyond. Traces
+    that are estimates have their standard error.
 
     Args:
       layers: the result of `jtree.curvature.layerwise`.

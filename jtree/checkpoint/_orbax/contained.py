@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from .._storage.paths import Path, is_local
 
 _METADATA = "_METADATA"  # names the arrays of a tree, which are files where there is no OCDBT
 _ZARR = {"zarr.json", ".zarray"}  # describe one array
+_MOST_CHUNKS = 100_000  # of an array
 _JSON_FILES = {_METADATA, "_sharding", *_ZARR}
 
 
@@ -62,6 +64,7 @@ def _check_metadata(entry: os.DirEntry[str], path: Path) -> None:
         content = json.loads(text)
         if entry.name in _ZARR and "shape" in content:
             check_memory(array_nbytes(content["shape"], np.uint8), path)
+            _check_chunks(content)
         names = _array_names(content) if entry.name == _METADATA else ()
         for name in names:
             if name.startswith("/") or ".." in name.split("/"):
@@ -71,6 +74,14 @@ def _check_metadata(entry: os.DirEntry[str], path: Path) -> None:
             f"{path}: cannot read {_relative(entry, path)}: {error}; use another copy of this "
             "checkpoint"
         ) from error
+
+
+def _check_chunks(content: Any) -> None:
+    """Refuse an array of very many chunks, each of which takes time even if it is missing."""
+    chunks = content.get("chunks") or content["chunk_grid"]["configuration"]["chunk_shape"]
+    counts = (-(-n // max(step, 1)) for n, step in zip(content["shape"], chunks, strict=True))
+    if (count := math.prod(counts)) > _MOST_CHUNKS:
+        raise ValueError(f"{count:,} chunks of an array; expected at most {_MOST_CHUNKS:,}")
 
 
 def _array_names(metadata: Any) -> Iterator[str]:

@@ -12,12 +12,15 @@ import numpy as np
 from ..._arguments import check_callable, check_integer, unexpected
 from ..._errors import ArgumentError, ArgumentTypeError, VectorError
 from ..._tree.leaves import describe, isarray, istracer
+from ..._tree.walk import walk
 from ..._vector.restructure import Restructure, check_restructure
+from .._autodiff import host
 from .._autodiff.arguments import check_scalar, check_tol, import_extra
+from .._autodiff.call import Call, bind
 from .._operators.base import Operator, require_operator
 from .._operators.differentiated import as_point
 from .._operators.hessian import hessian
-from .krylov import cg
+from .krylov import CGState, cg
 
 
 class NewtonState(NamedTuple):
@@ -28,41 +31,53 @@ class NewtonState(NamedTuple):
       ratio: the actual decrease of the loss, relative to the predicted one.
       products: the number of products in the step.
       rejected: whether the step was not taken, since it would have increased the loss.
+      norm: the norm of the first gradient that was not zero.
+      given: the damping that `newton` was called with.
     """
 
     damping: jax.Array
     ratio: jax.Array
     products: jax.Array
     rejected: jax.Array
+    norm: jax.Array
+    given: jax.Array
 
 
 def newton(
     loss: Callable[..., Any],
-    /,
     *,
     re: Restructure | None = None,
     curvature: Callable[..., Operator] | None = None,
-    damping: float = 0.0,
-    tol: float = 1e-6,
-    maxiter: int = 100,
+    damping: Any = 0.0,
+    tol: Any = None,
+    maxiter: Any = 100,
 ) -> Any:
     """Return damped Newton's method with conjugate gradients, as an optax transformation.
 
     Every step solves `(A + damping * I) @ d = -gradient` until it reaches `tol`, has taken
-    `maxiter` products, or meets a direction of negative curvature. The damping is adapted to the
-    ratio of the actual to the predicted decrease of the loss (Levenberg-Marquardt): it shrinks
-    above 3/4 and grows below 1/4. A step that would increase the loss is not taken.
+    `maxiter` products, or meets a direction of negative curvature. By default `tol` is loose at
+    first and falls with the gradient, so that few products are spent far from a minimum, and
+    convergence is still faster than linear. The damping is adapted to the ratio of the actual to
+    the predicted decrease of the loss (Levenberg-Marquardt): it shrinks above 3/4 and grows below
+    1/4. A step that would increase the loss is not taken.
 
     `update(gradient, state, params, *args)` takes the arguments of the loss after the vector, also
-    as `args=(...)`. With another matrix it is another method, such as a natural gradient:
+    as `args=(...)`, and the loss at the parameters as `value=`, which saves computing it. With
+    another matrix it is another method, such as a natural gradient:
     `newton(loss, curvature=lambda flat, x, y: fisher(apply, flat, x))`.
+
+    Numbers may be traced, so `optax.inject_hyperparams(newton, static_args=("loss", "re",
+    "curvature"))(loss, damping=0.1)` works. A damping that changes between steps, as a schedule's
+    does, replaces the adapted one.
 
     Args:
       loss: `loss(flat, *args)`, a scalar.
-      re: with it, parameters and gradients may be models instead of vectors.
+      re: with it, parameters and gradients may be trees instead of vectors: models, parts of them
+        such as an `nnx.State`, with None in place of other leaves. Leaves are matched by path.
       curvature: `curvature(flat, *args)`, an operator; by default the Hessian of the loss.
       damping: the first damping. A damping of 0 grows when a step fails.
-      tol: the residual to reach, relative to the norm of the gradient.
+      tol: the residual to reach, relative to the norm of the gradient; by default the square root
+        of the norm of the gradient, relative to that of the first, and at most 1/2.
       maxiter: the largest number of products in a step.
 
     Returns:
@@ -76,12 +91,17 @@ def newton(
       >>> import optax
       >>> loss = lambda v: (v[0] - 1) ** 2 + 10 * (v[1] - v[0]) ** 2
       >>> opt, v = jtree.curvature.newton(loss), jnp.zeros(2)
-      >>> updates, state = opt.update(jax.grad(loss)(v), opt.init(v), v)
-      >>> optax.apply_updates(v, updates).round(4)
+      >>> state = opt.init(v)
+      >>> for _ in range(5):
+      ...     updates, state = opt.update(jax.grad(loss)(v), state, v)
+      ...     v = optax.apply_updates(v, updates)
+      >>> v.round(4)
       Array([1., 1.], dtype=float32)
 
     Source: Martens, "Deep learning via Hessian-free optimization", ICML 2010; Marquardt, SIAM
-    Journal on Applied Mathematics 11, 1963, doi:10.1137/0111030.
+    Journal on Applied Mathematics 11, 1963, doi:10.1137/0111030; Dembo and Steihaug,
+    "Truncated-Newton algorithms for large-scale unconstrained optimization", Mathematical
+    Programming 26, 1983, doi:10.1007/BF02592055.
     """
     optax = import_extra("optax")
     if not callable(loss):
@@ -89,7 +109,7 @@ def newton(
     if curvature is not None:
         check_callable("curvature", curvature)
     check_tol(tol)
-    if check_integer("maxiter", maxiter) < 1:
+    if not istracer(maxiter) and check_integer("maxiter", maxiter) < 1:
         raise ArgumentError(f"maxiter: expected 1 or more, found {maxiter}")
     if not istracer(check_scalar("damping", damping)) and not damping >= 0:
         raise ArgumentError(f"damping: expected 0 or more, found {damping}")
@@ -98,9 +118,10 @@ def newton(
     make = curvature or (lambda flat, *args: hessian(loss, flat, *args))
 
     def init(params: Any) -> NewtonState:
-        dtype = (params if (labels := _labels(re, params)) is None else labels).dtype
-        scalar = jnp.asarray(damping, dtype)
-        return NewtonState(scalar, jnp.ones_like(scalar), jnp.zeros((), int), jnp.array(False))
+        labels = _labels(re, params)
+        scalar = jnp.asarray(damping).astype((params if labels is None else labels).dtype)
+        zero, none = jnp.zeros_like(scalar), jnp.zeros((), int)
+        return NewtonState(scalar, jnp.ones_like(scalar), none, jnp.array(False), zero, scalar)
 
     def update(
         gradient: Any,
@@ -108,6 +129,7 @@ def newton(
         params: Any = None,
         *more: Any,
         args: Any = (),
+        value: Any = None,
         **_: Any,
     ) -> tuple[Any, NewtonState]:
         if params is None:
@@ -122,10 +144,12 @@ def newton(
                 f"newton: expected a gradient of {len(flat)} elements, found {describe(slope)}"
             )
         args = more or (args if isinstance(args, tuple) else (args,))
-        op = make(flat, *args)
+        function, op = bind(loss, *args), make(flat, *args)
         require_operator(op, "curvature")
-        step, state = _step(lambda v: loss(v, *args), op, flat, slope, state, tol, maxiter)
-        return (step if labels is None else _as_model(labels, step, params)), state
+        step, state = host.run(
+            _step, op, function, flat, slope, value, state, damping, tol, maxiter
+        )
+        return (step if labels is None else _as_updates(labels, step, params)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -134,43 +158,75 @@ def _labels(re: Restructure | None, params: Any) -> Restructure | None:
     """Return `re` where it is needed: not for parameters that are a vector already."""
     if re is not None and not (isarray(params) and params.shape == (re.size,)):
         return re
+    if not isarray(params):
+        raise ArgumentTypeError(
+            f"newton: expected a vector of parameters, found {describe(params)}; for a model pass "
+            "re=, the second result of destructure, and a loss of the vector"
+        )
     as_point(params, None)  # raises for anything but a vector
     return None
 
 
+@jax.jit
 def _step(
-    loss: Callable[[jax.Array], jax.Array],
     op: Operator,
+    loss: Call,
     flat: jax.Array,
     slope: jax.Array,
+    value: Any,
     state: NewtonState,
-    tol: float,
-    maxiter: int,
+    given: Any,
+    tol: Any,
+    maxiter: Any,
 ) -> tuple[jax.Array, NewtonState]:
     linear, dtype = op.linear(), flat.dtype
-
-    def damped(v: jax.Array) -> jax.Array:
-        return linear(v) + state.damping * v
-
-    solution = cg(damped, -slope, lambda r: r, tol * jnp.linalg.norm(slope), maxiter)
-    descent = (solution.steps == 1) & ~(solution.curvature > 0)  # even the gradient curves down
-    step = jnp.where(descent, -slope, solution.x)
-    predicted = jnp.vdot(slope, step) + jnp.vdot(step, linear(step)) / 2
-    before = loss(flat)
+    norm, given = jnp.linalg.norm(slope), jnp.asarray(given).astype(dtype)
+    current = jnp.where(given == state.given, state.damping, given)
+    first = jnp.where(state.norm > 0, state.norm, norm)
+    goal = norm * (_forcing(norm, first) if tol is None else jnp.asarray(tol).astype(dtype))
+    end = cg(lambda v: linear(v) + current * v, -slope, lambda r: r, goal, maxiter)
+    descent = (end.steps[0] == 1) & ~(end.curvature[0] > 0)  # even the gradient curves down
+    step = jnp.where(descent, -slope, end.x)
+    before = loss(flat) if value is None else jnp.asarray(value).astype(dtype)
     actual = loss(flat + step) - before
     rounding = 8 * jnp.finfo(dtype).eps * jnp.abs(before)
-    ratio = jnp.where(jnp.abs(actual) <= rounding, 1.0, actual / predicted).astype(dtype)
+    predicted = _predict(end, slope, current, descent)
+    ratio = actual / jnp.where(predicted == 0, 1, predicted)
+    ratio = jnp.where(jnp.abs(actual) <= rounding, 1, ratio).astype(dtype)
     rejected = ~(actual <= rounding)
-    scale = jnp.abs(jnp.vdot(slope, linear(slope))) / jnp.maximum(jnp.vdot(slope, slope), 1e-30)
-    larger = jnp.maximum(1e-3 * scale, -2 * solution.curvature)
-    larger = jnp.maximum(4 * state.damping, larger)
-    damping = jnp.where(ratio > 0.75, state.damping / 4, state.damping)
-    damping = jnp.where(rejected | ~(ratio >= 0.25) | descent, larger, damping)
+    larger = jnp.maximum(1e-3 * jnp.abs(end.first[0] - current), -2 * end.curvature[0])
+    larger = jnp.maximum(4 * current, larger)
+    damping = jnp.where(ratio > 0.75, current / 4, current)
+    damping = jnp.where(rejected | ~(ratio >= 0.25) | descent, larger, damping).astype(dtype)
     step = jnp.where(rejected, 0, step)
-    return step, NewtonState(damping.astype(dtype), ratio, solution.steps, rejected)
+    return step, NewtonState(damping, ratio, end.steps[0], rejected, first, given)
 
 
-def _as_model(re: Restructure, step: jax.Array, params: Any) -> Any:
+def _forcing(norm: jax.Array, first: jax.Array) -> jax.Array:
+    """Return the relative residual to reach: it falls with the gradient, whatever its scale."""
+    return jnp.minimum(0.5, jnp.sqrt(norm / jnp.where(first > 0, first, 1)))
+
+
+def _predict(end: CGState, slope: jax.Array, damping: jax.Array, descent: jax.Array) -> jax.Array:
+    """Return the decrease of the loss that the quadratic model predicts, from what CG computed.
+
+    The product with the step is `-slope - residual - damping * step`, and the curvature of the
+    gradient that of the first direction.
+    """
+    x = end.x
+    inexact = jnp.vdot(slope, x) - jnp.vdot(end.r, x) - damping * jnp.vdot(x, x)
+    return jnp.where(
+        descent, jnp.vdot(slope, slope) * ((end.first[0] - damping) / 2 - 1), inexact / 2
+    )
+
+
+def _as_updates(re: Restructure, step: jax.Array, params: Any) -> Any:
     """Return a step as a tree of the parameters' structure, zero for other arrays."""
-    zeros = jax.tree.map(lambda x: jnp.zeros_like(x) if isarray(x) else x, params)
-    return re.refresh(zeros)(step)
+    layout, walked = re.layout, walk(params)
+
+    def value(path: str, x: Any) -> Any:
+        if path not in layout.by_path:
+            return jnp.zeros_like(x) if isarray(x) else x
+        return step[layout.slices[layout.by_path[path]]].reshape(x.shape).astype(x.dtype)
+
+    return walked.rebuild([value(slot.path, slot.value) for slot in walked.slots])

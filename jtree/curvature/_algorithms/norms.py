@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ArgumentError, CurvatureError
+from ..._errors import ArgumentError
 from ..._tree.leaves import istracer
 from .._autodiff import dense
 from .._autodiff.arguments import check_tol
-from .._autodiff.finite import require_finite
+from .._autodiff.finite import require_finite, require_finite_rows
 from .._operators.base import Operator, require_operator
 from .eigen import eigsh
 
@@ -38,7 +38,7 @@ def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
 
     Raises:
       ArgumentError: the matrix needs more memory than there is.
-      CurvatureError: the matrix has values that are not finite.
+      CurvatureError: the operator is not finite.
 
     Example:
       >>> saddle = jtree.curvature.hessian(lambda v: v[0] ** 2 - v[1] ** 2 + 0 * v[2], jnp.ones(3))
@@ -52,12 +52,11 @@ def inertia(op: Operator, /, *, tol: float | None = None) -> Inertia:
     check_tol(tol)
     if not op.size:
         return Inertia(0, 0, 0)
-    matrix = op.dense()
+    matrix = dense.promote(op.dense())
     if istracer(matrix):
         raise ArgumentError("inertia: it counts values, so call it outside of jit; or use eigsh")
-    values = np.asarray(jnp.linalg.eigvalsh(dense.promote(matrix)))
-    if not np.isfinite(values).all():
-        raise CurvatureError("inertia: the matrix has values that are not finite")
+    require_finite_rows(op, matrix, "inertia")
+    values = np.asarray(jnp.linalg.eigvalsh(matrix))
     tol = op.size * float(jnp.finfo(op.dtype).eps) if tol is None else tol
     limit = tol * np.abs(values).max(initial=0.0)
     positive, negative = int((values > limit).sum()), int((values < -limit).sum())

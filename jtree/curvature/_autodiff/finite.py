@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import CurvatureError
+from ..._errors import CurvatureError, VectorError
 from ..._tree.leaves import istracer
 from .protocol import Symmetric
 
@@ -35,6 +35,15 @@ def require_finite_rows(op: Symmetric, rows: jax.Array, name: str) -> None:
     )
 
 
+def require_finite_vector(op: Symmetric, v: jax.Array, name: str) -> None:
+    """Raise for a vector that is not finite, and name the operator's parameters; not in `jit`."""
+    if istracer(v) or bool(jnp.isfinite(v).all()):
+        return
+    raise VectorError(
+        f"{name}: expected finite values, found others in {_describe_rows(op, ~_finite_rows(v))}"
+    )
+
+
 def _probe(op: Symmetric) -> jax.Array:
     """Return the product with random signs, which are small, so that large values fit."""
     signs = jnp.where(jax.random.bernoulli(jax.random.key(1), shape=(op.size,)), 1.0, -1.0)
@@ -58,13 +67,17 @@ def _describe_rows(op: Symmetric, bad: Rows) -> str:
     return f"{count}: {', '.join(paths[:_SHOWN])}{more}"
 
 
-def power_of_two(array: jax.Array) -> jax.Array:
+def power_of_two(array: jax.Array, *, columns: bool = False) -> jax.Array:
     """Return the power of two next to the largest magnitude in an array, or 1 for zeros.
 
     It is kept where it and its inverse are normal numbers, and dividing by it does not round.
+
+    Args:
+      array: an array.
+      columns: whether to return one for each column, along a first axis of length 1.
     """
-    largest = jnp.abs(jax.lax.stop_gradient(array)).max(initial=0)
+    axis = 0 if columns else None
+    largest = jnp.abs(jax.lax.stop_gradient(array)).max(axis, keepdims=columns, initial=0)
     _, exponent = jnp.frexp(jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1))
     most = jnp.finfo(array.dtype).maxexp - 2
-    one = jnp.ones((), array.dtype)
-    return jnp.ldexp(one, jnp.clip(exponent, -most, most))
+    return jnp.ldexp(jnp.ones_like(largest), jnp.clip(exponent, -most, most))

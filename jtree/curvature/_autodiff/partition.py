@@ -22,6 +22,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from .call import trace
+from .forward import has_custom_vjp, linearize
 
 Pieces = Sequence[jax.Array]
 
@@ -33,11 +34,13 @@ class PartitionedFunction(NamedTuple):
       sizes: the lengths of the pieces.
       function: from a list of pieces to the function's one result.
       order: the indices of the pieces, in the order in which the function first uses them.
+      linearize: `linearize(function, primal, name)` for functions that call this one.
     """
 
     sizes: tuple[int, ...]
     function: Callable[[Pieces], Any]
     order: tuple[int, ...]
+    linearize: Callable[[Callable[[Any], Any], Any, str], tuple[Any, Any]]
 
 
 def partition(
@@ -48,7 +51,8 @@ def partition(
     sizes = sizes or _sizes_of_split(whole) or (flat.size,)
     parts = trace(lambda *pieces: _evaluate(whole, pieces), *split(flat, sizes))
     run = jaxpr_as_fun(parts)
-    return PartitionedFunction(sizes, lambda pieces: run(*pieces)[0], _order(parts))
+    linearized = linearize if has_custom_vjp(parts) else lambda f, x, _: jax.linearize(f, x)
+    return PartitionedFunction(sizes, lambda pieces: run(*pieces)[0], _order(parts), linearized)
 
 
 def split(flat: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:

@@ -208,10 +208,10 @@ def batched(
       make: `make(batch)` returns the operator of a batch. Let it use one function with the data
         as arguments, so that it is compiled once per shape of a batch.
       reduction: `"mean"` if each operator is a mean over its examples, `"sum"` if it is a sum.
-      size: `size(batch)` returns the number of examples in a batch; by default it is the common
-        length of the arrays after the vector. Where a loss averages over valid labels only, pass
-        their number: `size=lambda batch: int((batch[1] >= 0).sum())`. Unequal shares of the labels
-        -1 and -100 are a warning.
+      size: `size(batch)` returns over how many examples the loss of a batch averages. Where it
+        leaves out invalid labels, that is `size=lambda batch: int((batch[1] >= 0).sum())`. By
+        default it is the common length of the arrays after the vector, and unequal shares of the
+        labels -1 and -100 are a warning.
       progress: whether to show a progress bar for long products, on a terminal.
 
     Returns:
@@ -226,7 +226,7 @@ def batched(
       >>> loss = lambda w, x: ((x @ w) ** 2).mean()
       >>> x = jnp.arange(14.0).reshape(7, 2)
       >>> make = lambda batch: jtree.curvature.hessian(loss, jnp.ones(2), batch)
-      >>> op = jtree.curvature.batched([x[:3], x[3:]], make)
+      >>> op = jtree.curvature.batched([x[:3], x[3:]], make, size=len)
       >>> op
       Batched(mean of Hessian(<lambda>), 2 x 2, float32)
       >>> bool(jnp.allclose(op.dense(), make(x).dense()))

@@ -21,6 +21,7 @@ from .ggn import GaussNewton, check
 from .likelihoods import LIKELIHOODS
 from .metric import Factors, Metric, unit_rows
 from .outputs import OutputStructure, as_rows
+from .probabilities import warn_about_probabilities
 
 
 @partial(
@@ -119,6 +120,10 @@ class FisherMetric(Metric):
                 f"found {shape}"
             )
 
+    def takes_logits(self, _: jax.Array, last: str, /) -> bool:
+        """Return whether it normalizes outputs; a sigmoid is certain from the operation alone."""
+        return self.likelihood == ("bernoulli" if last == "logistic" else "categorical")
+
     def check_classes(self, outputs: tuple[int, ...]) -> None:
         """Raise for labels that are not classes of outputs of this shape, unless traced."""
         if self.kind != "empirical" or self.likelihood != "categorical" or istracer(self.y):
@@ -183,6 +188,9 @@ def fisher(
         likelihood.
       VectorTypeError: the parameters are complex or not floating point.
 
+    Warns:
+      UserWarning: the outputs are probabilities, and the likelihood takes logits.
+
     Example:
       >>> x = jnp.ones((5, 1))
       >>> gaussian = lambda v, x: (v[0] * x, v[1] * x)
@@ -201,7 +209,8 @@ def fisher(
     y = _as_labels(y) if kind == "empirical" else None
     metric = FisherMetric(y, key if kind == "mc" else None, likelihood, kind, int(samples))
     op = GaussNewton(bind(apply, x), metric, vector, re, sizes)
-    check.eval_shape(op)
+    (last,) = check.eval_shape(op)
+    warn_about_probabilities(op.apply, op.flat, op.metric, last)
     metric.check_classes(op.outputs.structure(vector).shapes[0])
     return op
 

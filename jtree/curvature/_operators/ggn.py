@@ -31,6 +31,7 @@ from .base import Operator
 from .differentiated import Differentiated, as_point, check_scalars
 from .metric import LossMetric, Metric
 from .outputs import Outputs, check_outputs, sum_over
+from .probabilities import last_operation, warn_about_probabilities
 from .single import allclose, equal_derivatives, pull
 
 
@@ -86,7 +87,8 @@ class GaussNewton(Differentiated, Operator):
         def forward(indices: Sequence[int]) -> Callable[[Sequence[jax.Array]], jax.Array]:
             return lambda new: function.function(replace_pieces(pieces, indices, new))
 
-        out, push = jax.linearize(forward(inputs), [pieces[k] for k in inputs])
+        point = [pieces[k] for k in inputs]
+        out, push = function.linearize(forward(inputs), point, self.apply.name)
         _, pull = jax.vjp(forward(outputs), [pieces[k] for k in outputs])
         product = self.metric.product(self.outputs.structure(self.flat), out)
         return lambda tangents: pull(product(push(tangents)))[0]
@@ -243,8 +245,11 @@ def ggn(
 
     Raises:
       VectorTypeError: the parameters are complex or not floating point.
-      ArgumentError: the loss is not a scalar, the outputs do not depend on the vector or are not
-        one row for each example, or `re` does not fit.
+      ArgumentError: the loss is not a scalar, or is linear in the outputs; the outputs do not
+        depend on the vector or are not one row for each example; or `re` does not fit.
+
+    Warns:
+      UserWarning: the outputs are probabilities, and the loss applies softmax to them once more.
 
     Example:
       >>> x, y = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.zeros(2)
@@ -259,15 +264,20 @@ def ggn(
     apply, flat, re = flatten_function(apply, flat, re)
     vector, sizes = as_point(flat, re)
     op = GaussNewton(bind(apply, x), LossMetric(bind(loss, y)), vector, re, sizes)
-    check.eval_shape(op)
+    warn_about_probabilities(op.apply, op.flat, op.metric, *check.eval_shape(op))
     return op
 
 
 @jax.jit
-def check(op: GaussNewton) -> None:
-    """Raise for a model or a loss without a Gauss-Newton matrix; `jit` remembers which passed."""
+def check(op: GaussNewton) -> dict[str, None]:
+    """Raise for a model or a loss without a Gauss-Newton matrix; `jit` remembers which passed.
+
+    Returns:
+      The name of the model's last operation, as a key, since that is static to `jit`.
+    """
     check_outputs(op.apply, op.flat)
-    if not depends_on_vector(trace(op.outputs.__call__, op.flat)):
+    whole = trace(op.outputs.__call__, op.flat)
+    if not depends_on_vector(whole):
         raise ArgumentError(
             f"{op.apply.name}: the outputs do not depend on the vector, so the matrix is zero; "
             "build the model from the vector inside the function, with re(flat) "
@@ -275,3 +285,4 @@ def check(op: GaussNewton) -> None:
         )
     check_scalars(op, op.apply.name)
     op.metric.check(op.outputs.structure(op.flat), op.outputs(op.flat))
+    return {last_operation(whole): None}

@@ -70,7 +70,8 @@ class Hessian(Differentiated, Operator):
             cotangents: list[jax.Array] = jax.grad(loss)([current[k] for k in outputs])
             return cotangents
 
-        _, linear = jax.linearize(gradient, [pieces[k] for k in inputs])
+        linear: Linear
+        _, linear = function.linearize(gradient, [pieces[k] for k in inputs], self.name)
         return linear
 
 

@@ -15,6 +15,7 @@ from ..._tree.leaves import isarray
 from ..._vector.destructure import flatten_function
 from ..._vector.restructure import Restructure
 from .._autodiff.call import Call, bind, trace
+from .._autodiff.forward import linearize
 from .._autodiff.partition import depends_on_vector
 from .._autodiff.protocol import Piecewise, one_piece
 from .base import Operator
@@ -74,7 +75,9 @@ class Jacobian(LinearMap):
             return outputs.reshape(-1)
 
         if not self.transposed:
-            return jax.linearize(forward, self.flat)[1]
+            linear: Callable[[jax.Array], jax.Array]
+            _, linear = linearize(forward, self.flat, self.apply.name)
+            return linear
         out, pull = jax.vjp(forward, self.flat)
         return lambda u: pull(u.astype(out.dtype))[0]
 

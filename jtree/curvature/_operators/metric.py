@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ArgumentError
-from .._autodiff.call import Call
+from .._autodiff.call import Call, trace
+from .._autodiff.partition import depends_on_vector
 from .outputs import OutputStructure
 
 Factors = tuple[jax.Array, jax.Array | None]
@@ -46,6 +47,10 @@ class Metric(ABC):
 
     def check(self, structure: OutputStructure, out: jax.Array, /) -> None:  # noqa: B027
         """Raise for outputs that do not fit the metric."""
+
+    def takes_logits(self, outputs: jax.Array, last: str, /) -> bool:  # noqa: ARG002
+        """Return whether softmax or a sigmoid is applied to outputs that `last` may have made."""
+        return False
 
 
 def unit_rows(out: jax.Array) -> jax.Array:
@@ -86,3 +91,18 @@ class LossMetric(Metric):
                 f"{self.name}: expected a loss(outputs, y) that returns one real scalar, "
                 f"found {value}; return a mean or a sum, without auxiliary results"
             )
+        gradient = jax.grad(lambda rows: self.loss(structure.outputs(rows)))
+        if out.size and not depends_on_vector(trace(gradient, out)):
+            raise ArgumentError(
+                f"{self.name}: the loss is linear in the outputs, so its Hessian is zero, and so "
+                "is the matrix; if the outputs are log-probabilities, return logits, and apply "
+                "log_softmax in the loss"
+            )
+
+    def takes_logits(self, outputs: jax.Array, last: str, /) -> bool:
+        """Return whether the loss is the same for outputs plus a constant, as with softmax."""
+        if last == "logistic":
+            return False
+        before, after = self.loss(outputs), self.loss(outputs + 1)
+        rounding = float(jnp.finfo(outputs.dtype).eps) ** 0.5
+        return bool(jnp.abs(after - before) <= rounding * (1 + jnp.abs(before)))

@@ -144,6 +144,7 @@ def newton(
                 f"newton: expected a gradient of {len(flat)} elements, found {describe(slope)}"
             )
         args = more or (args if isinstance(args, tuple) else (args,))
+        value = None if value is None else check_scalar("value", value)
         function, op = bind(loss, *args), make(flat, *args)
         require_operator(op, "curvature")
         step, state = host.run(

@@ -13,7 +13,7 @@ from ..._errors import CurvatureError
 from ..._tree.leaves import istracer
 from .._autodiff import dense
 from .._autodiff.finite import power_of_two, require_finite_rows
-from .._operators.base import Operator
+from .._autodiff.protocol import Symmetric
 from .krylov import norm
 
 
@@ -33,7 +33,7 @@ class Factors(NamedTuple):
     scale: jax.Array
 
 
-def solve_by_matrix(op: Operator, b: jax.Array, method: str) -> jax.Array:
+def solve_by_matrix(op: Symmetric, b: jax.Array, method: str) -> jax.Array:
     """Return the solutions for a vector, or for the columns of a matrix.
 
     Args:
@@ -63,7 +63,7 @@ def solve_by_matrix(op: Operator, b: jax.Array, method: str) -> jax.Array:
     return solution[0]
 
 
-def _solve_traced(op: Operator, b: jax.Array, method: str) -> jax.Array:
+def _solve_traced(op: Symmetric, b: jax.Array, method: str) -> jax.Array:
     """Return the solutions, by one product and one more solution for each derivative.
 
     The matrix is constant to the derivatives: they are those of the product.
@@ -75,7 +75,7 @@ def _solve_traced(op: Operator, b: jax.Array, method: str) -> jax.Array:
 
 
 @jax.jit
-def _differentiable(op: Operator, factors: Factors, b: jax.Array) -> jax.Array:
+def _differentiable(op: Symmetric, factors: Factors, b: jax.Array) -> jax.Array:
     def solution(_: Any, b: jax.Array) -> jax.Array:
         x, failed = _substitute(factors, b)
         return jnp.multiply(x, jnp.where(failed, jnp.nan, 1))

@@ -18,7 +18,7 @@ from .._storage.memory import check_memory
 from .._storage.paths import Path
 from . import api
 from .checksum import is_damaged, map_in_threads
-from .stored import StoredArray, aligned
+from .decoding import StoredArray, aligned
 
 SEARCHED = 100  # arrays that are read one by one to find those that cannot be read
 

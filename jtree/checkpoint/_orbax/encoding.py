@@ -27,8 +27,7 @@ from ..._tree.leaves import check_alive, describe, isabstract, isconcrete, isnum
 from ..._tree.walk import Walk, walk
 from .._formats.limits import check_json
 from .checksum import bind, checksum, map_in_threads
-from .decoding import FORMAT, INT_DIGITS, Json, Ties, structure_crc32
-from .stored import PACK, aligned, description
+from .decoding import FORMAT, INT_DIGITS, PACK, Json, Ties, aligned, description, structure_crc32
 
 PACKED_BYTES = 2**20  # the largest array that is packed
 MOST_SEPARATE = 5_000  # small arrays that are not packed unless asked for

@@ -39,6 +39,16 @@ def state(x: Any, /) -> Any:
     return check_opened(walk(x)).check().fold(_leaf_state, _node_state)
 
 
+def ordered_state(x: Any, /) -> Any:
+    """Return the state, with the keys of each dict in the order of `x`, which JAX sorts."""
+    return check_opened(walk(x)).check().fold(_leaf_state, _ordered_node_state)
+
+
+def _ordered_node_state(node: Any, names: list[Any], results: list[Any]) -> Any:
+    values = _node_state(node, names, results)
+    return {key: values[key] for key in node} if type(node) is dict else values
+
+
 def _leaf_state(leaf: Any) -> Any:
     return leaf if isarray(leaf) or isinstance(leaf, (*BASIC, np.generic)) else ()
 

@@ -51,7 +51,7 @@ def begin_file(
     if not file_format.nested:
         _warn_of_omissions(name, walked)
     if copy:
-        content = jax.tree.map(_copy, content)
+        content = walk(content, ties=()).fold(_copy, _copy_node)
 
     size = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(content))
 
@@ -77,6 +77,14 @@ def _arrays(walked: Walk) -> dict[str, Any]:
 
 def _copy(x: Any) -> Any:
     return np.array(x) if isinstance(x, np.ndarray | jax.Array) else x
+
+
+def _copy_node(node: Any, names: list[Any], copies: list[Any]) -> Any:
+    """Return a container of copies; a dict keeps its order, which `jax.tree.map` sorts."""
+    if not isinstance(node, dict):
+        return type(node)(copies)
+    by_name = dict(zip(names, copies, strict=True))
+    return {key: by_name[key] for key in node}
 
 
 def _check_metadata(name: str, metadata: Any) -> None:

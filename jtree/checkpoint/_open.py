@@ -28,7 +28,8 @@ def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
 
     The format is detected by content, not by name: Orbax, version 1 or a step directory of version
     0, with or without jtree's part; safetensors and PyTorch, one file or shards; msgpack of Flax;
-    npz and npy; Keras and HDF5; Equinox, which has no names. No code in a file is ever run.
+    npz and npy; Keras and HDF5; Equinox, which has no names; BSON of Flux.jl. No code in a file is
+    ever run.
 
     Args:
       path: a file or a directory.

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from .._errors import ArgumentError, ModelError
 from .._state.sources import resolve
-from .._state.state import state
+from .._state.state import ordered_state, state
 from .._tree import paths
 from .._tree.leaves import isarray
 from .._tree.opaque import (
@@ -25,14 +25,20 @@ from .._tree.walk import walk
 from ._background import Saving, run_in_background, wait_for
 from ._checkpoint import Checkpoint
 from ._export import begin_file
-from ._formats.registry import FILE_FORMATS, READ_ONLY
+from ._formats.registry import (
+    FILE_FORMATS,
+    FLUX_STATE,
+    FLUX_STATE_SUFFIXES,
+    FORMAT_NAMES,
+    READ_ONLY,
+)
 from ._orbax.decoding import Ties
 from ._orbax.write import begin_write
 from ._storage.paths import Path, as_path
 
 _MOST = 10  # leaves that an error names in full
 
-Format: TypeAlias = Literal["orbax", "safetensors", "npz", "npy", "msgpack"]
+Format: TypeAlias = Literal["orbax", "safetensors", "npz", "npy", "msgpack", "flux-state"]
 
 
 def save(
@@ -57,13 +63,16 @@ def save(
       arrays are left out; so are numbers and text in dicts and lists, with a warning that names
       them.
     - `.msgpack` holds what `jtree.state` returns, with sequences as dicts, as Flax writes them.
+    - `.bson` holds the same as named tuples under the name `model_state`, which `Flux.loadmodel!`
+      of Julia reads; a dict with the key `model_state` is the file itself.
     - Any other path is an Orbax directory, with a checksum for every array. What is tied by
       reference is stored once; files store tied arrays at each of their paths.
 
     Args:
       path: a path that does not exist yet. For Orbax, `gs://` and `s3://` are paths too.
       tree: any pytree, an opened checkpoint, or the path of one.
-      format: `"orbax"`, `"safetensors"`, `"npz"`, `"npy"` or `"msgpack"`, whatever the suffix.
+      format: `"orbax"`, `"safetensors"`, `"npz"`, `"npy"`, `"msgpack"` or `"flux-state"`, whatever
+        the suffix.
       overwrite: True replaces the checkpoint at `path` once the new one is complete beside it.
       packed: True stores all arrays of up to a mebibyte as one, so that thousands of them cost
         what one costs. Plain Orbax then sees their bytes only. False stores each by its path. By
@@ -135,20 +144,21 @@ def save_async(
 
 def select_format(path: Path, format: str | None) -> str:
     """Return the given format, or the one that the suffix of the path names."""
-    known = "orbax", *FILE_FORMATS
+    suffix = path.suffix.lower().removeprefix(".")
     if format is not None:
-        if format not in known:
-            expected = ", ".join(map(repr, known))
+        if format not in FORMAT_NAMES:
+            expected = ", ".join(map(repr, FORMAT_NAMES))
             raise ArgumentError(f"format: expected one of {expected}, found {format!r}")
-        return format
+        if format != FLUX_STATE:
+            return format
+        return suffix if suffix in FLUX_STATE_SUFFIXES else FLUX_STATE_SUFFIXES[0]
     name = path.name.lower()
-    for suffix, library in READ_ONLY.items():
-        if name.endswith(suffix):
+    for ending, library in READ_ONLY.items():
+        if name.endswith(ending):
             raise ArgumentError(
                 f"{path}: {library} files can be read but not written; save to a path that ends "
                 "in .safetensors, or pass format='orbax' for a directory of this name"
             )
-    suffix = path.suffix.lower().removeprefix(".")
     return suffix if suffix in FILE_FORMATS else "orbax"
 
 
@@ -179,7 +189,8 @@ def begin_save(
     try:
         _check_storable(content, name)
         if name != "orbax":
-            return begin_file(target, content, state(content), name, **options)
+            as_state = ordered_state if FILE_FORMATS[name].ordered else state
+            return begin_file(target, content, as_state(content), name, **options)
         ties = source.ties if isinstance(source, Checkpoint) else _reference_ties(content)
         options |= {"packed": packed, "shown": shown, "metrics": metrics}
         return begin_write(target, state(content), ties, **options)

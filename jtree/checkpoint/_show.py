@@ -141,7 +141,8 @@ def _ends(nested: dict[str, Any]) -> Iterator[str]:
         path, node = stack.pop()
         if not node:
             yield path
-        stack += [(paths.join((path, x)), child) for x, child in reversed(node.items())]
+        names = sorted(node, key=int) if all(map(str.isdecimal, node)) else list(node)
+        stack += [(paths.join((path, x)), node[x]) for x in reversed(names)]
 
 
 def _lines(

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from . import bson_files
+
 RNG = np.random.default_rng(0)
 
 
@@ -189,6 +191,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "PyTorch": pytorch,
     "Keras": keras,
     "HDF5": hdf5,
+    "BSON": lambda: bson_files.document(bson_files.EVERYTHING),
 }
 
 

@@ -32,7 +32,16 @@ with atheris.instrument_imports(include=["jtree.checkpoint", "jtree.migrate", "p
     from jtree.checkpoint._orbax import decoding as _decoding
     from jtree.checkpoint._orbax import encoding as _encoding
 
-    from . import bounds, damage, files, test_msgpack, test_numpy, test_pickle, test_safetensors
+    from . import (
+        bounds,
+        bson_files,
+        damage,
+        files,
+        test_msgpack,
+        test_numpy,
+        test_pickle,
+        test_safetensors,
+    )
 
 SECONDS = 30  # that a reader may take, slowed down by what records coverage
 GROWN = 2**24  # bytes of memory from which on they are counted
@@ -126,6 +135,11 @@ def with_header(data: bytes) -> bytes:
     header, _, numbers = data.rpartition(b"}")
     header = b"{" + header + b"}"
     return len(header).to_bytes(8, "little") + header + numbers.lstrip(b" ")
+
+
+def with_length(data: bytes) -> bytes:
+    """Return a document of BSON with the length that it has."""
+    return len(data).to_bytes(4, "little") + data[4:-1] + b"\0"
 
 
 def with_pickle(data: bytes) -> bytes:
@@ -297,6 +311,10 @@ TARGETS = {
     "mark": file_target("_CHECKPOINT_METADATA"),
     "tree": file_target("state/_METADATA"),
     "Orbax": file_target("_METADATA", save_by_orbax),
+    "BSON": Target(
+        lambda: map(bson_files.document, (bson_files.MODEL, bson_files.EVERYTHING)),
+        wrap=with_length,
+    ),
     "structure": Target(structures, read=read_structure),
     "rules": Target(rules, read=read_rules),
 }
@@ -313,6 +331,7 @@ TOKENS = [
     *(b'"weight_map"', b'"model-00001-of-00002.safetensors"', b"\n\x93NUMPY", b'"item_handlers"'),
     *(b'"tree_metadata"', b'"key_metadata"', b'"value_type"', b'"write_shape"', b'"key_type"'),
     *(b'"use_ocdbt"', b'"custom_metadata"', b'"jtree"', b"1e999", b"NaN", b"[[[[", b"/../"),
+    *(b"\x02tag\0\6\0\0\0array\0", b"\x03type\0", b"\x04size\0", b"\x05data\0", b"backref\0"),
     *(b"[[rules]]\n", b'rule = "', b"optional = true\n", b"PK\1\2", b"PK\3\4", b"PK\6\6"),
 ]
 

@@ -17,11 +17,22 @@ atheris = pytest.importorskip("atheris")
 ROOT = Path(__file__).parents[2]
 FORMATS = (
     *("safetensors", "header", "msgpack", "npy", "npz", "member", "PyTorch", "pickle"),
-    *("line", "HDF5", "index", "mark", "tree", "Orbax", "structure", "rules"),
+    *("line", "HDF5", "index", "mark", "tree", "Orbax", "BSON", "structure"),
+    "rules",
 )
 SLOW = {"HDF5": 10, "mark": 100, "tree": 50, "Orbax": 50}  # how many inputs of those that take long
 NEEDS = {"PyTorch": "torch", "pickle": "torch", "HDF5": "h5py"}
-ALONE = ("structure", "rules", "line", "HDF5", "index", "mark", "tree", "Orbax")  # no other reader
+ALONE = (
+    "structure",
+    "rules",
+    "BSON",
+    "line",
+    "HDF5",
+    "index",
+    "mark",
+    "tree",
+    "Orbax",
+)  # no other reader
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -209,7 +209,8 @@ REFUSED: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
     "a format": (
         lambda p: jtree.save(p / "x", {}, format="zip"),  # type: ignore[arg-type]
         jtree.ArgumentError,
-        "format: expected one of 'orbax', 'safetensors', 'npz', 'npy', 'msgpack', found 'zip'",
+        "format: expected one of 'orbax', 'safetensors', 'npz', 'npy', 'msgpack', "
+        "'flux-state', found 'zip'",
     ),
     "metadata": (
         lambda p: jtree.save(p / "x.npz", {}, metadata={"a": "b"}),

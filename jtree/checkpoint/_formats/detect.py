@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from ..._errors import CheckpointError
 from .archive import Archive
+from .bson import open_bson
+from .bson_document import starts_as_bson
 from .describe import describe_path
 from .equinox import is_equinox, json_size, open_equinox
 from .file import File, FileContents, Path, as_checkpoint_error
@@ -55,6 +57,8 @@ def _detect(path: Path) -> FileReader | None:
         return _detect_zipped(path)
     if start.startswith(_HDF5):
         return FileReader("HDF5 file", open_hdf5)
+    if starts_as_bson(start) and (_ends_as_bson(file) or b"\x02tag\0" in start):
+        return FileReader("BSON file", open_bson)
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and (8 + length <= file.size or length < 2**40):
         return _SAFETENSORS
@@ -66,6 +70,12 @@ def _detect(path: Path) -> FileReader | None:
     if start and start[0] in _MSGPACK and not (pickled and file.size > 1):
         return FileReader("msgpack file", open_msgpack)
     return None
+
+
+def _ends_as_bson(file: File) -> bool:
+    """Return whether a file has the length that it declares, and a document's end."""
+    declared = int.from_bytes(file.read(0, 4), "little")
+    return declared == file.size and file.read(file.size - 1, 1) == b"\0"
 
 
 def _detect_zipped(path: Path) -> FileReader:

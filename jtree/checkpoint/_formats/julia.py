@@ -14,14 +14,15 @@ import numpy as np
 from ..._tree import paths
 from ..._tree.lazy import LazyArray
 from .julia_arrays import unwrap_array
-from .julia_fields import field_names, last_name
+from .julia_fields import field_names
+from .julia_values import STATE as STATE
 from .julia_values import JuliaDict as JuliaDict
 from .julia_values import JuliaFunction as JuliaFunction
 from .julia_values import JuliaStruct as JuliaStruct
+from .julia_values import last_name as last_name
 from .julia_values import type_name as type_name
-from .limits import Budget
+from .limits import Budget, check_copies
 
-STATE = "model_state"  # the name of a `Flux.state` in a file, as the documentation of Flux has it
 METADATA = {"order": "column-major"}  # how the arrays of these files are stored
 
 
@@ -69,13 +70,14 @@ class _JuliaTreeBuilder:
         self.unwrapped: dict[
             int, tuple[Any, LazyArray | None]
         ] = {}  # arrays in a struct, by its id
+        self.derived = 0  # bytes of all arrays in structs
         self.open: set[int] = set()  # the containers around the current value
 
     def visit(self, x: Any, parts: tuple[str, ...]) -> Any:
         """Return the value at the path of these parts."""
         self.budget.spend(parts)
         if isinstance(x, LazyArray):
-            self.paths.setdefault(x, []).append(paths.join(parts))
+            self._add(x, paths.join(parts))
             return x
         if isinstance(x, JuliaFunction):
             self.types[paths.join(parts)] = x.name
@@ -90,6 +92,13 @@ class _JuliaTreeBuilder:
         tree = self._visit_container(x, parts)
         self.open.discard(id(x))
         return tree
+
+    def _add(self, x: LazyArray, path: str) -> None:
+        """Keep the path of an array; the first one is its name in errors."""
+        source: Any = x.source
+        if x not in self.paths:
+            source.names[x.name] = path
+        self.paths.setdefault(x, []).append(path)
 
     def ties(self) -> tuple[tuple[str, ...], ...]:
         """Return the paths of each array that is at several."""
@@ -139,8 +148,16 @@ class _JuliaTreeBuilder:
             return self._array(_tracked_value(x))
         if id(x) not in self.unwrapped:
             self.unwrapped[id(x)] = x, None  # what a struct that contains itself stands for
-            self.unwrapped[id(x)] = x, unwrap_array(x, self._array)
+            self.unwrapped[id(x)] = x, self._unwrap(x)
         return self.unwrapped[id(x)][1]
+
+    def _unwrap(self, x: JuliaStruct) -> LazyArray | None:
+        array = unwrap_array(x, self._array)
+        if array is not None:
+            source: Any = array.source
+            self.derived += array.nbytes
+            check_copies(self.derived, source.file.size)
+        return array
 
 
 def _tracked_value(x: JuliaStruct) -> Any:

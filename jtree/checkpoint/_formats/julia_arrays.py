@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..._tree.lazy import LazyArray
-from .julia_fields import last_name
-from .julia_values import JuliaFunction, JuliaStruct
+from .julia_values import JuliaFunction, JuliaStruct, last_name
 from .limits import MEMORY, array_nbytes
 
 Values: TypeAlias = "np.ndarray[Any, Any]"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .julia_values import JuliaFunction
+from .julia_values import last_name as last_name
 
 _NORM = "λ β γ μ σ² ϵ momentum"
 _NEW_NORM = f"{_NORM} affine track_stats active chs"
@@ -108,15 +109,6 @@ def _table() -> dict[str, tuple[tuple[str, ...], ...]]:
 
 
 FIELDS = _table()
-
-
-def last_name(name: str) -> str:
-    """Return the name of a type or a function without its modules.
-
-    >>> last_name("Flux.Tracker.TrackedArray")
-    'TrackedArray'
-    """
-    return name.rpartition(".")[2]
 
 
 def field_names(

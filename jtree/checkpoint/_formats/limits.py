@@ -29,7 +29,11 @@ class Budget:
         self.left -= 1 + sum(map(len, parts)) // 256
         if len(parts) > DEPTH:
             raise ValueError(f"nested more than {DEPTH} levels deep")
-        if self.left < 0:
+        self.check(0)
+
+    def check(self, count: int) -> None:
+        """Refuse more values to come than the budget has left."""
+        if self.left < count:
             raise ValueError(
                 f"too many values for its size: more than {self.total:,}, where values at very "
                 "long paths count several times; store long lists as arrays"
@@ -77,6 +81,14 @@ def check_growth(total: int, size: int) -> None:
         raise ValueError(
             f"its arrays would take {total:,} bytes, and the file has {size:,}: refused as a "
             "decompression bomb; unpack it with the library that wrote it"
+        )
+
+
+def check_copies(total: int, size: int) -> None:
+    """Refuse arrays that are the same bytes of a file many times over."""
+    if total > 2 * size + MEMORY:
+        raise ValueError(
+            f"its arrays share bytes: they would take {total:,} bytes, and the file has {size:,}"
         )
 
 

@@ -105,6 +105,16 @@ def test_renames_that_do_not_fit_are_refused(rename: Any, error: Any, message: s
     assert caught.value.args[0] == message
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_every_key_of_a_rename_is_checked(place: int) -> None:
+    """The key that matches nothing is named, wherever in the dict it stands."""
+    keys = [("layers.0", "layers/0"), ("layers.1", "layers/1")]
+    keys.insert(place, ("gain", "scale"))
+    with pytest.raises(jtree.PathError) as caught:
+        migrate.convert(TwoLayers(nnx.Rngs(0)), two_layers_source(), rename=dict(keys))
+    assert caught.value.args[0] == "rename: 'gain' matches nothing in the source"
+
+
 def test_layers_are_stacked_in_the_order_of_their_numbers() -> None:
     source = {f"h_{n}/fc/kernel": np.full((4, 4), n, np.float32) for n in range(12)}
     source |= {f"h_{n}/fc/bias": np.full(4, n, np.float32) for n in range(12)}

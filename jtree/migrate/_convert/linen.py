@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from ..._errors import ArgumentTypeError
 from ..._text import plural
@@ -96,13 +97,27 @@ def linen(module: Any, variables: Any, /, *inputs: Any, **options: Any) -> Linen
 
 
 def _call(init: Any, inputs: tuple[Any, ...]) -> Any:
+    """Call a function abstractly; leaves that are not arrays, such as flags, stay as they are."""
+    leaves, structure = jax.tree.flatten(inputs)
+    arrays = {n: x for n, x in enumerate(leaves) if _is_abstractable(x)}
+
+    def call(arrays: dict[int, Any]) -> Any:
+        replaced = [arrays.get(n, x) for n, x in enumerate(leaves)]
+        return init(*jax.tree.unflatten(structure, replaced))
+
     try:
-        return jax.eval_shape(init, *inputs)
-    except (TypeError, AttributeError) as error:
+        return jax.eval_shape(call, arrays)
+    except Exception as error:  # whatever the code of the module raises
+        reason = str(error).partition("\n")[0]
         raise ArgumentTypeError(
-            f"linen: the module cannot be called with these {plural(len(inputs), 'input')}; pass "
-            f"those of module.init, after its key: {error}"
+            f"linen: the module cannot be called with {plural(len(inputs), 'input')}; pass "
+            "those of module.init after its key, as migrate.linen(module, variables, *inputs): "
+            f"{type(error).__name__}: {reason}"
         ) from error
+
+
+def _is_abstractable(x: Any) -> bool:
+    return hasattr(x, "shape") and hasattr(x, "dtype") and not isinstance(x, np.generic)
 
 
 @read_model.register

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 
 from ..._errors import ArgumentError, did_you_mean
@@ -20,6 +18,7 @@ from .._layouts.spec import FrameworkLayout
 from .names import name_model
 from .stages import NamedModel, SourceModel
 from .target import read_model, recognise
+from .tensors import check_readable, read_tensor
 
 
 def read_source(source: Any, layout_name: str) -> SourceModel:
@@ -46,7 +45,7 @@ def read_source(source: Any, layout_name: str) -> SourceModel:
     for layer in model.layers.values():
         _check_layout(layout, layer.layout.name, f"a model with a {layer.type} layer")
     if not model.layers:
-        values = ((slot.path, _to_numpy(slot.value)) for slot in model.walked.slots)
+        values = ((slot.path, read_tensor(slot.path, slot.value)) for slot in model.walked.slots)
         return SourceModel(layout, {path: x for path, x in values if isarray(x)})
     return _read_typed(model, layout)
 
@@ -76,7 +75,7 @@ def _read_mapping(tree: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the arrays of a nested state, or of a mapping that JAX does not open."""
     opened_by_jax = not jax.tree_util.all_leaves([tree])
     walked = walk(tree if opened_by_jax else dict(tree), ties=())
-    values = ((slot.path, _to_numpy(slot.value)) for slot in walked.slots)
+    values = ((slot.path, read_tensor(slot.path, slot.value)) for slot in walked.slots)
     return {path: x for path, x in values if isarray(x)}
 
 
@@ -91,7 +90,10 @@ def _tied_names(arrays: Mapping[str, Any], metadata: Any) -> dict[str, Any]:
 
 
 def _read_torch(module: Any, layout: FrameworkLayout) -> SourceModel:
-    arrays = {name: _to_numpy(x) for name, x in module.state_dict().items()}
+    state = {name: x for name, x in module.state_dict().items() if not _is_extra(name)}
+    arrays = {name: read_tensor(name, x) for name, x in state.items()}
+    for name, x in arrays.items():
+        check_readable(name, x)
     modules = dict(module.named_modules())
     layers = {name: recognise(x, (LAYOUTS["torch"],)) for name, x in modules.items()}
     parents = {name.rpartition(".")[0] for name in arrays} & modules.keys()
@@ -103,19 +105,9 @@ def _read_torch(module: Any, layout: FrameworkLayout) -> SourceModel:
     )
 
 
-_VIEWS = {"bfloat16": "int16", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
-
-
-def _to_numpy(x: Any) -> Any:
-    """Return a tensor of PyTorch as a NumPy array, also of bfloat16 and float8; or `x` itself."""
-    if not _is_instance(x, "torch", "Tensor"):
-        return x
-    x = x.detach().cpu()
-    name = str(x.dtype).removeprefix("torch.")
-    if name not in _VIEWS:
-        return x.numpy()
-    view = x.view(getattr(sys.modules["torch"], _VIEWS[name]))
-    return view.numpy().view(getattr(ml_dtypes, name))
+def _is_extra(name: str) -> bool:
+    """Return whether an entry of a state dict is what `get_extra_state` of a module returns."""
+    return name.rpartition(".")[2] == "_extra_state"
 
 
 def _read_typed(model: NamedModel, layout: FrameworkLayout) -> SourceModel:

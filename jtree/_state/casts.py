@@ -27,7 +27,7 @@ def narrows(dtype: Any, source: Any) -> bool:
         return False
     to, of = ml_dtypes.finfo(dtype), ml_dtypes.finfo(source)
     high, low = float(to.max) < float(of.max), to.smallest_subnormal > of.smallest_subnormal
-    return bool(high or low)
+    return bool(high or low or float(to.min) > float(of.min))  # not every dtype has a zero
 
 
 def cast_problem(path: str, dtype: Any, array: Any) -> str | None:

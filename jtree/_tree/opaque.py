@@ -7,11 +7,12 @@ import datetime
 import decimal
 import enum
 import functools
+import itertools
 import numbers
 import os
 import types
 from collections import UserList, UserString, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MappingView
 from typing import Any
 
 import jax
@@ -25,11 +26,12 @@ from .leaves import BASIC, check_alive, describe, isarray, isnumber
 from .walk import Walk
 
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc)
-_SEQUENCES = (list, tuple, set, frozenset, deque, UserList)
-_LIBRARIES = ("jax", "jaxlib", "numpy")  # none of their types hides the arrays of a model
+_SEQUENCES = (list, tuple, set, frozenset, deque, UserList, MappingView)
+_LIBRARIES = ("jax", "jaxlib")  # none of their types hides the arrays of a model
 _HEAP_TYPE = 1 << 9  # the flag of classes that are written in Python
-_MOST_OBJECTS = 1000  # that are searched for arrays, for each leaf
-_PLAIN: set[type] = {*BASIC, np.ndarray}  # types of leaves that hide nothing, whatever they hold
+_MOST_OBJECTS = 100_000  # that are searched for arrays, for each leaf, besides basic values
+_MOST_COMPUTED = 1000  # values of a mapping that may read or compute each of them
+_PLAIN: set[type] = {*BASIC}  # types of leaves that hide nothing, whatever they hold
 
 
 def check_opened(walked: Walk) -> Walk:
@@ -109,7 +111,7 @@ def describe_opaque(x: Any) -> str:
 def _isplain(x: Any) -> bool:
     """Return whether a leaf is an array, a basic value or a function, or a type of JAX itself."""
     if isarray(x):
-        return True
+        return bool(x.dtype != object)
     cls = type(x)
     plain = isinstance(x, (*BASIC, np.generic, *_FUNCTIONS)) or _from_library(cls)
     plain = plain and not isinstance(x, jax.Ref)
@@ -158,12 +160,15 @@ def _contents(x: Any) -> Iterator[Any]:
         slots = [name for cls in type(x).__mro__ for name in getattr(cls, "__slots__", ())]
         parts.append(getattr(x, name) for name in slots if hasattr(x, name))
         if isinstance(x, Mapping):
-            parts.append(x.values())
+            limit = None if isinstance(x, dict | types.MappingProxyType) else _MOST_COMPUTED
+            parts.append(itertools.islice(x.values(), limit))
         if isinstance(x, _SEQUENCES):
             parts.append(x)
+        if isarray(x):
+            parts.append(np.ravel(x))
         if isinstance(x, functools.partial):
             parts += [x.args, x.keywords.values()]
-        values = [y for part in parts for _, y in zip(range(_MOST_OBJECTS), part, strict=False)]
+        values = [y for part in parts for y in part if type(y) not in BASIC]
     except Exception:  # from the code of the object itself
         return
     yield from values
@@ -179,6 +184,8 @@ def remedy(x: Any) -> str:
         return "convert it with x.detach().cpu().numpy()"
     if _has_values(x):
         return "convert it with numpy.asarray(x)"
+    if isarray(x):
+        return "convert it with x.tolist()"
     if isinstance(x, functools.partial):
         return "use jax.tree_util.Partial"
     if isinstance(x, Mapping):

@@ -18,6 +18,8 @@ OVERFLOWS = [
     ("float32", "float64", -1e300),
     ("float8_e4m3fn", "float32", 1e4),
     ("float8_e5m2", "float32", 1e6),
+    ("float8_e8m0fnu", "float16", -1.0),
+    ("float8_e8m0fnu", "bfloat16", 0.0),
     ("complex64", "complex128", 1e300j),
     ("complex64", "float64", 1e300),
 ]

@@ -48,6 +48,8 @@ OTHERS: dict[str, Callable[[Any], Any]] = {
     "loadmodel": lambda x: jtree.loadmodel(x, {}),
 }
 A = jnp.ones(2)
+OBJECTS = np.array([None, None])
+OBJECTS[0] = {"w": A}
 HIDDEN = [
     (Plain(A), "a tests.Plain", "register Plain with jax.tree_util.register_pytree_node"),
     (Plain([{"deep": A}]), "a tests.Plain", "register Plain with jax.tree_util"),
@@ -59,7 +61,24 @@ HIDDEN = [
     (types.MappingProxyType({"w": A}), "a mappingproxy", "convert it with dict(x)"),
     (types.SimpleNamespace(w=A), "a types.SimpleNamespace", "convert it with vars(x)"),
     (functools.partial(jnp.add, A), "a functools.partial", "use jax.tree_util.Partial"),
+    pytest.param(
+        {"w": A}.values(),
+        "a dict_values",
+        "convert it with list(x)",
+        marks=pytest.mark.filterwarnings("ignore:Python iterable type"),
+    ),
+    (OBJECTS, "object[2]", "convert it with x.tolist()"),
+    (np.poly1d([1.0, 2.0]), "a numpy.poly1d", "register poly1d with jax.tree_util.register_"),
 ]
+
+
+@pytest.mark.parametrize("call", [*CALLS, *OTHERS.values()])
+@pytest.mark.parametrize(
+    "hidden", [deque([*range(5000), A]), Plain({str(i): i for i in range(5000)} | {"w": A})]
+)
+def test_arrays_after_thousands_of_other_values_are_an_error(call: Any, hidden: Any) -> None:
+    with pytest.raises(jtree.ModelError, match=r"^a: JAX does not open"):
+        call({"a": hidden, "w": A})
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -158,11 +158,15 @@ def _updated(x: BatchNorm, inputs: Any, mean: Any, variance: Any) -> BatchNorm:
         return x
     count = inputs.size // x.channels
     unbiased = variance * (count / max(count - 1, 1))
-    mu, sigma2 = _average(x.mu, mean, x.momentum), _average(x.sigma2, unbiased, x.momentum)
+    mu, sigma2 = (
+        running_average(x.mu, mean, x.momentum),
+        running_average(x.sigma2, unbiased, x.momentum),
+    )
     return replace(x, mu=mu, sigma2=sigma2)
 
 
-def _average(old: Any, new: Any, momentum: float) -> Any:
+def running_average(old: Any, new: Any, momentum: float) -> Any:
+    """Return running statistics updated by those of a batch, which has the weight `momentum`."""
     new = jax.lax.stop_gradient(new).astype(old.dtype)
     return (1 - momentum) * old + momentum * new
 

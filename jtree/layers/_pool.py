@@ -83,7 +83,7 @@ class MaxPool(_Pool):
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (batch, *space, channels)."""
-        return self._reduce(x, _lowest(x), lax.max)
+        return self._reduce(x, lowest(x), lax.max)
 
 
 @layer()
@@ -138,7 +138,31 @@ def flatten(x: Any, /) -> Any:
     return jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 
 
-def _lowest(x: Any) -> Any:
+def flatten_channels_first(x: Any, /) -> Any:
+    """Return an array with all axes except the first flattened, the channels before space.
+
+    The features of the result are in the order in which Flux.jl and PyTorch flatten images, so a
+    dense layer from there can follow without a permutation of its weights.
+
+    Args:
+      x: an array of shape (batch, *space, channels).
+
+    Returns:
+      An array of shape (batch, n).
+
+    Example:
+      >>> flatten_channels_first(jnp.arange(8).reshape(1, 2, 2, 2)).tolist()
+      [[0, 2, 4, 6, 1, 3, 5, 7]]
+
+    Source: `flatten` of Flux.jl, whose images are (width, height, channels, batch) in memory order.
+    """
+    if not isarray(x) or not x.ndim:
+        raise unexpected("flatten_channels_first", "an array of shape (batch, ..., channels)", x)
+    return flatten(jnp.moveaxis(jnp.asarray(x), -1, 1) if x.ndim > 2 else x)
+
+
+def lowest(x: Any) -> Any:
+    """Return the lowest value of the dtype of an array, where a maximum begins."""
     dtype = getattr(x, "dtype", np.dtype(np.float32))
     low = -jnp.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min
     return np.asarray(low, dtype)

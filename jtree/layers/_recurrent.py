@@ -16,7 +16,7 @@ from ._fields import set_fields
 from ._layer import Activation, InitFunction, Layer, check_input, layer
 
 
-class _Recurrent(Layer):
+class Recurrent(Layer):
     """The base of the recurrent layers."""
 
     cell: Any
@@ -55,11 +55,11 @@ class _Recurrent(Layer):
         return self.cell._arguments() if isinstance(self.cell, Cell) else [repr(self.cell)]
 
 
-declare_kind(_Recurrent, NodeKind(all_fields=True, one_line=True))
+declare_kind(Recurrent, NodeKind(all_fields=True, one_line=True))
 
 
 @layer("cell")
-class RNN(_Recurrent):
+class RNN(Recurrent):
     """A simple recurrent layer: an `RNNCell` along the axis of time, which is the second to last.
 
     Args:
@@ -101,7 +101,7 @@ class RNN(_Recurrent):
 
 
 @layer("cell")
-class LSTM(_Recurrent):
+class LSTM(Recurrent):
     """A long short-term memory: an `LSTMCell` along the axis of time, which is the second to last.
 
     Args:
@@ -141,7 +141,7 @@ class LSTM(_Recurrent):
 
 
 @layer("cell")
-class GRU(_Recurrent):
+class GRU(Recurrent):
     """A gated recurrent unit: a `GRUCell` along the axis of time, which is the second to last.
 
     Args:

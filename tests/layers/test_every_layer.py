@@ -31,7 +31,7 @@ from ..same import close, same
 from .examples import EXAMPLES, KEY, rows
 
 PARAMETERS = [name for name, (make, _) in EXAMPLES.items() if jtree.count(make(None))]
-KEYLESS = {"BatchNorm", "GroupNorm", "LayerNorm", "Scale"}  # whose first values need no key
+KEYLESS = {"BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "Scale"}  # that need no key
 
 
 def loss(layer: Any, x: Any) -> Any:

@@ -35,9 +35,21 @@ _SPECS: dict[str, LayerSpec] = {
     "embedding": (ArraySpec("weight", ("table",), MATRIX),),
     "layer_norm": (ArraySpec("diag/scale", ("scale",)), ArraySpec("diag/bias", ("bias",))),
     "group_norm": (ArraySpec("gamma", ("scale",)), ArraySpec("beta", ("bias",))),
+    "instance_norm": (
+        ArraySpec("gamma", ("scale",)),
+        ArraySpec("beta", ("bias",)),
+        ArraySpec("mu", ("mean",)),
+        ArraySpec("sigma2", ("var",)),
+    ),
     "lstm": _recurrent("ifgo"),
     "gru": (*_recurrent("rzn"), ArraySpec("bias_n", ("hidden_bias_n",))),
     "rnn": _recurrent("h"),
+    "gru_v3": (
+        ArraySpec("weight_ih", tuple(f"input_{g}" for g in "rzn"), MATRIX, 1),
+        ArraySpec("weight_hh", ("hidden_r", "hidden_z"), MATRIX, 1),
+        ArraySpec("bias", tuple(f"bias_{g}" for g in "rzn")),
+        ArraySpec("weight_hn", ("hidden_n",), MATRIX),
+    ),
     "attention": (
         *_projection("q_proj", "query"),
         *_projection("k_proj", "key"),
@@ -84,6 +96,10 @@ def _rnn(node: Any) -> dict[str, Any]:
     return {"activation": getattr(node.activation, "__name__", None)}
 
 
+def _instance_norm(node: Any) -> dict[str, Any]:
+    return {"epsilon": node.eps, "groups": node.channels}
+
+
 def _attention(node: Any) -> dict[str, Any]:
     return {"heads": node.heads, "zero_attention": False}
 
@@ -105,9 +121,11 @@ _TYPES = {
     "GroupNorm": LayerType(
         "group_norm", _SPECS["group_norm"], settings=read_fields(epsilon="eps", groups="groups")
     ),
+    "InstanceNorm": LayerType("instance_norm", _SPECS["instance_norm"], settings=_instance_norm),
     "Embedding": LayerType("embedding", _SPECS["embedding"], settings=no_max_norm),
     "LSTMCell": LayerType("lstm", _SPECS["lstm"]),
     "GRUCell": LayerType("gru", _SPECS["gru"]),
+    "GRUv3Cell": LayerType("gru_v3", _SPECS["gru_v3"]),
     "RNNCell": LayerType("rnn", _SPECS["rnn"], settings=_rnn),
     "MultiHeadAttention": LayerType("attention", _SPECS["attention"], settings=_attention),
 }
@@ -121,7 +139,10 @@ JTREE = FrameworkLayout(
         ("jtree.layers", "Chain"): {"layers": ()},
         ("jtree.layers", "Parallel"): {"layers": ()},
         ("jtree.layers", "SkipConnection"): {"layer": ()},
-        **{("jtree.layers", name): {"cell": ()} for name in ("RNN", "LSTM", "GRU")},
+        **{
+            ("jtree.layers", name): {"cell": ()}
+            for name in ("RNN", "LSTM", "GRU", "GRUv3", "Recur")
+        },
     },
     defaults={
         "batch_norm": {"epsilon": 1e-5, "momentum": 0.9},

@@ -40,6 +40,7 @@ class FrameworkLayout(NamedTuple):
       defaults: the settings that layers have unless they are given others.
       substitutions: regular expressions for parts of paths, and what replaces each.
       channels_first: whether the channels of a flattened image come first.
+      notes: for a kind of layer, what the report of a conversion says about it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class FrameworkLayout(NamedTuple):
     defaults: Mapping[str, Mapping[str, Any]] = {}
     substitutions: Sequence[tuple[str, str]] = ()
     channels_first: bool = False
+    notes: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,5 @@ class TypedLayer:
     path: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    guessed: bool = False  # whether the type is guessed from names, and yields to the model's

@@ -6,7 +6,7 @@ Summaries:    summary, Summary, outputsize
 Precision:    f16, bf16, f32, f64
 Loading:      state, loadmodel, diff, Diff
 Checkpoints:  save, save_async, load, open, verify, Checkpoint, Manager,
-              Saving
+              Saving, from_flux
 Modules:      callbacks, curvature, init, layers, migrate, plot
 Errors:       JtreeError and its subclasses
 """
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         f16,
         f32,
         f64,
+        from_flux,
         isnumeric,
         load,
         loadmodel,
@@ -101,6 +102,7 @@ __all__ = [
     "f16",
     "f32",
     "f64",
+    "from_flux",
     "init",
     "isnumeric",
     "layers",

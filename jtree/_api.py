@@ -30,6 +30,7 @@ from .checkpoint._open import open as open
 from .checkpoint._save import save as save
 from .checkpoint._save import save_async as save_async
 from .checkpoint._verify import verify as verify
+from .migrate._flux.from_flux import from_flux as from_flux
 
 _NAMES = [name for name in globals() if name != "publish"]
 publish({**globals(), "__name__": __package__, "__all__": _NAMES})

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from .._arguments import check_integers
-from .._errors import ArgumentError
 from ..init import glorot_uniform
 from ._cells import Cell
 from ._fields import check_array, make_bias, set_fields, split_shape
 from ._layer import InitFunction, initialise, layer, split_key
-from ._recurrent import Recurrent
+from ._recurrence import Recurrent
 
 
 @layer("weight_ih", "weight_hh", "bias", "weight_hn")
@@ -49,7 +48,7 @@ class GRUv3Cell(Cell):
     """
 
     weight_ih: Any  # (n_in, 3 * n_out)
-    weight_hh: Any  # (n_out, 2 * n_out), or a third block that Flux 0.15 and newer never use
+    weight_hh: Any  # (n_out, 2 * n_out)
     bias: Any  # (3 * n_out,), or False
     weight_hn: Any  # (n_out, n_out)
     gates = 3
@@ -76,23 +75,18 @@ class GRUv3Cell(Cell):
 
     def _validate(self) -> None:
         stack, (n_in, _) = split_shape(GRUv3Cell, "weight_ih", self.weight_ih, 2)
-        _, (n_out, columns) = split_shape(GRUv3Cell, "weight_hh", self.weight_hh, 2)
+        _, (n_out, _) = split_shape(GRUv3Cell, "weight_hh", self.weight_hh, 2)
         owner = f"GRUv3Cell({n_in} => {n_out})"
         check_array(owner, "weight_ih", self.weight_ih, (*stack, n_in, 3 * n_out))
         check_array(owner, "weight_hn", self.weight_hn, (*stack, n_out, n_out))
-        if columns not in (2 * n_out, 3 * n_out):
-            raise ArgumentError(
-                f"{owner} expects weight_hh to have {2 * n_out} or {3 * n_out} columns, "
-                f"found {columns}"
-            )
+        check_array(owner, "weight_hh", self.weight_hh, (*stack, n_out, 2 * n_out))
         bias = make_bias(owner, self.bias, self.weight_ih, (*stack, 3 * n_out))
         set_fields(self, bias=bias)
 
     def step(self, projected: Any, state: Any) -> tuple[Any, Any]:
         """Return the output and the next state, which are the same array."""
-        n = state.shape[-1]
         x_r, x_z, x_n = jnp.split(projected, 3, -1)
-        h_r, h_z = jnp.split(state @ self.weight_hh[..., : 2 * n].astype(state.dtype), 2, -1)
+        h_r, h_z = jnp.split(self._recur(state), 2, -1)
         r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
         candidate = jnp.tanh(x_n + (r * state) @ self.weight_hn.astype(state.dtype))
         h = (1 - z) * candidate + z * state

@@ -11,7 +11,7 @@ from .._tree.leaves import isarray
 from ._cells import Cell
 from ._fields import check_array, set_fields
 from ._layer import layer
-from ._recurrent import Recurrent
+from ._recurrence import Recurrent
 
 
 @layer("cell", "state0")
@@ -55,10 +55,10 @@ class Recur(Recurrent):
         if self.state0 is None:
             zeros = jnp.zeros(shape, cell.weight_hh.dtype)
             set_fields(self, state0=(zeros, zeros) if cell.pair else zeros)
-        states = self.state0 if cell.pair else (self.state0,)
+        states: Any = self.state0 if cell.pair else (self.state0,)
         if not isinstance(states, tuple) or len(states) != (2 if cell.pair else 1):
-            found = f"shape {tuple(states.shape)}" if isarray(states) else repr(states)
-            raise ArgumentError(f"{owner} expects state0 to be a pair (h, c), found {found}")
+            text = f"shape {tuple(states.shape)}" if isarray(states) else repr(states)
+            raise ArgumentError(f"{owner} expects state0 to be a pair (h, c), found {text}")
         for array in states:
             check_array(owner, "state0", array, shape)
 

@@ -5,57 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from .._errors import ArgumentError
-from .._tree.leaves import isarray
-from .._tree.nodes import NodeKind, declare_kind
 from ..init import glorot_uniform
-from ._cells import Cell, GRUCell, LSTMCell, RNNCell
+from ._cells import GRUCell, LSTMCell, RNNCell
 from ._fields import set_fields
-from ._layer import Activation, InitFunction, Layer, check_input, layer
-
-
-class Recurrent(Layer):
-    """The base of the recurrent layers."""
-
-    cell: Any
-    cell_type: type[Cell] = Cell
-
-    def __call__(self, x: Any, /, state: Any = None) -> Any:
-        """Return the output of every step, of shape (..., time, n_out).
-
-        Args:
-          x: an input of shape (..., time, n_in).
-          state: the state before the first step, by default zeros.
-        """
-        return self.scan(x, state)[0]
-
-    def scan(self, x: Any, /, state: Any = None) -> tuple[Any, Any]:
-        """Return the output of every step, and the state after the last one.
-
-        Args:
-          x: an input of shape (..., time, n_in).
-          state: the state before the first step, by default zeros.
-        """
-        check_input(self, isarray(x) and x.ndim > 1, "an input of shape (..., time, features)", x)
-        state = self.cell.check(x, state, batch=x.shape[:-2])
-        steps = jnp.moveaxis(self.cell.project(x), -2, 0)
-        state, y = jax.lax.scan(lambda s, p: self.cell.step(p, s)[::-1], state, steps)
-        return jnp.moveaxis(y, 0, -2), state
-
-    def _validate(self) -> None:
-        if not isinstance(self.cell, self.cell_type):
-            raise ArgumentError(
-                f"{type(self).__name__} expects cell to be of type {self.cell_type.__name__}, "
-                f"found {self.cell!r}"
-            )
-
-    def _arguments(self) -> list[str]:
-        return self.cell._arguments() if isinstance(self.cell, Cell) else [repr(self.cell)]
-
-
-declare_kind(Recurrent, NodeKind(all_fields=True, one_line=True))
+from ._layer import Activation, InitFunction, layer
+from ._recurrence import Recurrent
 
 
 @layer("cell")

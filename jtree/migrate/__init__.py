@@ -7,6 +7,7 @@ Combinations:  stack, unstack, split, concatenate
 Application:   apply, Migrated, plan, Plan, Rule
 Files:         convert_file, FileReport, rules_from_toml, rules_to_toml
 Models:        convert, linen, transposed_padding
+Flux.jl:       from_flux_vector, to_flux_vector
 Hints:         flattened, unflattened, defaults
 Reports:       Report, ConvertedLayer, Setting
 """
@@ -18,6 +19,7 @@ from ._convert.images import flattened, transposed_padding, unflattened
 from ._convert.linen import linen
 from ._convert.report import ConvertedLayer, Report, Setting
 from ._files.convert_file import FileReport, convert_file
+from ._flux.vector import from_flux_vector, to_flux_vector
 from ._rules.apply import Migrated, apply
 from ._rules.axes import flip, reshape, take, transpose
 from ._rules.base import Rule
@@ -46,6 +48,7 @@ __all__ = [
     "fill",
     "flattened",
     "flip",
+    "from_flux_vector",
     "linen",
     "plan",
     "rename",
@@ -57,6 +60,7 @@ __all__ = [
     "stack",
     "take",
     "tie",
+    "to_flux_vector",
     "transpose",
     "transposed_padding",
     "unflattened",

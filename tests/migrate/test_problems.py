@@ -65,8 +65,8 @@ def test_an_unknown_layout_and_one_that_is_not_the_source_s_are_refused() -> Non
     with pytest.raises(jtree.ArgumentError) as caught:
         migrate.convert(model, {}, layout="pytorch")
     assert str(caught.value) == (
-        "layout: expected one of torch, linen, nnx, equinox, jtree, haiku, keras, found 'pytorch'; "
-        "did you mean torch?"
+        "layout: expected one of torch, linen, nnx, equinox, jtree, haiku, keras, flux, "
+        "found 'pytorch'; did you mean torch?"
     )
     with pytest.raises(jtree.ArgumentError) as caught:
         migrate.convert(model, model)

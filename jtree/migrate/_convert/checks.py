@@ -51,6 +51,9 @@ def _converted_layer(values: LayerValues, source: NamedSource) -> ConvertedLayer
     if match.stacked is None and match.sources and match.sources[0].index is not None:
         notes.append(f"layer {match.sources[0].index} of a stack")
     unknown = _unknown_settings(match.layer, source.layout) if match.source_layer is None else []
+    if match.layer.kind in source.layout.notes:
+        notes.append(source.layout.notes[match.layer.kind])
+    notes += match.source_layer.notes if match.source_layer is not None else ()
     sources = _names(match.sources, below, source)
     return ConvertedLayer(
         match.layer.path, match.layer.kind, sources, (*notes, *values.notes, *unknown)
@@ -112,7 +115,7 @@ def _unknown_settings(model: TypedLayer, layout: FrameworkLayout) -> list[str]:
     return [f"not in the weights: {', '.join(unknown)}; check"] if unknown else []
 
 
-class _KernelShape(NamedTuple):
+class KernelShape(NamedTuple):
     """The kernel or table of a layer: the layer's kind, and the shape in the canonical layout."""
 
     kind: str
@@ -125,21 +128,24 @@ def _image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> l
     kernels = _kernels(layers) if differing else {}
     hinted = {(x.match.key_path, hint.axis) for x in layers for hint in x.images}
     scales = ((x.match.layer.path, x.shapes.get("scale", ())) for x in differing)
-    norms = [_norm_warning(path, shape) for path, shape in scales if len(shape) > 1]
-    return [*_dense_warnings(kernels, hinted), *norms]
+    images = 3 if source.name == "flux" else 0  # whose axes are those of JAX already
+    norms = [
+        _norm_warning(path, shape) for path, shape in scales if len(shape) not in (0, 1, images)
+    ]
+    return [*dense_warnings(kernels, hinted), *norms]
 
 
-def _kernels(layers: Iterable[LayerValues]) -> dict[KeyPath, _KernelShape]:
+def _kernels(layers: Iterable[LayerValues]) -> dict[KeyPath, KernelShape]:
     shapes = ((x.match, x.shapes.get("kernel", x.shapes.get("table", ()))) for x in layers)
     return {
-        match.key_path: _KernelShape(match.layer.kind, shape)
+        match.key_path: KernelShape(match.layer.kind, shape)
         for match, shape in shapes
         if len(shape) > 1
     }
 
 
-def _dense_warnings(
-    kernels: Mapping[KeyPath, _KernelShape], hinted: Collection[tuple[KeyPath, int]]
+def dense_warnings(
+    kernels: Mapping[KeyPath, KernelShape], hinted: Collection[tuple[KeyPath, int]]
 ) -> Iterator[str]:
     """Yield a warning for each dense layer beside which an image seems to be flattened or made.
 
@@ -164,7 +170,7 @@ def _dense_warnings(
             yield from _dense_warning(keys, outputs, upwards or square, "unflattened")
 
 
-def _channels(kernels: Mapping[KeyPath, _KernelShape], kind: str, axis: int) -> dict[int, int]:
+def _channels(kernels: Mapping[KeyPath, KernelShape], kind: str, axis: int) -> dict[int, int]:
     """Return the channel counts of layers of a kind, with the number of axes of their windows."""
     shapes = [x.shape for x in kernels.values() if x.kind == kind]
     return {shape[axis]: len(shape) - 2 for shape in shapes if shape[axis] > 1}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..._arguments import check_iterable, unexpected
-from ..._errors import LoadError
+from ..._errors import ArgumentError, LoadError
 from ..._state.compare import Comparison
 from ..._state.load import compare_walks, load_compared
 from ..._state.mismatch import Diff, Mismatch
@@ -16,6 +16,7 @@ from .._rules.apply import apply
 from .._rules.base import Rule
 from .causes import Attempt, find_conversion_causes
 from .checks import make_report
+from .flux_source import fit_to_model
 from .hints import Hint, check_arguments
 from .match import match_layers
 from .names import Rename, name_model, name_source
@@ -24,6 +25,7 @@ from .report import Report
 from .source import read_source
 from .stages import NamedModel, NamedSource, Unused, Values
 from .target import read_target
+from .to_flux import convert_to_flux
 from .unused import find_unused
 from .values import convert_values
 
@@ -32,13 +34,15 @@ logger = logging.getLogger("jtree")
 
 def convert(
     model: Any,
-    source: Any,
+    source: Any = None,
     /,
     *,
     layout: str = "torch",
+    to: str | None = None,
     rename: Rename | Sequence[Rule] = None,
     rules: Iterable[Rule] = (),
     hints: Iterable[Hint] = (),
+    fields: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Any, Report]:
     """Return a model with the values of a source from another framework, and a report.
 
@@ -58,16 +62,21 @@ def convert(
       source: a mapping from names to arrays (of NumPy, JAX or PyTorch, or lazy ones), a nested
         state, a checkpoint, or a model, whose settings are then compared too.
       layout: the layout of the source's framework: `"torch"`, `"linen"`, `"nnx"`, `"equinox"`,
-        `"jtree"`, `"haiku"` or `"keras"`.
+        `"jtree"`, `"haiku"`, `"keras"` or `"flux"`.
+      to: `"flux"` for a conversion of the model itself, without a source, into the state that
+        `Flux.loadmodel!` reads; `jtree.save("model.bson", state)` writes it.
       rename: the names of layers in the model, for those in the source: a dict such as
         `{"transformer.h": "blocks"}`, in which `*` matches one segment; a function of the full name
         of an array; or rules. The names of arrays within a layer stay those of the source.
       rules: rules that rewrite the source first, such as `migrate.transpose`.
       hints: what weights do not tell about layers of the model: `migrate.flattened`,
         `migrate.unflattened`, `migrate.defaults`.
+      fields: for `layout="flux"`, the names of the fields of further structs by type, such as
+        `{"TwoTower": ("query", "key")}`.
 
     Returns:
       The model, with its own dtypes, devices and shardings, or linen's variables; and a `Report`.
+      With `to`, the state in place of the model.
 
     Raises:
       LoadError: arrays are missing, unexpected or of other shapes. The message and `.diff` list
@@ -85,16 +94,19 @@ def convert(
       >>> model.kernel[...].tolist(), report
       ([[1.0, 3.0], [2.0, 4.0]], Report(1 layer from torch))
     """
+    if to is not None:
+        _check_target(to, source)
+        return convert_to_flux(model, list(check_iterable("hints", hints, "a sequence of hints")))
     rules, names = _split_rename(check_iterable("rules", rules, "a sequence of rules"), rename)
     hints = list(check_iterable("hints", hints, "a sequence of hints"))
-    converted = _convert(model, source, layout, names, rules, hints)
+    converted = _convert(model, source, layout, names, rules, hints, fields=fields)
     if converted.problems:
 
         def retry(layout: str, prefix: Mapping[str, str], more: Sequence[Rule]) -> Attempt:
             changed = dict(prefix) if prefix else names
             more = [*rules, *more]
             target = converted.target
-            return _attempt(_convert(model, source, layout, changed, more, hints, target))
+            return _attempt(_convert(model, source, layout, changed, more, hints, target, fields))
 
         causes = find_conversion_causes(_attempt(converted), layout, names, retry)
         diff = Diff(converted.problems, converted.compared.diff.config, causes=causes)
@@ -104,6 +116,16 @@ def convert(
     for warning in report.warnings:
         logger.warning("converted, but %s", warning)
     return loaded, report
+
+
+def _check_target(to: Any, source: Any) -> None:
+    if to != "flux":
+        raise ArgumentError(f"to: expected 'flux' or None, found {to!r}")
+    if source is not None:
+        raise ArgumentError(
+            "to: the model itself is converted, so a source cannot be given; write "
+            'migrate.convert(model, to="flux")'
+        )
 
 
 class _Converted(NamedTuple):
@@ -125,13 +147,15 @@ def _convert(
     rules: Sequence[Rule],
     hints: Sequence[Hint],
     target: NamedModel | None = None,
+    fields: Mapping[str, Sequence[str]] | None = None,
 ) -> _Converted:
     """Return the new arrays of a model, and every reason why they cannot be loaded."""
     if rules or hints:
         check_arguments(rules, hints)
-    origin = read_source(source, layout)
-    arrays = apply(rules, origin.arrays) if rules else origin.arrays
+    origin = read_source(source, layout, fields)
     target = name_model(read_target(model)) if target is None else target
+    origin = fit_to_model(origin, target)
+    arrays = apply(rules, origin.arrays) if rules else origin.arrays
     named = name_source(origin, arrays, names, hints)
     if not origin.arrays:
         raise unexpected("source", "a state dict, a model or a checkpoint with arrays", source)

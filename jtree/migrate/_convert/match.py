@@ -63,6 +63,8 @@ def _match_layer(
     layer = model.layers[keys]
     names = _source_names(source.layout, layer.kind, model.names[keys])
     source_layer = next((source.layers[name] for name in names if name in source.layers), None)
+    if source_layer is not None and source_layer.guessed and source_layer.kind != layer.kind:
+        source_layer = None
     same_kind = source_layer is None or _can_become(source_layer.kind, layer.kind)
     source_spec = _source_spec(source.layout, layer, source_layer)
     options = layer.options if source_layer is None else source_layer.options

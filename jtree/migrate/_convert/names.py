@@ -113,6 +113,7 @@ def name_source(
         dict(_follow(source.layers, key_paths, layout)),
         dict(_follow(others, key_paths, layout)),
         [(key_path(layout, x.path), x) for x in hints if isinstance(x, Flattened)],
+        source.ignored,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,15 +13,18 @@ from ..._state.sources import open_tree, resolve
 from ..._tree.frameworks import loaded
 from ..._tree.leaves import isarray
 from ..._tree.walk import walk
-from .._layouts.registry import LAYOUTS
+from .._layouts.registry import FLUX, LAYOUTS
 from .._layouts.spec import FrameworkLayout
+from .flux_source import read_flux
 from .names import name_model
 from .stages import NamedModel, SourceModel
 from .target import read_model, recognise
 from .tensors import check_readable, read_tensor
 
 
-def read_source(source: Any, layout_name: str) -> SourceModel:
+def read_source(
+    source: Any, layout_name: str, fields: Mapping[str, Sequence[str]] | None = None
+) -> SourceModel:
     """Return the arrays of a source by name, and its layers as far as their types are known."""
     layout = _find_layout(layout_name)
     if _is_instance(source, "torch.nn", "Module"):
@@ -37,6 +40,9 @@ def read_source(source: Any, layout_name: str) -> SourceModel:
             "model that it was saved from, with jtree.load(path, model), and convert that"
         )
     tree = open_tree(source)
+    if layout is FLUX and (isinstance(tree, tuple | list) or type(tree) is dict):
+        types = getattr(source, "types", {})
+        return read_flux(tree, types, fields=fields, in_file=tree is not source)
     if isinstance(tree, Mapping):
         arrays = _read_mapping(tree)
         tied = _tied_names(arrays, getattr(source, "metadata", None))

@@ -31,6 +31,8 @@ class SourceModel:
       layers: its layers, if the source is a model of known types.
       other_types: the types of the modules that no layout lists.
       short_names: for an array, its name without containers such as the `layers` of a Sequential.
+      document: the name of the model in a file that holds more than a model, or "".
+      ignored: for each array that no model needs, the reason.
     """
 
     layout: FrameworkLayout
@@ -38,6 +40,8 @@ class SourceModel:
     layers: Mapping[str, TypedLayer] = field(default_factory=dict)
     other_types: Mapping[str, str] = field(default_factory=dict)
     short_names: Mapping[str, str] = field(default_factory=dict)
+    document: str = ""
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
 
 class SourceArray(NamedTuple):
@@ -65,6 +69,7 @@ class NamedSource:
       layers: its layers, as far as their types are known.
       other_types: the types of modules that hold arrays and that no layout lists.
       images: the hints about images, each with the key path of its layer.
+      ignored: for each array that no model needs, the reason.
     """
 
     layout: FrameworkLayout
@@ -73,6 +78,7 @@ class NamedSource:
     layers: Mapping[KeyPath, TypedLayer]
     other_types: Mapping[KeyPath, str]
     images: Sequence[tuple[KeyPath, Flattened]]
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def read_target(model: Any) -> TypedModel:
 def read_model(tree: Any) -> TypedModel:
     """Return the typed layers and the arrays of a pytree of modules of NNX, Equinox or jtree."""
     walked = walk(tree)
-    state = _equinox_state(tree)
+    state = equinox_state(tree)
     prefix = "" if state is None else "0/"
     nodes = {
         path[len(prefix) :]: node for path, node in walked.nodes if f"{path}/".startswith(prefix)
@@ -126,7 +126,7 @@ def _is_unsaved(node: Any) -> bool:
     return kind(node).frozen and not (statistics and isinstance(node, statistics))
 
 
-def _equinox_state(tree: Any) -> Any:
+def equinox_state(tree: Any) -> Any:
     """Return the state of a pair (model, state) of Equinox, or None."""
     cls = loaded("equinox.nn", "State")
     pair = isinstance(tree, tuple) and len(tree) == 2

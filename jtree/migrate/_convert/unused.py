@@ -36,7 +36,7 @@ def find_unused(source: NamedSource, matches: Matches) -> Unused:
     arrays = [(match, *pair) for match in matches.layers for pair in _arrays(match, source)]
     tables = [array for match, _, array in arrays if match.layer.kind == "embedding"]
     counters = (array.name for _, spec, array in arrays if not spec.canonical)
-    ignored = dict.fromkeys(counters, "a counter of batches")
+    ignored = {**dict.fromkeys(counters, "a counter of batches"), **source.ignored}
     problems: list[Mismatch] = []
     for array in source.arrays:
         indices = taken.get(array.key_path, set())

@@ -63,8 +63,19 @@ def _from_depthwise(x: Array, options: LayerOptions, _: Shape) -> Array:
     return flip_window(_reverse_window(x.reshape(*x.shape[:-2], groups, -1).swapaxes(-1, -2)))
 
 
-def _reversed_axes(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
-    return x.T
+def last_axes(count: int, *, image: bool = False) -> tuple[int, ...]:
+    """Return the axes of features in the order of JAX, which Julia has before the batch.
+
+    >>> last_axes(2), last_axes(3, image=True)
+    ((1, 0), (1, 0, 2))
+    """
+    space = count - 1 if image else count
+    return (*reversed(range(space)), *range(space, count))
+
+
+def _last_axes(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
+    """Return features of one or two axes reversed, and images as (height, width, channels)."""
+    return x.transpose(last_axes(x.ndim, image=x.ndim > 2))
 
 
 def _zeros(x: Array, _: LayerOptions, __: Shape = ()) -> Array:
@@ -75,7 +86,7 @@ _CONV = Transform(_conv, _conv, 2, WINDOW)
 _CROSS_CORRELATION = Transform(_cross_correlation, _cross_correlation, 2, WINDOW)
 _CONV_TRANSPOSE = Transform(_conv_transpose, _conv_transpose, 2, WINDOW)
 _DEPTHWISE = Transform(_depthwise, _from_depthwise, 2, WINDOW)
-_LAST_AXES = Transform(_reversed_axes, _reversed_axes, options=(("rank", 1),))
+_LAST_AXES = Transform(_last_axes, _last_axes, options=(("rank", 1),))
 _HIDDEN_BIAS = Transform(_zeros, _zeros, 1)
 
 
@@ -226,7 +237,7 @@ def _conv_transpose_settings(fields: Fields) -> dict[str, Any]:
 
 def epsilon(fields: Fields) -> float:
     """Return the number that a normalisation adds to the variance."""
-    return float(fields.get("ϵ", fields.get("eps", 1e-5)))
+    return float(next((fields[name] for name in ("ϵ", "ε", "eps") if name in fields), 1e-5))
 
 
 def layer_norm_epsilon(fields: Fields) -> float:
@@ -299,7 +310,7 @@ FLUX = FrameworkLayout(
         "rnn": {"activation": "tanh"},
     },
     channels_first=True,
-    notes={"embedding": "ids count from 1 in Julia and from 0 here: subtract 1"},
+    notes={"embedding": "ids count from 1 in Julia and from 0 in JAX"},
 )
 
 
@@ -344,7 +355,7 @@ def _guess_composed(fields: Fields) -> str:
         return "MultiHeadAttention"
     if "diag" in names:
         return "LayerNorm"
-    if {"scale", "bias"} <= names or {"α", "β"} <= names:
+    if {"scale", "bias"} <= names:
         return "Scale"
     if "cell" in names:
         return "Recur"

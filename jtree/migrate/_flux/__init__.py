@@ -1,0 +1,1 @@
+"""Models of Flux.jl: built from files, and as vectors."""

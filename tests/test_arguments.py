@@ -18,6 +18,8 @@ import pytest
 import jtree
 from jtree import callbacks, curvature, init, layers, migrate, plot
 
+from .migrate.flux import Random, write_bson
+
 WRONG = [None, "zzz", [], [1], object(), 2.5, -1]
 MODULES = {
     "": jtree,
@@ -67,6 +69,7 @@ def calls() -> dict[str, Call]:
     jtree.save("checkpoint", base)
     jtree.save("a.safetensors", {"w": np.ones(2)})
     migrate.rules_to_toml([migrate.drop("w")], "rules.toml")
+    write_bson("model.bson", model=Random().dense(2, 3))
     one = "children count destructure f16 bf16 f32 isnumeric modules state summary trainable"
     table = {name: Call((base,)) for name in f"{one} trainables walk".split()}
     table |= {
@@ -164,6 +167,9 @@ def calls() -> dict[str, Call]:
         "migrate.flattened": Call(("a",), {"shape": (2, 2, 2)}),
         "migrate.unflattened": Call(("a",), {"shape": (2, 2, 2)}),
         "migrate.defaults": Call(("a",)),
+        "migrate.from_flux_vector": Call((dense, jnp.ones(6))),
+        "migrate.to_flux_vector": Call((dense,)),
+        "from_flux": Call(("model.bson",)),
     }
     three = Call((KEY, (2, 2), jnp.float32))
     others = {"Init", "Initialiser", "nfan", "rng_from_array", "sparse_init"}

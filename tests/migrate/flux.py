@@ -6,9 +6,11 @@ convolutions are true ones, by loops over their definition.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -421,6 +423,63 @@ CALLS: dict[str, Callable[[Mapping[str, Any], Array], Array]] = {
     "Parallel": lambda p, x: _combine(p["connection"], [call(y, x) for y in p["layers"]]),
     "Maxout": lambda p, x: np.max([call(y, x) for y in p["layers"]], 0),
 }
+
+
+def write_bson(path: Any, **values: Any) -> None:
+    """Write values as BSON.jl does: structs by position, arrays column-major."""
+    Path(path).write_bytes(_document({name: _lowered(x) for name, x in values.items()}))
+
+
+def _lowered(x: Any) -> Any:
+    """Return a value of Julia as a document of tags."""
+    if isinstance(x, Struct):
+        return {
+            "tag": "struct",
+            "type": _datatype(x.type),
+            "data": [*map(_lowered, x.fields.values())],
+        }
+    if isinstance(x, np.ndarray):
+        name = {"float32": "Float32", "float64": "Float64"}[x.dtype.name]
+        data = x.tobytes(order="F")
+        return {
+            "tag": "array",
+            "type": _datatype(f"Core.{name}"),
+            "size": list(x.shape),
+            "data": data,
+        }
+    if isinstance(x, dict):
+        keys = [{"tag": "symbol", "name": name} for name in x]
+        types = [{"tag": "tuple", "data": keys}, _datatype("Core.Tuple")]
+        data = [*map(_lowered, x.values())]
+        return {"tag": "struct", "type": _datatype("Core.NamedTuple", types), "data": data}
+    return {"tag": "tuple", "data": [*map(_lowered, x)]} if isinstance(x, tuple) else x
+
+
+def _datatype(name: str, params: Any = ()) -> Any:
+    return {"tag": "datatype", "params": [*params], "name": name.split(".")}
+
+
+def _document(x: Any) -> bytes:
+    items = x.items() if isinstance(x, dict) else ((str(n), y) for n, y in enumerate(x))
+    body = b"".join(_element(str(name), y) for name, y in items)
+    return struct.pack("<i", len(body) + 5) + body + b"\0"
+
+
+def _element(name: str, x: Any) -> bytes:
+    kinds = {bool: 8, int: 18, float: 1, str: 2, bytes: 5, dict: 3, list: 4, type(None): 10}
+    return bytes([kinds[type(x)]]) + name.encode() + b"\0" + _content(x)
+
+
+def _content(x: Any) -> bytes:
+    if isinstance(x, str):
+        return struct.pack("<i", len(x.encode()) + 1) + x.encode() + b"\0"
+    if isinstance(x, bytes):
+        return struct.pack("<ib", len(x), 0) + x
+    if x is None:
+        return b""
+    if isinstance(x, bool | int | float):
+        return struct.pack({bool: "<?", int: "<q", float: "<d"}[type(x)], x)
+    return _document(x)
 
 
 def nhwc(x: Array) -> Array:

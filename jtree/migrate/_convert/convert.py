@@ -12,6 +12,7 @@ from ..._state.compare import Comparison
 from ..._state.load import compare_walks, load_compared
 from ..._state.mismatch import Diff, Mismatch
 from ..._tree.walk import walk
+from .._layouts.registry import FLUX
 from .._rules.apply import apply
 from .._rules.base import Rule
 from .causes import Attempt, find_conversion_causes
@@ -154,7 +155,8 @@ def _convert(
         check_arguments(rules, hints)
     origin = read_source(source, layout, fields)
     target = name_model(read_target(model)) if target is None else target
-    origin = fit_to_model(origin, target)
+    if origin.layout is FLUX:
+        origin = fit_to_model(origin, target)
     arrays = apply(rules, origin.arrays) if rules else origin.arrays
     named = name_source(origin, arrays, names, hints)
     if not origin.arrays:

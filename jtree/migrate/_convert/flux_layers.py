@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..._errors import ArgumentError, ModelError
+from ..._errors import ModelError
 from ..._tree import paths
 from ..._tree.leaves import isabstract
 from ..._tree.ties import Slot
 from .._layouts.flux import FLUX
 from .._layouts.spec import TypedLayer
-from .._layouts.transforms import ArraySpec, KeyPath, from_canonical, lost_names, to_canonical
-from .hints import Hint, apply_images, check_arguments
-from .images import Flattened
-from .names import key_path
-from .stages import NamedModel
+from .._layouts.transforms import (
+    ArraySpec,
+    CanonicalArrays,
+    KeyPath,
+    from_canonical,
+    lost_names,
+    to_canonical,
+)
 
+# Returns the arrays of a layer with the features of an image in Flux's order, and notes.
+Permute: TypeAlias = Callable[
+    [KeyPath, TypedLayer, CanonicalArrays], tuple[CanonicalArrays, Sequence[str]]
+]
 STATISTICS = ("mean", "var")
 _COUNTERS = ("counter", "first")
 
@@ -55,63 +62,41 @@ class _Stored(NamedTuple):
     spec: ArraySpec
 
 
-def image_hints(model: NamedModel, hints: Iterable[Hint]) -> list[tuple[KeyPath, Flattened]]:
-    """Return the hints about images, each with the key path of its layer in the model."""
-    hints = list(hints)
-    check_arguments((), hints)
-    names = {name: keys for keys in model.layers for name in model.names[keys]}
-    images = []
-    for hint in hints:
-        keys = key_path(FLUX, hint.path) if isinstance(hint, Flattened) else ()
-        if not isinstance(hint, Flattened) or keys not in names:
-            raise ArgumentError(f"hints: {hint!r} concerns no layer of the model")
-        images.append((names[keys], hint))
-    return images
-
-
 def flux_layers(
-    model: NamedModel, images: Iterable[tuple[KeyPath, Flattened]] = ()
+    arrays: Mapping[KeyPath, Slot],
+    layers: Mapping[KeyPath, TypedLayer],
+    permute: Permute,
 ) -> dict[KeyPath, FluxLayer]:
     """Return the typed layers of a model with their arrays as Flux has them.
 
     Args:
-      model: the model.
-      images: the hints about images, each with the key path of its layer.
+      arrays: the slots of the model's arrays, by key path.
+      layers: its typed layers.
+      permute: permutes the features of an image beside a layer into Flux's order.
     """
     stored: dict[KeyPath, list[_Stored]] = {}
-    for keys, slot in model.arrays.items():
+    for keys, slot in arrays.items():
         above = (keys[:n] for n in reversed(range(len(keys))))
-        layer = next((x for x in above if x in model.layers), None)
+        layer = next((x for x in above if x in layers), None)
         if layer is None:
             continue
-        specs = (x for x in model.layers[layer].spec if x.key_path == keys[len(layer) :])
+        specs = (x for x in layers[layer].spec if x.key_path == keys[len(layer) :])
         for spec in islice(specs, 1):
             stored.setdefault(layer, []).append(_Stored(slot, spec))
-    hints = list(images)
-    return {
-        keys: _flux_layer(
-            keys, model.layers[keys], arrays, [x for name, x in hints if name == keys]
-        )
-        for keys, arrays in stored.items()
-    }
+    return {keys: _flux_layer(keys, layers[keys], x, permute) for keys, x in stored.items()}
 
 
 def _flux_layer(
-    keys: KeyPath, layer: TypedLayer, stored: Sequence[_Stored], hints: Sequence[Flattened]
+    keys: KeyPath, layer: TypedLayer, stored: Sequence[_Stored], permute: Permute
 ) -> FluxLayer:
     values = {x.spec.key_path: to_numpy(x.slot.value, x.spec.canonical) for x in stored}
     _check_single(layer, stored)
     canonical = to_canonical(layer.spec, values, layer.options)
     canonical = {name: x for name, x in canonical.items() if name not in _COUNTERS}
     shapes = {name: tuple(x.shape) for name, x in canonical.items()}
-    as_flux = replace(layer, layout=FLUX)
-    canonical, notes, unfit = apply_images(hints, as_flux, canonical, layer.layout)
+    canonical, notes = permute(keys, layer, canonical)
     specs = _newest_specs(layer.kind)
     _check_lossless(layer, canonical, specs)
-    if unfit:
-        raise ModelError(
-            f"{paths.show(layer.path)}: {unfit[0].hint!r} does not fit {unfit[0].layer}"
-        )
     arrays = from_canonical(specs, dict.fromkeys(specs, (1,) * 8), canonical, layer.options)
     ties = {name: x.slot.tie for x in reversed(stored) for name in x.spec.canonical}
     return FluxLayer(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._arguments import unexpected
 from ..._tree import paths
 from ..._tree.leaves import isarray
 from .._layouts.flux import (
@@ -71,6 +72,17 @@ def read_flux(
     )
 
 
+def check_fields(fields: Any) -> Any:
+    """Return the argument `fields`, a mapping from types to names, or None."""
+    if fields is None:
+        return None
+    if not isinstance(fields, Mapping) or not all(
+        isinstance(names, Sequence) and not isinstance(names, str) for names in fields.values()
+    ):
+        raise unexpected("fields", "a dict from types to the names of their fields", fields)
+    return fields
+
+
 def flux_nodes(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every node of a nested state with its path, the root first."""
     stack = [(path, tree)]
@@ -112,7 +124,7 @@ def _typed_layer(
 ) -> TypedLayer:
     known = FLUX_TYPES[name]
     function = types.get(f"{path}/{known.activation}", "") if known.activation else ""
-    plain = function.rpartition(".")[2] in ("", "identity")
+    plain = function.rpartition(".")[2] in ("", "identity", "Missing")
     settings = known.settings(fields)
     if name == "RNNCell" and f"{path}/σ" in types:
         activation = types[f"{path}/σ"].rpartition(".")[2].removesuffix("_fast")

@@ -14,12 +14,9 @@ import numpy as np
 from ..._tree.frameworks import loaded
 from ..._tree.leaves import isarray, isnumeric
 from ..._tree.nodes import children
+from ..._tree.ties import Slot
 from .._layouts.transforms import KeyPath
 from .flux_layers import FluxLayer, to_numpy
-from .linen import Linen
-from .names import key_path
-from .stages import NamedModel
-from .target import equinox_state
 
 Fields: TypeAlias = dict[str, Any]
 
@@ -48,27 +45,28 @@ class FluxState:
       arrays: every array of a layer, in the order of Flux's fields.
     """
 
-    def __init__(self, model: Any, named: NamedModel, layers: Mapping[KeyPath, FluxLayer]) -> None:
-        self.layers = layers
-        self.slots = {slot.path: slot for slot in named.walked.slots}
-        self.keys = {slot.path: keys for keys, slot in named.arrays.items()}
-        self.layout = next(iter(named.layers.values())).layout
+    def __init__(
+        self,
+        root: Any,
+        layers: Mapping[KeyPath, FluxLayer],
+        arrays: Mapping[KeyPath, Slot],
+        *,
+        by_name: bool = False,
+    ) -> None:
+        self.layers = {x.layer.path: x for x in layers.values()}
+        self.slots = {slot.path: slot for slot in arrays.values()}
+        self.names = {slot.path: "/".join(keys) for keys, slot in arrays.items()}
         self.arrays: list[FluxArray] = []
-        if isinstance(model, Linen):
-            self.tree = self._nest(layers)
-        else:
-            self.tree = self._node("", model if equinox_state(model) is None else model[0])
+        self.tree = self._nest(layers) if by_name else self._node("", root)
 
     def _node(self, path: str, node: Any) -> Any:
         """Return a node as Flux has it: a layer, a container, an array or a number."""
-        keys = key_path(self.layout, path)
-        if keys in self.layers:
-            return self._layer(self.layers[keys], node)
+        if path in self.layers:
+            return self._layer(self.layers[path], node)
         if isarray(node):
             return self._array(path, node)
-        cell = path.rpartition("/")[2] == "cell"
         builder = next((f for (m, n), f in _CONTAINERS.items() if _is_type(node, m, n)), None)
-        if builder is not None and not cell:
+        if builder is not None:
             return builder(self, path, node)
         if isinstance(node, tuple | list):
             return tuple(self._node(_join(path, str(n)), x) for n, x in enumerate(node))
@@ -96,29 +94,20 @@ class FluxState:
 
     def _array(self, path: str, x: Any) -> Any:
         array, slot = to_numpy(x), self.slots[path]
-        name = "/".join(self.keys[path])
-        self.arrays.append(FluxArray(name, array, isnumeric(x) and slot.trainable, slot.tie))
+        self.arrays.append(
+            FluxArray(self.names[path], array, isnumeric(x) and slot.trainable, slot.tie)
+        )
         return array
 
     def _nest(self, layers: Mapping[KeyPath, FluxLayer]) -> Any:
-        """Return the layers of linen as nested dicts, in the order of the model's calls."""
+        """Return layers as nested dicts by their key paths, as linen has no nodes."""
         tree: dict[str, Any] = {}
         for keys, layer in layers.items():
             parent = tree
             for key in keys[:-1]:
                 parent = parent.setdefault(key, {})
             parent[keys[-1] if keys else ""] = self._layer(layer, None)
-        return tree[""] if set(tree) == {""} else _as_tuples(tree)
-
-
-def _as_tuples(tree: Any) -> Any:
-    """Return nested dicts with tuples in place of those whose keys are 0, 1, 2 and so on."""
-    if not isinstance(tree, dict):
-        return tree
-    nested = {key: _as_tuples(x) for key, x in tree.items()}
-    if nested and set(nested) == {str(n) for n in range(len(nested))}:
-        return tuple(nested[str(n)] for n in range(len(nested)))
-    return nested
+        return tree[""] if set(tree) == {""} else tree
 
 
 def _is_type(node: Any, module: str, name: str) -> bool:

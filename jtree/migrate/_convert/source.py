@@ -15,7 +15,7 @@ from ..._tree.leaves import isarray
 from ..._tree.walk import walk
 from .._layouts.registry import FLUX, LAYOUTS
 from .._layouts.spec import FrameworkLayout
-from .flux_source import read_flux
+from .flux_source import check_fields, read_flux
 from .names import name_model
 from .stages import NamedModel, SourceModel
 from .target import read_model, recognise
@@ -27,6 +27,8 @@ def read_source(
 ) -> SourceModel:
     """Return the arrays of a source by name, and its layers as far as their types are known."""
     layout = _find_layout(layout_name)
+    if fields is not None:
+        check_fields(fields)
     if _is_instance(source, "torch.nn", "Module"):
         _check_layout(layout, "torch", "a PyTorch module")
         return _read_torch(source, layout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jtree import layers
@@ -25,6 +24,7 @@ from .._layouts.flux import (
     type_name,
 )
 from .._layouts.transforms import to_canonical
+from .arrays import as_array
 from .functions import CONNECTIONS, concatenate_width, find_connection, find_function, flatten_image
 
 
@@ -141,13 +141,6 @@ class Builder:
 def _layer(name: str, /, **fields: Any) -> Any:
     """Return a layer of jtree with these fields."""
     return getattr(layers, name)(**fields)
-
-
-def as_array(x: Any) -> Any:
-    """Return an array of JAX, or of NumPy where JAX would round its values."""
-    values = np.asarray(x)
-    array = jnp.asarray(values)
-    return array if array.dtype == values.dtype else values
 
 
 def _chain(builder: Builder, x: Struct) -> Any:

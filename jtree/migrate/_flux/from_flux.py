@@ -10,7 +10,7 @@ from ..._arguments import unexpected
 from ..._errors import ModelError, PathError, did_you_mean
 from ..._state.sources import open_tree, resolve
 from ..._tree import paths
-from .._convert.flux_source import flux_nodes, flux_type, rename_fields
+from .._convert.flux_source import check_fields, flux_nodes, flux_type, rename_fields
 from .._layouts.flux import type_name
 from .build import BUILDERS, Builder
 
@@ -58,6 +58,9 @@ def from_flux(
 
     Source: the layers of Flux.jl 0.4 to 0.16, https://fluxml.ai/Flux.jl.
     """
+    fields = check_fields(fields)
+    if functions is not None and not isinstance(functions, Mapping):
+        raise unexpected("functions", "a dict from paths or names to functions", functions)
     source = resolve(path)
     if getattr(source, "format", None) not in FORMATS:
         raise unexpected("from_flux: path", "a file of BSON.jl or JLD2.jl", path)
@@ -69,6 +72,8 @@ def from_flux(
 
 
 def _check_path(model: str, names: Mapping[str, str]) -> str:
+    if not isinstance(model, str):
+        raise unexpected("model", "a path in the file", model)
     if model not in names:
         raise PathError(f"model: the file has nothing at {model!r}{did_you_mean(model, names)}")
     return names[model]

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
+import jtree
+
 from ..._arguments import check_iterable
 from ..._errors import VectorError, VectorTypeError
 from ..._text import plural
 from ..._tree.leaves import isarray
-from .._convert.convert import convert
-from .._convert.flux_layers import flux_layers, image_hints
-from .._convert.flux_state import FluxArray, FluxState
+from .._convert.flux_state import FluxArray
 from .._convert.hints import Hint
-from .._convert.names import name_model
-from .._convert.target import read_target
-from .build import as_array
+from .._convert.to_flux import flux_arrays
+from .arrays import as_array
 
 
 def to_flux_vector(model: Any, /, *, hints: Iterable[Hint] = ()) -> Any:
@@ -50,7 +49,7 @@ def to_flux_vector(model: Any, /, *, hints: Iterable[Hint] = ()) -> Any:
     Source: `destructure` of Optimisers.jl and Flux.jl.
     """
     hints = check_iterable("hints", hints, "a sequence of hints")
-    arrays = [x.array.reshape(-1, order="F") for x in _trained(_flux_arrays(model, hints))]
+    arrays = [x.array.reshape(-1, order="F") for x in _trained(flux_arrays(model, hints))]
     return as_array(np.concatenate(arrays) if arrays else np.zeros(0, np.float32))
 
 
@@ -81,7 +80,7 @@ def from_flux_vector(model: Any, vector: Any, /, *, hints: Iterable[Hint] = ()) 
     Source: `destructure` of Optimisers.jl and Flux.jl.
     """
     hints = list(check_iterable("hints", hints, "a sequence of hints"))
-    arrays = _flux_arrays(model)
+    arrays = flux_arrays(model, ())
     trained = list(_trained(arrays))
     values = _check_vector(vector, sum(x.array.size for x in trained))
     ends = np.cumsum([x.array.size for x in trained])[:-1]
@@ -90,14 +89,7 @@ def from_flux_vector(model: Any, vector: Any, /, *, hints: Iterable[Hint] = ()) 
         x.name: blocks[x.tie].reshape(x.array.shape, order="F") if x.trained else x.array
         for x in arrays
     }
-    return convert(model, _without_padding(source), layout="flux", hints=hints)[0]
-
-
-def _flux_arrays(model: Any, hints: Iterable[Hint] = ()) -> list[FluxArray]:
-    """Return the arrays of a model in Flux's order; without hints, only their shapes are right."""
-    named = name_model(read_target(model))
-    layers = flux_layers(named, image_hints(named, hints))
-    return FluxState(model, named, layers).arrays
+    return jtree.migrate.convert(model, _without_padding(source), layout="flux", hints=hints)[0]
 
 
 def _trained(arrays: list[FluxArray]) -> Iterator[FluxArray]:

@@ -259,7 +259,7 @@ def _group_norm_settings(fields: Fields) -> dict[str, Any]:
 def _instance_norm_settings(fields: Fields) -> dict[str, Any]:
     channels = fields.get("chs")
     groups = {} if channels is None else {"groups": int(channels)}
-    return {"epsilon": epsilon(fields)} | groups
+    return _norm_settings(fields) | groups
 
 
 def _attention_settings(fields: Fields) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def _rnn(node: Any) -> dict[str, Any]:
 
 
 def _instance_norm(node: Any) -> dict[str, Any]:
-    return {"epsilon": node.eps, "groups": node.channels}
+    return {"epsilon": node.eps, "momentum": 1 - node.momentum, "groups": node.channels}
 
 
 def _attention(node: Any) -> dict[str, Any]:

@@ -425,7 +425,7 @@ def test_a_network_of_linen_and_back() -> None:
     assert not report.settings
     state, _ = migrate.convert(migrate.linen(Network(), variables, jnp.asarray(nhwc(x))), to="flux")
     np.testing.assert_array_equal(
-        state["Conv"][0]["weight"] if "Conv" in state else state["Conv_0"]["weight"],
+        state["Conv_0"]["weight"],
         flux.fields["layers"][0].fields["weight"],
     )
 

@@ -63,6 +63,8 @@ def read_flux(
     def rename(path: str) -> str:
         return rename_fields(path, types, fields) if fields else path
 
+    shorter = {_without_containers(path, names): layer for path, layer in layers.items()}
+    layers = (shorter if len(shorter) == len(layers) else {}) | layers
     return SourceModel(
         FLUX,
         {rename(path): x for path, x in arrays.items()},

@@ -100,13 +100,13 @@ class FluxState:
         return array
 
     def _nest(self, layers: Mapping[KeyPath, FluxLayer]) -> Any:
-        """Return layers as nested dicts by their key paths, as linen has no nodes."""
+        """Return layers as nested dicts by their paths, since linen has no nodes."""
         tree: dict[str, Any] = {}
-        for keys, layer in layers.items():
-            parent = tree
+        for layer in layers.values():
+            parent, keys = tree, layer.layer.path.split("/")
             for key in keys[:-1]:
                 parent = parent.setdefault(key, {})
-            parent[keys[-1] if keys else ""] = self._layer(layer, None)
+            parent[keys[-1]] = self._layer(layer, None)
         return tree[""] if set(tree) == {""} else tree
 
 

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 
 import jtree
+from jtree.checkpoint._formats.bson_document import Document
+from jtree.checkpoint._formats.bson_values import BsonValues
+from jtree.checkpoint._formats.file import Entries, File
 
 from ..same import calls
 from . import bson_files as bson
@@ -213,6 +216,14 @@ def test_tracked_arrays_are_their_values(tmp_path: Path) -> None:
     assert found["w"].tolist() == bson.BIAS.tolist()
 
 
+def test_parameters_of_a_type_that_are_values_are_kept(tmp_path: Path) -> None:
+    upsample = a_struct("Flux.Upsample", a_tuple(2, 2), None, parameters=(symbol("nearest"), 3))
+    (tmp_path / "x").write_bytes(bson.document({"x": upsample}))
+    file = File(tmp_path / "x")
+    value = BsonValues(Document(file), Entries(file)).root()["x"]
+    assert value.parameters == ("nearest", 3)
+
+
 def test_a_recurrent_layer_keeps_its_state(tmp_path: Path) -> None:
     cell = a_struct(
         "Flux.LSTMCell", floats(1), floats(2), floats(3), a_tuple(backref(1), backref(1))
@@ -306,6 +317,12 @@ def test_elements_of_mongodb_are_named(tmp_path: Path) -> None:
         "cannot read this BSON file: an element of type 7 (ObjectId) at byte 20, which BSON.jl "
         "never writes"
     )
+
+
+def test_a_key_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    data = bson.document({"a": 1, "bc": 2}).replace(b"bc\0", b"b\xff\0")
+    (tmp_path / "x").write_bytes(data)
+    refused(tmp_path / "x", "damaged: a key that is not UTF-8 before byte 19")
 
 
 def test_a_duplicate_key_is_refused(tmp_path: Path) -> None:
@@ -485,7 +502,7 @@ def test_every_value_returns_as_it_was(tmp_path: Path) -> None:
         "flags": np.array([[True], [False]]),
         "empty": np.zeros((0, 3)),
         "point": np.array(3.5),
-        "numbers": (np.int8(3), np.complex64(1 + 2j), np.int64(5), np.bool_(True)),
+        "numbers": (np.int8(3), np.complex64(1 + 2j), np.int64(5), np.bool_(True), np.int32(-7)),
         "numbered": {3: np.arange(24).reshape(2, 3, 4)},
     }
     jtree.save(tmp_path / "x.bson", state)
@@ -493,7 +510,7 @@ def test_every_value_returns_as_it_was(tmp_path: Path) -> None:
     assert found["z"] == state["z"]
     assert found["a"]["raw"].tolist() == list(b"ab")
     assert found["a"]["scalar"].dtype == np.float32
-    assert found["numbers"] == (3, 1 + 2j, 5, True)
+    assert found["numbers"] == (3, 1 + 2j, 5, True, -7)
     for key in ("complex", "half", "brain", "flags", "empty", "point"):
         assert found[key].dtype == np.asarray(state[key]).dtype
         assert found[key].shape == np.shape(state[key])

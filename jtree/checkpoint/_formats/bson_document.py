@@ -90,7 +90,7 @@ class Document:
         """Return the elements of a document by their keys."""
         items: dict[str, Element] = {}
         for key, child in self._scan(element):
-            name = key.decode()
+            name = _decode(key, child.start)
             if name in items:
                 raise ValueError(f"duplicate key {name!r:.80} at byte {child.start:,}")
             items[name] = child
@@ -192,6 +192,13 @@ class Document:
             f"too many values for its size: more than {min(self.most, _ELEMENTS):,}; store long "
             "lists as arrays"
         )
+
+
+def _decode(key: bytes, at: int) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"damaged: a key that is not UTF-8 before byte {at:,}") from error
 
 
 def _int32(data: bytes) -> int:

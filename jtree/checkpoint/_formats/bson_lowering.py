@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._tree.lazy import LazyArray
-from .bson_document import ARRAY, BINARY, BOOLEAN, DOCUMENT, DOUBLE, INT64, NULL, STRING
+from .bson_document import ARRAY, BINARY, BOOLEAN, DOCUMENT, DOUBLE, INT32, INT64, NULL, STRING
 from .julia_values import element_type, named
 
 _MODULES = {"BFloat16": ("BFloat16s",), "Complex": ("Main", "Base")}
@@ -84,6 +84,8 @@ class Lowering:
             return self._struct(self._type(x), [self._number(x.real), self._number(x.imag)])
         if isinstance(x, np.float64 | np.int64 | np.bool_):
             return x.item()
+        if isinstance(x, np.int32):
+            return x
         return self._struct(self._type(x), np.asarray(x).tobytes())
 
     def _array(self, x: Any) -> Any:
@@ -183,6 +185,8 @@ class _Encoder:
         if isinstance(x, str):
             text = x.encode()
             return STRING, [_int32(len(text) + 1) + text + b"\0"]
+        if isinstance(x, np.int32):
+            return INT32, [_int32(int(x))]
         if x is None or isinstance(x, bool):
             return (NULL, []) if x is None else (BOOLEAN, [bytes([x])])
         return (

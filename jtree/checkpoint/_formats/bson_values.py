@@ -208,7 +208,8 @@ class BsonValues:
         return self._parameters[id(type)]
 
     def _parameter(self, x: Element) -> Any:
-        istype = x.kind == DOCUMENT and self._tag(self.document.items(x)) != "tuple"
+        tag = self._tag(self.document.items(x)) if x.kind == DOCUMENT else "tuple"
+        istype = tag not in ("tuple", "symbol")
         return None if istype else self.value(x)
 
     def array(self, items: dict[str, Element]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ def begin_file(
     overwrite: bool,
     metadata: Any,
     copy: bool,
+    types: Mapping[str, str],
 ) -> Callable[[], None]:
     """Check everything, and return a function that writes the file.
 
@@ -41,6 +42,7 @@ def begin_file(
       overwrite: whether a file at the target is replaced.
       metadata: a dict from str to str, for a format that holds it.
       copy: whether arrays are copied, since they may change before they are written.
+      types: the Julia types of what was opened.
     """
     file_format = FILE_FORMATS[name]
     _check_metadata(name, metadata)
@@ -53,12 +55,13 @@ def begin_file(
     if copy:
         content = walk(content, ties=()).fold(_copy, _copy_node)
 
+    beside = types if file_format.ordered else metadata or {}
     size = sum(getattr(x, "nbytes", 0) for x in jax.tree.leaves(content))
 
     def finish() -> None:
         try:
             with atomic.new_file(target, overwrite) as file:
-                file_format.write(file, content, metadata or {})
+                file_format.write(file, content, beside)
         except JtreeError:
             raise
         except OSError as error:

@@ -190,6 +190,7 @@ def begin_save(
         _check_storable(content, name)
         if name != "orbax":
             as_state = ordered_state if FILE_FORMATS[name].ordered else state
+            options["types"] = source.types if isinstance(source, Checkpoint) else {}
             return begin_file(target, content, as_state(content), name, **options)
         ties = source.ties if isinstance(source, Checkpoint) else _reference_ties(content)
         options |= {"packed": packed, "shown": shown, "metrics": metrics}

@@ -534,6 +534,13 @@ def test_what_is_opened_is_written_again_with_its_ties(tmp_path: Path) -> None:
     assert (tmp_path / "a.bson").read_bytes() == (tmp_path / "b.bson").read_bytes()
 
 
+def test_missing_values_are_written_again(tmp_path: Path) -> None:
+    layer = {"tag": "tuple", "data": [1, a_struct("Main.Base.Missing"), a_tuple()]}
+    (tmp_path / "a.bson").write_bytes(bson.document({"model_state": layer}))
+    jtree.save(tmp_path / "b.bson", jtree.open(tmp_path / "a.bson"))
+    assert (tmp_path / "a.bson").read_bytes() == (tmp_path / "b.bson").read_bytes()
+
+
 def test_the_name_of_the_format_selects_it(tmp_path: Path) -> None:
     jtree.save(tmp_path / "model", {"a": np.ones(2)}, format="flux-state")
     assert jtree.open(tmp_path / "model").format == "BSON"

@@ -32,7 +32,7 @@ def open_bson(
 
 def check_bson(state: Any) -> None:
     """Refuse values and keys that Julia or BSON cannot hold, and 2 GiB or more."""
-    size = sum(x.nbytes if isinstance(x, BsonArray) else len(x) for x in _encode(state))
+    size = sum(x.nbytes if isinstance(x, BsonArray) else len(x) for x in _encode(state, {}))
     if size > _MOST:
         raise ModelError(
             f"BSON holds less than 2 GiB, and this takes {size:,} bytes; save as .jld2, or use "
@@ -40,14 +40,14 @@ def check_bson(state: Any) -> None:
         )
 
 
-def write_bson(file: IO[bytes], state: Any, _: Any) -> None:
+def write_bson(file: IO[bytes], state: Any, types: Mapping[str, str]) -> None:
     """Write a state as `BSON.@save "model.bson" model_state` does of a `Flux.state`."""
-    for x in _encode(state):
+    for x in _encode(state, types):
         file.write(to_bytes(x.values()) if isinstance(x, BsonArray) else x)
 
 
-def _encode(state: Any) -> list[bytes | BsonArray]:
-    return encode(Lowering().document(as_document(state, _check_array)))
+def _encode(state: Any, types: Mapping[str, str]) -> list[bytes | BsonArray]:
+    return encode(Lowering(types).document(as_document(state, _check_array)))
 
 
 def _check_array(path: str, x: Any) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ from ..._tree.lazy import LazyArray
 from .bson_document import ARRAY, BINARY, BOOLEAN, DOCUMENT, DOUBLE, INT32, INT64, NULL, STRING
 from .julia_values import element_type, named
 
-_MODULES = {"BFloat16": ("BFloat16s",), "Complex": ("Main", "Base")}
+_MODULES = {"BFloat16": ("BFloat16s",), "Complex": ("Main", "Base"), "Missing": ("Main", "Base")}
+MISSING = "Base.Missing"  # the type of what older versions of Flux saved in place of a function
 
 
 class BsonArray(NamedTuple):
@@ -48,45 +50,50 @@ class _Reference:
 class Lowering:
     """Values as documents, lists and plain values of BSON, with what was met before."""
 
-    def __init__(self) -> None:
+    def __init__(self, types: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.missing = {path for path, name in types.items() if name == MISSING}
         self.met: dict[Hashable, _Reference] = {}
         self.again: list[_Reference] = []
 
     def document(self, state: dict[Any, Any]) -> dict[str, Any]:
         """Return the document that holds values by their names."""
-        document = {name: self.value(x) for name, x in named(state).items()}
+        document = {name: self.value(x, name) for name, x in named(state).items()}
         for number, reference in enumerate(self.again, 1):
             reference.number = number
         if self.again:
             document["_backrefs"] = [reference.node for reference in self.again]
         return document
 
-    def value(self, x: Any) -> Any:
-        """Return a value as a document, a list or a plain value."""
+    def value(self, x: Any, path: str) -> Any:
+        """Return the value at a path as a document, a list or a plain value."""
         if isinstance(x, dict):
-            fields = named(x)
-            return self._struct(self._type(x), [self.value(child) for child in fields.values()])
+            return self._struct(self._type(x, path), self._children(named(x).items(), path))
         if isinstance(x, tuple):
-            return {"tag": "tuple", "data": [self.value(child) for child in x]}
+            if path in self.missing and not x:
+                return self._struct(self._type(x, path), [])
+            return {"tag": "tuple", "data": self._children(enumerate(x), path)}
         if isinstance(x, list):
-            return [self.value(child) for child in x]
+            return self._children(enumerate(x), path)
         if hasattr(x, "dtype"):
             return self._number(x) if isinstance(x, np.generic) else self._array(x)
         if isinstance(x, complex):
-            return self._struct(self._type(x), [x.real, x.imag])
+            return self._struct(self._type(x, path), [x.real, x.imag])
         return x
+
+    def _children(self, items: Any, path: str) -> list[Any]:
+        return [self.value(child, f"{path}/{key}") for key, child in items]
 
     def _struct(self, julia_type: Any, data: Any) -> dict[str, Any]:
         return {"tag": "struct", "type": julia_type, "data": data}
 
     def _number(self, x: np.generic) -> Any:
         if isinstance(x, np.complexfloating):
-            return self._struct(self._type(x), [self._number(x.real), self._number(x.imag)])
+            return self._struct(self._element(x), [self._number(x.real), self._number(x.imag)])
         if isinstance(x, np.float64 | np.int64 | np.bool_):
             return x.item()
         if isinstance(x, np.int32):
             return x
-        return self._struct(self._type(x), np.asarray(x).tobytes())
+        return self._struct(self._element(x), np.asarray(x).tobytes())
 
     def _array(self, x: Any) -> Any:
         if not isinstance(x, LazyArray):
@@ -110,14 +117,16 @@ class Lowering:
             self.again.append(reference)
         return reference
 
-    def _type(self, x: Any) -> Any:
-        """Return the type of a value."""
+    def _type(self, x: Any, path: str) -> Any:
+        """Return the type of the value at a path."""
         if isinstance(x, dict):
             symbols = [{"tag": "symbol", "name": name} for name in named(x)]
-            types = _datatype("Tuple", [self._type(child) for child in x.values()])
+            types = _datatype("Tuple", self._types(named(x).items(), path))
             return _datatype("NamedTuple", [{"tag": "tuple", "data": symbols}, types])
         if isinstance(x, tuple):
-            return _datatype("Tuple", [self._type(child) for child in x])
+            if path in self.missing and not x:
+                return _datatype("Missing")
+            return _datatype("Tuple", self._types(enumerate(x), path))
         if isinstance(x, list):
             return self._refer(("Array", "Any", 1), lambda: _vector("Any"))
         if isinstance(x, bytes):
@@ -130,6 +139,9 @@ class Lowering:
         if isinstance(x, complex):
             return _datatype("Complex", [_datatype("Float64")])
         return _datatype(_PLAIN[type(x)])
+
+    def _types(self, items: Any, path: str) -> list[Any]:
+        return [self._type(child, f"{path}/{key}") for key, child in items]
 
     def _element(self, x: Any) -> Any:
         name, iscomplex = element_type(x)

@@ -16,7 +16,8 @@ class FileFormat(NamedTuple):
 
     Attributes:
       check: refuses what the format cannot hold, before anything is written.
-      write: writes into a file what was checked, with metadata.
+      write: writes into a file what was checked, with metadata, or with the Julia types of an
+        opened checkpoint where the format is ordered.
       nested: whether it is given a state, not arrays by their paths.
       ordered: whether the keys of the state's dicts keep their order.
       metadata: whether it holds metadata.

@@ -94,6 +94,7 @@ def test_the_table_says_where_the_files_are(ran: Ran) -> None:
     assert Path(measured(ran.text, "checkpoint")).is_dir()
 
 
+@pytest.mark.slow
 def test_a_quiet_run_over_old_files_prints_the_same_table_and_nothing_else(ran: Ran) -> None:
     text = invoke("demo", "--out", ran.out, "--seed", 3, "--quiet")
     assert text.startswith("Measurements")

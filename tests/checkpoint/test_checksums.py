@@ -45,7 +45,8 @@ def test_values_that_differ_from_those_written_are_refused_by_name(tmp_path: Pat
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked")
-@pytest.mark.parametrize("trials", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trials", [5])
 def test_damaged_files_are_noticed_or_harmless(tmp_path: Path, forks: Forks, trials: int) -> None:
     noticed = forks.run(read_damaged, tmp_path, trials).result
     assert noticed["flipped"] > 6 * trials

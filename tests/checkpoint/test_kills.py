@@ -47,7 +47,7 @@ def check_after_kill(target: Path, number: int, overwrite: bool) -> bool:
 @needs_fork
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("trials", [6, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [2, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_save_killed_before_a_change_of_a_file_leaves_the_old_checkpoint_or_the_new(
     tmp_path: Path, forks: Forks, overwrite: bool, packed: bool, trials: int
 ) -> None:

@@ -250,7 +250,14 @@ def frozen_leaves() -> Any:
 
 @pytest.mark.parametrize(
     "make",
-    [nnx_network, linen_network, equinox_network, layers_network, mixed_dtypes, frozen_leaves],
+    [
+        nnx_network,
+        mixed_dtypes,
+        *(
+            pytest.param(make, marks=pytest.mark.slow)
+            for make in (linen_network, equinox_network, layers_network, frozen_leaves)
+        ),
+    ],
 )
 def test_every_kind_of_model(make: Callable[[], Any]) -> None:
     flat, re, run = make()

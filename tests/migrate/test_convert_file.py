@@ -319,6 +319,7 @@ def test_only_one_process_converts_to_a_target(source: Path) -> None:
 LARGE = 5 * 2**22  # bytes of each of 10 arrays
 MANY = 300  # arrays of a mebibyte
 ROOM = 150e6  # bytes besides the arrays
+slow = pytest.mark.slow
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked")
 needs_proc = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="memory is read from /proc"
@@ -359,7 +360,7 @@ def count_completed(target: Path) -> int:
 
 @needs_fork
 @pytest.mark.parametrize("suffix", ["", ".safetensors"])
-@pytest.mark.parametrize("trials", [10, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [3, pytest.param(1000, marks=slow)])
 def test_a_killed_conversion_resumes(
     tmp_path: Path, transposed: Path, forks: Forks, suffix: str, trials: int
 ) -> None:
@@ -391,7 +392,9 @@ def test_a_killed_conversion_resumes(
 
 @needs_fork
 @needs_proc
-@pytest.mark.parametrize("suffix", ["", ".safetensors", ".npz"])
+@pytest.mark.parametrize(
+    "suffix", ["", *(pytest.param(x, marks=slow) for x in (".safetensors", ".npz"))]
+)
 def test_memory_is_bounded_by_the_largest_array(
     large: Path, transposed: Path, forks: Forks, tmp_path: Path, suffix: str
 ) -> None:
@@ -402,7 +405,8 @@ def test_memory_is_bounded_by_the_largest_array(
 
 @needs_fork
 @needs_proc
-@pytest.mark.parametrize("cast", [(), pytest.param(("--cast", "bf16"), marks=pytest.mark.slow)])
+@slow
+@pytest.mark.parametrize("cast", [(), ("--cast", "bf16")])
 def test_memory_is_bounded_for_many_small_arrays(
     tmp_path: Path, forks: Forks, cast: tuple[str, ...]
 ) -> None:

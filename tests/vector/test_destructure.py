@@ -400,6 +400,7 @@ def test_complex_gradients_flow_both_ways() -> None:
 # --- Flax NNX ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_rebuilt_nnx_network_trains_under_every_transformation() -> None:
     model = Net(nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 1))

@@ -88,5 +88,5 @@ def check_readable(name: str, x: Any) -> None:
         )
 
 
-def _unreadable(name: str, found: str) -> ArgumentError:
-    return ArgumentError(f"source: {name}: expected a dense tensor, found {found}")
+def _unreadable(name: str, description: str) -> ArgumentError:
+    return ArgumentError(f"source: {name}: expected a dense tensor, found {description}")

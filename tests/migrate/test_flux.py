@@ -622,3 +622,34 @@ def test_files_of_bson_hold_whole_models_and_states(tmp_path: Path) -> None:
     assert not report.settings
     again, _ = migrate.convert(zeros, tmp_path / "model.bson", layout="flux")
     agree(again, flux, r(9, 7, 3, 2), image=True, image_out=False)
+
+
+def test_parameters_in_a_list_load_in_the_order_of_flux() -> None:
+    flux = chain(Random().dense(3, 4), Random().norm(4), Random().dense(4, 2))
+    model = jtree.from_flux(flux_file(model=flux))
+    arrays = list(_trained(flux))
+    zeros = jax.tree.map(jnp.zeros_like, model)
+    np.testing.assert_array_equal(
+        migrate.from_flux_vector(zeros, arrays)[2].weight, model[2].weight
+    )
+    with pytest.raises(jtree.VectorError) as caught:
+        migrate.from_flux_vector(zeros, [*arrays[:2], *arrays[4:]])
+    assert str(caught.value) == (
+        "vector: expected an array of shape (4,) for layers/1/β at index 2, found (2, 4)"
+    )
+    with pytest.raises(jtree.VectorError, match="vector: expected 6 arrays, found 5"):
+        migrate.from_flux_vector(zeros, arrays[:5])
+
+
+def test_the_state_of_an_optimiser_beside_a_model_is_ignored() -> None:
+    r = Random()
+    flux = chain(r.dense(3, 4), r.norm(4), r.recurrent("GRU", 4, 2))
+    state = state_of(flux)
+    leaf = lambda x: Struct("Optimisers.Leaf", rule=(), state=(x, x), frozen=False)  # noqa: E731
+    optimiser = jax.tree.map(lambda x: leaf(x) if isinstance(x, np.ndarray) else x, state)
+    source = flux_file(model_state=state, opt_state=optimiser, losses=[np.ones(3)])
+    model = jtree.from_flux(flux_file(model=flux))
+    zeros = jax.tree.map(jnp.zeros_like, model)
+    loaded, report = migrate.convert(zeros, source, layout="flux")
+    np.testing.assert_array_equal(migrate.to_flux_vector(loaded), migrate.to_flux_vector(model))
+    assert set(report.ignored.values()) == {"not in the model"}

@@ -70,7 +70,7 @@ def read_flux(
         {rename(path): x for path, x in arrays.items()},
         {rename(path): layer for path, layer in layers.items()},
         short_names={rename(path): name for path, name in short.items() if name != path},
-        document=_find_document(tree, names) if in_file else "",
+        document=_find_document(tree, layers) if in_file else "",
     )
 
 
@@ -112,6 +112,10 @@ def is_complete(name: str, fields: Any) -> bool:
         return False
     if name in ("Conv", "ConvTranspose", "CrossCor", "DepthwiseConv"):
         return getattr(fields.get("weight"), "ndim", 0) > 2
+    if name.endswith("Cell"):
+        return isarray(fields.get("Wi")) and isarray(fields.get("Wh"))
+    if name in ("Dense", "Embedding"):
+        return isarray(fields.get("weight", fields.get("W")))
     return name != "MultiHeadAttention" or "nheads" in fields
 
 
@@ -224,13 +228,10 @@ def _without_containers(path: str, names: Mapping[str, str]) -> str:
     return paths.join([key for key, name in pairs if FLUX_CONTAINERS.get(name) != key])
 
 
-def _find_document(tree: Any, names: Mapping[str, str]) -> str:
-    """Return the name of the model in a file, if it holds one only and other things beside it."""
-    if not isinstance(tree, Mapping) or names.get("", ""):
-        return ""
-    known = FLUX_TYPES.keys() | FLUX_CONTAINERS.keys()
-    heads = {path.split("/")[0] for path, name in names.items() if path and name in known}
-    return heads.pop() if len(heads) == 1 else ""
+def _find_document(tree: Any, layers: Collection[str]) -> str:
+    """Return the name of the model in a file, if only one of the names has layers below it."""
+    heads = {path.partition("/")[0] for path in layers}
+    return heads.pop() if len(heads) == 1 and isinstance(tree, Mapping) else ""
 
 
 def fit_to_model(source: SourceModel, model: NamedModel) -> SourceModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,14 +61,14 @@ def from_flux_vector(model: Any, vector: Any, /, *, hints: Iterable[Hint] = ()) 
 
     Args:
       model: a model like the one in Julia, which may be abstract; see `to_flux_vector`.
-      vector: an array of one axis.
+      vector: an array of one axis, or the list of arrays that `Flux.params` is.
       hints: `migrate.flattened` and `migrate.unflattened`; see `to_flux_vector`.
 
     Returns:
       The model, with its own dtypes, devices and shardings, or linen's variables.
 
     Raises:
-      VectorError: the vector has another length than the model needs.
+      VectorError: the vector has another length than the model needs, or an array another shape.
       ModelError: the model has layers or parameters that Flux lacks.
 
     Example:
@@ -82,6 +82,8 @@ def from_flux_vector(model: Any, vector: Any, /, *, hints: Iterable[Hint] = ()) 
     hints = list(check_iterable("hints", hints, "a sequence of hints"))
     arrays = flux_arrays(model, ())
     trained = list(_trained(arrays))
+    if isinstance(vector, list | tuple):
+        vector = _concatenate(vector, trained)
     values = _check_vector(vector, sum(x.array.size for x in trained))
     ends = np.cumsum([x.array.size for x in trained])[:-1]
     blocks = dict(zip((x.tie for x in trained), np.split(values, ends), strict=True))
@@ -99,6 +101,22 @@ def _trained(arrays: list[FluxArray]) -> Iterator[FluxArray]:
         if x.trained and x.tie not in seen:
             seen.add(x.tie)
             yield x
+
+
+def _concatenate(arrays: Sequence[Any], trained: Sequence[FluxArray]) -> Any:
+    """Return the vector of a list of arrays, each of which has to be as in the model."""
+    shapes = [tuple(x.shape) if isarray(x) else repr(x) for x in arrays]
+    expected = [x.array.shape for x in trained]
+    pairs = zip(expected, shapes, strict=False)
+    first = next((n for n, (x, y) in enumerate(pairs) if x != y), None)
+    if first is not None:
+        raise VectorError(
+            f"vector: expected an array of shape {expected[first]} for {trained[first].name} at "
+            f"index {first}, found {shapes[first]}"
+        )
+    if len(shapes) != len(expected):
+        raise VectorError(f"vector: expected {plural(len(expected), 'array')}, found {len(shapes)}")
+    return np.concatenate([np.asarray(x).reshape(-1, order="F") for x in arrays])
 
 
 def _check_vector(vector: Any, size: int) -> Any:

@@ -327,9 +327,9 @@ def guess_type(fields: Fields) -> str:
     'Dense'
     """
     names = fields.keys()
-    kernel = fields.get("weight", fields.get("W"))
+    kernel = fields.get("weight", fields.get("W", fields.get("γ")))
     rank = getattr(kernel, "ndim", 0)
-    if "Wi" in names and "Wh" in names:
+    if "Wi" in names and getattr(fields.get("Wh"), "ndim", 0) == 2:
         if "Wh_h̃" in names:
             return "GRUv3Cell"
         rows, columns = fields["Wi"].shape[0], fields["Wh"].shape[1]
@@ -338,7 +338,7 @@ def guess_type(fields: Fields) -> str:
         return "ConvTranspose" if "outpad" in names else "Conv"
     if rank == 2:
         return "Dense" if {"bias", "b"} & names else "Embedding"
-    if "γ" in names and "β" in names:
+    if "γ" in names and "β" in names and (rank or kernel is None):
         return (
             "GroupNorm"
             if "G" in names

@@ -483,6 +483,19 @@ def test_standard_deviations_of_the_oldest_batch_norms() -> None:
     target = layers.Chain(layers.BatchNorm(3, jax.nn.relu))
     model, _ = migrate.convert(target, flux_file(model=chain(flux)), layout="flux")
     np.testing.assert_allclose(model(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
+    flux.fields["σ"] = flux.fields.pop("σ²")  # as JLD2 names it
+    model = jtree.from_flux(flux_file(model=chain(flux)))
+    np.testing.assert_allclose(model(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_weights_that_attention_returns_in_julia_are_left_out() -> None:
+    r = Random()
+    projections = {f"{name}_proj": r.dense(4, 4) for name in ("q", "k", "v", "out")}
+    attention = Struct("Flux.MultiHeadAttention", nheads=2, **projections, attn_drop=IDENTITY)
+    flux, x = chain(attention, Struct("Base.first"), r.dense(4, 2)), r(4, 5, 2)
+    y = jtree.from_flux(flux_file(model=flux))(jnp.asarray(x.T))
+    expected = call(flux.fields["layers"][2], attend(attention.fields, x))
+    np.testing.assert_allclose(y, expected.T, rtol=1e-5, atol=1e-6)
 
 
 def test_functions_that_a_file_does_not_tell_are_given() -> None:
@@ -581,6 +594,18 @@ def test_vectors_of_models_of_other_frameworks_and_of_tied_parameters() -> None:
     np.testing.assert_array_equal(vector, np.concatenate([kernel.ravel(), np.zeros(3)]))
     back = migrate.from_flux_vector(model, vector + 1)
     np.testing.assert_array_equal(back.layers[0].kernel[...], kernel + 1)
+
+
+def test_no_hint_is_asked_for_where_channels_come_first(caplog: pytest.LogCaptureFixture) -> None:
+    r = Random()
+    flux = chain(r.conv((2, 2), 1, 3), FLATTEN, r.dense(12, 2))
+    model = jtree.from_flux(flux_file(model=flux))
+    state, report = migrate.convert(model, to="flux")
+    assert not report.warnings
+    back, report = migrate.convert(model, state, layout="flux")
+    assert not report.warnings
+    assert not caplog.records
+    np.testing.assert_array_equal(back[2].weight, model[2].weight)
 
 
 def test_hints_permute_vectors_and_states() -> None:

@@ -25,8 +25,10 @@ _KNOWN_FROM_SHAPES = (("conv", "groups"),)
 _IMAGE = 4  # the largest number of channels of an image before any convolution
 
 
-def make_report(source: NamedSource, values: Values, unused: Unused) -> Report:
-    """Return the report of a conversion."""
+def make_report(
+    source: NamedSource, values: Values, unused: Unused, nodes: Iterable[tuple[str, Any]]
+) -> Report:
+    """Return the report of a conversion; `nodes` are those of the model, by path."""
     layers = [x for x in values.layers if x.arrays]
     settings = (y for x in layers for y in _settings(x, source))
     return Report(
@@ -38,7 +40,7 @@ def make_report(source: NamedSource, values: Values, unused: Unused) -> Report:
             if x.array is not None
         },
         settings=tuple(settings),
-        warnings=tuple(_image_warnings(values.layers, source.layout)),
+        warnings=() if channels_first(nodes) else _image_warnings(values.layers, source.layout),
         ignored=unused.ignored,
         kept=tuple(values.kept),
     )
@@ -122,7 +124,13 @@ class KernelShape(NamedTuple):
     shape: tuple[int, ...]
 
 
-def _image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> list[str]:
+def channels_first(nodes: Iterable[tuple[str, Any]]) -> bool:
+    """Return whether a model of jtree flattens images with their channels first."""
+    functions = (getattr(node, "function", None) for _, node in nodes)
+    return any(getattr(x, "__name__", "") == "flatten_channels_first" for x in functions)
+
+
+def _image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> tuple[str, ...]:
     """Return a warning for each layer whose features may be in another order than in the model."""
     differing = [x for x in layers if x.match.layer.layout.channels_first != source.channels_first]
     kernels = _kernels(layers) if differing else {}
@@ -132,7 +140,7 @@ def _image_warnings(layers: Sequence[LayerValues], source: FrameworkLayout) -> l
     norms = [
         _norm_warning(path, shape) for path, shape in scales if len(shape) not in (0, 1, images)
     ]
-    return [*dense_warnings(kernels, hinted), *norms]
+    return (*dense_warnings(kernels, hinted), *norms)
 
 
 def _kernels(layers: Iterable[LayerValues]) -> dict[KeyPath, KernelShape]:

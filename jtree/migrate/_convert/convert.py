@@ -113,7 +113,9 @@ def convert(
         diff = Diff(converted.problems, converted.compared.diff.config, causes=causes)
         raise LoadError(f"nothing was loaded: {diff.message()}", diff)
     loaded = load_compared(converted.target.walked, converted.compared)
-    report = make_report(converted.source, converted.values, converted.unused)
+    report = make_report(
+        converted.source, converted.values, converted.unused, converted.target.walked.nodes
+    )
     for warning in report.warnings:
         logger.warning("converted, but %s", warning)
     return loaded, report

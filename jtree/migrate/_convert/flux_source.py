@@ -155,13 +155,15 @@ def _changed(name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from absent_arrays(name, fields)
     if name == "GRUv3Cell" and fields["Wh"].shape[0] == 3 * fields["Wh"].shape[1]:
         yield "Wh", np.asarray(fields["Wh"])[: 2 * fields["Wh"].shape[1]]
-    if name == "BatchNorm" and keeps_deviations(fields):
-        yield "σ²", np.square(np.asarray(fields["σ²"])) - _OLD_EPSILON
+    if name == "BatchNorm" and (variance := old_variance(fields)) is not None:
+        yield "σ²", variance
 
 
-def keeps_deviations(fields: Mapping[str, Any]) -> bool:
-    """Return whether a BatchNorm is one of Flux 0.6 or older, which kept standard deviations."""
-    return "affine" not in fields and "ϵ" in fields and epsilon(fields) == _OLD_EPSILON
+def old_variance(fields: Mapping[str, Any]) -> Any:
+    """Return the variance of a BatchNorm of Flux 0.6 or older, which kept deviations, or None."""
+    old = "affine" not in fields and "ϵ" in fields and epsilon(fields) == _OLD_EPSILON
+    deviations = fields.get("σ", fields.get("σ²") if old else None)
+    return np.square(np.asarray(deviations)) - epsilon(fields) if isarray(deviations) else None
 
 
 def absent_arrays(name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from ..._tree import paths
 from .._layouts.registry import FLUX, LINEN
 from .._layouts.spec import TypedLayer
 from .._layouts.transforms import CanonicalArrays, KeyPath
-from .checks import KernelShape, dense_warnings
+from .checks import KernelShape, channels_first, dense_warnings
 from .flux_layers import FluxLayer, flux_layers
 from .flux_state import FluxArray, FluxState
 from .hints import Hint, apply_images, check_arguments
@@ -34,7 +34,7 @@ def convert_to_flux(model: Any, hints: Iterable[Hint]) -> tuple[Any, Report]:
     layers = flux_layers(target.arrays, target.layers, partial(_permute, images))
     state = _flux_state(model, target, layers)
     hinted = {(keys, hint.axis) for keys, hint in images}
-    same_order = layout.channels_first or _flattens_channels_first(target.walked.nodes)
+    same_order = layout.channels_first or channels_first(target.walked.nodes)
     warnings = () if same_order else tuple(dense_warnings(_kernels(layers), hinted))
     for warning in warnings:
         logger.warning("converted, but %s", warning)
@@ -84,10 +84,6 @@ def _permute(
         where = paths.show(layer.path)
         raise ArgumentError(f"{where}: {unfit[0].hint!r} does not fit {unfit[0].layer}")
     return canonical, notes
-
-
-def _flattens_channels_first(nodes: Sequence[tuple[str, Any]]) -> bool:
-    return any(repr(node) == "flatten_channels_first" for _, node in nodes)
 
 
 def _kernels(layers: dict[Any, FluxLayer]) -> dict[Any, KernelShape]:

@@ -12,7 +12,7 @@ from jtree import layers
 from ..._errors import ModelError
 from ..._tree import paths
 from ..._tree.leaves import isarray
-from .._convert.flux_source import initial_states, is_complete, keeps_deviations
+from .._convert.flux_source import initial_states, is_complete, old_variance
 from .._layouts.flux import (
     FLUX_TYPES,
     conv_groups,
@@ -53,6 +53,7 @@ class Builder:
         self.types = types
         self.functions = functions
         self.order = ""  # "image" after a convolution, "features" after a dense layer
+        self.attended = False  # whether the last layer returns weights beside its output in Julia
 
     def build(self, path: str, node: Any) -> Any:
         """Return the layer or the function at a path."""
@@ -61,8 +62,15 @@ class Builder:
         given = self._given(path)
         if given is not None:
             return given
+        if julia_type == "Base.first" and self.attended:
+            return layers.identity
+        self.attended = False
         if name in BUILDERS and isinstance(node, Mapping) and is_complete(name, node):
-            return BUILDERS[name](self, Struct(path, name, node))
+            layer = BUILDERS[name](self, Struct(path, name, node))
+            self.attended = name == "MultiHeadAttention"
+            return layer
+        if name.startswith("Global"):
+            self.order = "image"
         if julia_type == "Base.ComposedFunction" and isinstance(node, Mapping):
             struct = Struct(path, "", node)
             return layers.Chain(*(self.build(struct.at(x), node[x]) for x in ("inner", "outer")))
@@ -207,8 +215,8 @@ def _reversed(sizes: Any) -> tuple[int, ...]:
 def _norm(builder: Builder, x: Struct) -> Any:
     """Return a batch or instance norm, whose scale, shift and statistics may be absent."""
     arrays, fields = builder.arrays(x), x.fields
-    if keeps_deviations(fields):
-        arrays["var"] = as_array(np.square(np.asarray(fields["σ²"])) - epsilon(fields))
+    if x.name == "BatchNorm" and (variance := old_variance(fields)) is not None:
+        arrays["var"] = as_array(variance)
     size = next((a.shape[0] for a in arrays.values() if isarray(a)), fields.get("chs", 0))
     builder.order = "image" if x.name == "InstanceNorm" else builder.order
     affine, tracked = "scale" in arrays, "mean" in arrays

@@ -128,7 +128,7 @@ def primitive(name: str, data: bytes) -> dict[str, Any]:
 def test_numbers_that_are_stored_as_bytes(tmp_path: Path) -> None:
     number = value(tmp_path, primitive("Core.Float32", struct.pack("<f", 0.5)))
     assert (number, number.dtype) == (0.5, np.float32)
-    assert value(tmp_path, primitive("Core.Char", "π".encode()[::-1].rjust(4, b"\0")[::1])) != ""
+    assert value(tmp_path, primitive("Core.Char", b"\0\0" + "π".encode()[::-1])) == "π"
     assert value(tmp_path, primitive("Core.Int128", b"\xff" * 16)) == -1
     assert value(tmp_path, primitive("Main.Color", b"ab")) == b"ab"
     assert value(tmp_path, a_struct("Base.Complex", 1.0, 2.0)) == 1 + 2j
@@ -347,14 +347,21 @@ def damaged_by_text(case: str) -> bytes:
         return data.replace(b"\0", b" ")
     if case == "line ends":
         return data.replace(b"\r", b"").replace(b"\n", b"\r\n")
-    return data.decode(errors="replace").encode()
+    if case == "msgpack":  # its length begins with a byte that msgpack may begin with
+        return b"\xc7" + data[1:].replace(b"\0", b" ")
+    encoding, errors = ("latin1", "strict") if case == "Latin-1" else ("utf8", "replace")
+    return data.decode(encoding, errors).encode()
 
 
 DISGUISES = {
     "blanks": "not a checkpoint: a BSON file of Julia, damaged by a transfer as text, which "
     "replaced its NUL bytes; get it again, as binary",
-    "line ends": "turned LF into CRLF; get it again, as binary",
-    "UTF-8": "replaced bytes( that are not UTF-8)?; get it again, as binary",
+    "line ends": "damaged: expected 826 bytes, found 828, after a transfer as text, which "
+    "turned LF into CRLF; get it again, as binary",
+    "UTF-8": "transfer as text, which replaced bytes that are not UTF-8; get it again, as binary",
+    "Latin-1": "transfer as text, which encoded its bytes as UTF-8; get it again, as binary",
+    "msgpack": "not a checkpoint: a BSON file of Julia, damaged by a transfer as text, which "
+    "replaced its NUL bytes; get it again, as binary",
 }
 
 
@@ -368,6 +375,7 @@ IMPOSTORS = {
     b"": "not a checkpoint: an empty file",
     b"7JL\x0e\4\0\0\0": "not a checkpoint: Julia's own serialization, which only Julia reads; load "
     "it there with Serialization.deserialize, and save the model with JLD2.jldsave or BSON.bson",
+    b"\x1f\x8b\x08\0": "not a checkpoint: a gzip archive; unpack it with gunzip",
     b'{"class_name": "Sequential", "config": []}': "not a checkpoint: the configuration of a "
     "Keras model in JSON, without its weights; save them in Keras: model.save_weights",
 }

@@ -5,6 +5,8 @@ Source: https://bsonspec.org/spec.html, of which BSON.jl writes nine kinds of el
 
 from __future__ import annotations
 
+import codecs
+import re
 import struct
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +31,7 @@ _OTHERS = {  # of MongoDB
     127: "MaxKey",
     255: "MinKey",
 }
+_DATATYPE = re.compile(rb"tag[\0\t ]*datatype")  # what a file of Julia has nearly at once
 _PAGE = 2**16
 _PAGES = 128  # that are kept
 _ELEMENTS = 1_000_000  # that are looked at
@@ -80,11 +83,10 @@ class Document:
     def _text_damage(self) -> str:
         """Return what a transfer as text has done to the file, as far as its beginning shows."""
         start = self.take(0, min(self.file.size, _PAGE))
-        if b"\xef\xbf\xbd" in start:
-            return ", after a transfer as text that replaced bytes; get it again, as binary"
-        if b"\r\n" in start and start.count(b"\n") == start.count(b"\r\n"):
-            return ", after a transfer as text that turned LF into CRLF; get it again, as binary"
-        return ""
+        damage = text_damage(start)
+        return (
+            f", after a transfer as text, which {damage}; get it again, as binary" if damage else ""
+        )
 
     def items(self, element: Element) -> dict[str, Element]:
         """Return the elements of a document by their keys."""
@@ -203,6 +205,33 @@ def _decode(key: bytes, at: int) -> str:
 
 def _int32(data: bytes) -> int:
     return int.from_bytes(data, "little", signed=True)
+
+
+def is_damaged_bson(start: bytes) -> bool:
+    """Return whether a file begins as one of Julia, but for bytes that a transfer has changed."""
+    return not starts_as_bson(start) and bool(_DATATYPE.search(start))
+
+
+def text_damage(start: bytes) -> str:
+    """Return what a transfer as text has done to a file, or nothing where it does not show."""
+    if b"tag" in start and b"tag\0" not in start:
+        return "replaced its NUL bytes"
+    if b"\xef\xbf\xbd" in start:
+        return "replaced bytes that are not UTF-8"
+    if b"\r\n" in start and start.count(b"\n") == start.count(b"\r\n"):
+        return "turned LF into CRLF"
+    if not start.isascii() and _is_utf8(start):
+        return "encoded its bytes as UTF-8"
+    return ""
+
+
+def _is_utf8(start: bytes) -> bool:
+    """Return whether bytes are UTF-8, but for a character that is cut off at the end."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def starts_as_bson(start: bytes) -> bool:

@@ -149,6 +149,8 @@ class BsonValues:
             return JuliaType(type_name(parts), isfunction, tuple(self._list(items["params"])))
         if tag == "jl_anonymous" and "typename" in items:
             return JuliaType(self._anonymous(items["typename"]), isfunction=True)
+        if tag == "ref" and "path" in items:
+            return JuliaType(type_name(self.texts(items["path"])))
         if tag == "jl_bottom_type":
             return JuliaType("Union{}")
         if tag == "struct" and "type" in items:  # a type variable or a union

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 from .._storage.paths import MARK, UNFINISHED, Path
+from .bson_document import is_damaged_bson, text_damage
 
 # How a file begins, and what it then is.
 _STARTS = {
     b"HDF5-based Julia": "a JLD2 file of Julia",
     b"7JL": "Julia's own serialization, which only Julia reads; load it there with "
     "Serialization.deserialize, and save the model with JLD2.jldsave or BSON.bson",
+    b"\x1f\x8b": "a gzip archive; unpack it with gunzip",
     b"version https://git-lfs": "a Git LFS pointer; get the file itself by git lfs pull",
     b"\x80": "a pickle, as PyTorch before 1.6 writes; pickles can run code and are never opened. "
     "If you trust it, write it again in PyTorch: torch.save(torch.load(path), path)",
@@ -68,8 +70,10 @@ def _describe(path: Path) -> str:
             "a tar archive, as the first versions of PyTorch wrote; if you trust it, write it "
             "again in PyTorch: torch.save(torch.load(path), path)"
         )
-    if b"tag" in start and b"datatype" in start:
-        return _describe_damaged_bson(start)
+    if is_damaged_bson(start):
+        damage = text_damage(start)
+        how = f"by a transfer as text, which {damage}" if damage else "at its beginning"
+        return f"a BSON file of Julia, damaged {how}; get it again, as binary"
     if start.lstrip()[:1] == b"{" and b'"class_name"' in start and b'"config"' in start:
         return (
             "the configuration of a Keras model in JSON, without its weights; save them in Keras: "
@@ -78,17 +82,6 @@ def _describe(path: Path) -> str:
     if start.lstrip()[:9].lower() in (b"<!doctype", b"<html"):
         return "an HTML page; download the file itself, from the link that says raw or download"
     return "a file in an unknown format" if start else "an empty file"
-
-
-def _describe_damaged_bson(start: bytes) -> str:
-    """Return what has happened to a BSON file of Julia that does not begin as one."""
-    if b"tag\0" not in start:
-        damage = "by a transfer as text, which replaced its NUL bytes"
-    elif b"\xef\xbf\xbd" in start:
-        damage = "by a transfer as text, which replaced bytes that are not UTF-8"
-    else:
-        damage = "at its beginning"
-    return f"a BSON file of Julia, damaged {damage}; get it again, as binary"
 
 
 def _step_number(name: str) -> tuple[int, str]:

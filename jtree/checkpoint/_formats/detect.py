@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..._errors import CheckpointError
 from .archive import Archive
 from .bson import open_bson
-from .bson_document import starts_as_bson
+from .bson_document import is_damaged_bson, starts_as_bson
 from .describe import describe_path
 from .equinox import is_equinox, json_size, open_equinox
 from .file import File, FileContents, Path, as_checkpoint_error
@@ -59,6 +59,8 @@ def _detect(path: Path) -> FileReader | None:
         return FileReader("HDF5 file", open_hdf5)
     if starts_as_bson(start) and (_ends_as_bson(file) or b"\x02tag\0" in start):
         return FileReader("BSON file", open_bson)
+    if is_damaged_bson(start):
+        return None
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and (8 + length <= file.size or length < 2**40):
         return _SAFETENSORS

@@ -398,6 +398,8 @@ def _chain(p: Mapping[str, Any], x: Array) -> Array:
 
 
 def _combine(connection: Struct, ys: list[Array]) -> Array:
+    if connection.type.endswith("BroadcastFunction"):
+        return np.multiply(*ys)
     return np.concatenate(ys) if connection.type.endswith("vcat") else sum(ys)
 
 

@@ -158,6 +158,11 @@ FEATURES: dict[str, Struct] = {
     "chain by name": chain(first=Random().dense(3, 4, TANH), second=SOFTMAX),
     "parallel": parallel(VCAT),
     "sum": parallel(PLUS),
+    "product": Struct(
+        "Flux.SkipConnection",
+        layers=Random().dense(3, 3, SIGMOID),
+        connection=Struct("Base.Broadcast.BroadcastFunction", f=Struct("Base.*")),
+    ),
     "maxout": Struct("Flux.Maxout", layers=(Random(1).dense(3, 4), Random(2).dense(3, 4))),
     "skip connection": Struct("Flux.SkipConnection", layers=Random().dense(3, 3), connection=VCAT),
     "layer norm": chain(Random().layer_norm(3, activation=RELU), Random().dense(3, 2)),
@@ -460,6 +465,20 @@ def test_initial_states_are_refused_unless_they_are_zero() -> None:
     model, report = migrate.convert(model, flux_file(model=flux), layout="flux")
     agree(model, flux, Random()(3, 5, 2), image=False)
     assert set(report.ignored.values()) == {"zeros, from which the model's layer starts"}
+
+
+def test_a_scale_of_any_flux_into_jtree_and_back() -> None:
+    r = Random()
+    old = Struct("Flux.Diagonal", α=r(3), β=r(3))
+    scale, bias = old.fields.values()
+    model = layers.Chain(layers.Scale(3))
+    for flux in (old, Struct("Flux.Scale", scale=scale, bias=bias, σ=IDENTITY)):
+        loaded, _ = migrate.convert(model, flux_file(model=chain(flux)), layout="flux")
+        np.testing.assert_array_equal(loaded[0].bias, bias)
+        built = jtree.from_flux(flux_file(model=flux))
+        np.testing.assert_allclose(built(jnp.ones((2, 3))), [scale + bias] * 2, rtol=1e-6)
+    state, _ = migrate.convert(layers.Chain(layers.Dense(3, 3, key=KEY), loaded[0]), to="flux")
+    assert list(state["layers"][1]) == ["scale", "bias", "σ"]
 
 
 def test_values_keep_their_dtype() -> None:

@@ -49,7 +49,7 @@ def read_flux(
     layers: dict[str, TypedLayer] = {}
     for path, node in nodes.items():
         if isarray(node):
-            arrays.setdefault(path, node)
+            arrays.setdefault(_newest_name(path, names), node)
         elif names[path] in FLUX_TYPES and is_complete(names[path], node):
             layers[path] = _typed_layer(path, names[path], node, types)
             below = f"{path}/" if path else ""
@@ -70,7 +70,7 @@ def read_flux(
         {rename(path): x for path, x in arrays.items()},
         {rename(path): layer for path, layer in layers.items()},
         short_names={rename(path): name for path, name in short.items() if name != path},
-        document=_find_document(tree, layers) if in_file else "",
+        document=_find_document(tree, layers or [x for x in names if names[x]]) if in_file else "",
     )
 
 
@@ -209,6 +209,13 @@ def initial_states(cell: Any) -> list[Any]:
     state = cell.get("state0", [cell[name] for name in ("h", "c") if name in cell])
     several = state if isinstance(state, tuple | list) else [state]
     return [np.asarray(x).reshape(-1) for x in several if isarray(x)]
+
+
+def _newest_name(path: str, names: Mapping[str, str]) -> str:
+    """Return the path of an array with the name that the fields of a Diagonal have since 0.13."""
+    parent, _, name = path.rpartition("/")
+    newest = {"α": "scale", "β": "bias"}.get(name, name)
+    return f"{parent}/{newest}" if names.get(parent) == "Diagonal" else path
 
 
 def _is_dropped(path: str, names: Mapping[str, str]) -> bool:

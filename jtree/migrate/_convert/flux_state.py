@@ -150,6 +150,11 @@ def _recur(state: FluxState, path: str, node: Any) -> Fields:
     return {"cell": older | {"state0": state0}, "state": state0}
 
 
+def _scale(state: FluxState, path: str, node: Any) -> Fields:
+    scale = _layers(state, path, node, "scale")
+    return {"scale": scale, "bias": _layers(state, path, node, "bias"), "σ": ()}
+
+
 def _parallel(state: FluxState, path: str, node: Any) -> Fields:
     return {"connection": (), "layers": _layers(state, path, node)}
 
@@ -176,6 +181,7 @@ _CONTAINERS: dict[tuple[str, str], Callable[[FluxState, str, Any], Any]] = {
     ("jtree.layers", "Parallel"): _parallel,
     ("jtree.layers", "SkipConnection"): _skip_connection,
     ("jtree.layers", "Recur"): _recur,
+    ("jtree.layers", "Scale"): _scale,
     **{("jtree.layers", name): _recurrent for name in ("RNN", "LSTM", "GRU", "GRUv3")},
     **{("jtree.layers", name): _pool for name in ("MaxPool", "MeanPool")},
     **{("jtree.layers", name): _adaptive_pool for name in ("AdaptiveMaxPool", "AdaptiveMeanPool")},

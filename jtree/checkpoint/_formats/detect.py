@@ -64,7 +64,7 @@ def _detect(path: Path) -> FileReader | None:
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and (8 + length <= file.size or length < 2**40):
         return _SAFETENSORS
-    if json_size(file):
+    if start.lstrip()[:1] in (b"{", b"[") and json_size(file):
         return FileReader("Equinox file", open_equinox)
     if start.lstrip()[:1] == b"{" and b'"weight_map"' in file.read(0, min(file.size, 2**26)):
         return _SHARDS

@@ -50,6 +50,13 @@ def _products(task: models.Task) -> tuple[Callable[[], Any], Callable[[], Any]]:
     return lambda: nested(task.params, task.params), lambda: over(flat, flat, task.batch)
 
 
+def _operators(task: models.Task) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return calls of the nested Hessian-vector product, and of the one by an operator."""
+    flat, _ = jtree.destructure(task.params)
+    nested, _ = _products(task)
+    return nested, lambda: jtree.curvature.hessian(task.loss, task.params, task.batch) @ flat
+
+
 def _steps(task: models.Task) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Return calls of a step of Adam on the nested model, and on the vector."""
     copy = jax.tree.map(jnp.array, task.params)
@@ -83,7 +90,12 @@ def _steps(task: models.Task) -> tuple[Callable[[], Any], Callable[[], Any]]:
     return step_nested, step_over
 
 
-KINDS = {"gradient": _gradients, "product": _products, "step": _steps}
+KINDS = {
+    "gradient": _gradients,
+    "product": _products,
+    "operator": _operators,
+    "step": _steps,
+}
 
 
 def _first(kind: str, task: str, which: int) -> Result:

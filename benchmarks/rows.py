@@ -209,8 +209,11 @@ def _(m: Measured) -> Iterator[Row]:
     yield Row(18, "step of Adam, MLP 10 x 2048", "nested, memory, vectors more", more, 1)
 
 
-@row(19, *_first_calls("product", "leaves"))
+@row(19, *_first_calls("product", "leaves"), "gradients:first.operator_leaves_flat")
 def _(m: Measured) -> Iterator[Row]:
-    for name, ratio in _ratios("product", m):
-        work = f"first Hessian-vector product, {name}"
+    nested, _ = _first_calls("product", "leaves")
+    for kind, by in (("product", "re.hvp"), ("operator", "curvature.hessian(loss, model) @ v")):
+        _, flat = _first_calls(kind, "leaves")
+        work = f"first Hessian-vector product by {by}, {NAMES['leaves']}"
+        ratio = m[flat]["seconds"] / m[nested]["seconds"]
         yield Row(19, work, "nested jvp of grad", ratio, 1.1)

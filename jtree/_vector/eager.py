@@ -116,6 +116,11 @@ def views(
         return list(map(_project, pieces, dtypes))
 
 
+def rows(x: jax.Array, sizes: Sequence[int]) -> list[Any]:
+    """Return the rows of a plain vector or matrix, so many in each piece, as `views` does."""
+    return views(x.reshape(-1), [(n, *x.shape[1:]) for n in sizes], [x.dtype] * len(sizes))
+
+
 def _borrow(x: Any) -> np.ndarray[Any, Any]:
     """Return a view of an array on the CPU that it does not keep, as `np.asarray` makes it do."""
     try:

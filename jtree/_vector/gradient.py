@@ -140,6 +140,8 @@ def _eager(function: VectorFunction, vectors: Sequence[jax.Array], call: Packed)
 
 def _join(gradients: list[jax.Array], like: jax.Array) -> jax.Array:
     """Return the gradients of the parameters as a vector, which takes the place of them."""
+    if any(map(istracer, gradients)):  # of concrete arguments within `jit`
+        return jnp.concatenate([x.reshape(-1) for x in gradients])
     if eager.on_cpu(like):
         committed = like if like.committed else None
         return eager.join(gradients, like.size, like.dtype, committed)

@@ -159,6 +159,13 @@ def test_data_of_numpy_are_traced() -> None:
     assert _nested._cache_size() == before + 1
 
 
+def test_concrete_arguments_within_jit() -> None:
+    flat, re = jtree.destructure(MODEL)
+    gradient = re.grad(loss)
+    inner = jax.jit(lambda s: s * gradient(flat, X))(2.0)
+    np.testing.assert_allclose(inner, 2 * gradient(flat, X), rtol=1e-6)
+
+
 def test_they_are_pytrees_that_jit_takes_without_constants() -> None:
     flat, re = jtree.destructure(MODEL)
     vg = re.value_and_grad(loss)

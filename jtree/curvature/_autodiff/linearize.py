@@ -7,12 +7,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import Partial
 
 from ..._tree.leaves import istracer
+from ..._vector import eager
 from . import memory
-from .protocol import Linearizable
+from .protocol import Linearizable, Splittable
 
 _MAX_COLUMNS = 64  # of one batched product
 
@@ -40,18 +42,22 @@ _CACHE: WeakKeyDictionary[Linearizable, Linearization] = WeakKeyDictionary()
 def product(op: Linearizable, v: Any, check: Callable[..., jax.Array]) -> jax.Array:
     """Return the product with a vector or with columns, and keep the linearization.
 
-    Nothing is kept where the operator or the vector is traced. `check(v, size, dtype)` returns a
-    vector as an array that fits, or raises.
+    Nothing is kept where the operator or the vector is traced, nor where the vector has many
+    pieces, since a linearization takes longer to compile than a product.
+    `check(v, size, dtype)` returns a vector as an array that fits, or raises.
     """
-    columns: jax.Array
+    columns: jax.Array | None
     kept = _CACHE.get(op)
     if kept is not None and getattr(v, "aval", None) is kept.checked:
         columns = kept.function(kept.constants, v)
         return columns
     array = check(v, op.shape[1], op.dtype)
     if kept is None:
+        columns = _product_in_pieces(op, array)
+        if columns is not None:
+            return columns
         if any(map(istracer, [array, *jax.tree.leaves(op)])):
-            columns = product_uncached(op, array)
+            columns = _product_traced(op, array)
             return columns
         kept = linearize_cached(op)
     if array is v and isinstance(v, jax.Array):
@@ -60,10 +66,39 @@ def product(op: Linearizable, v: Any, check: Callable[..., jax.Array]) -> jax.Ar
     return columns
 
 
-@jax.jit
 def product_uncached(op: Linearizable, v: jax.Array) -> jax.Array:
     """Return the product with a vector or with columns, for an operator that is used once."""
+    columns = _product_in_pieces(op, v)
+    product: jax.Array = _product_traced(op, v) if columns is None else columns
+    return product
+
+
+@jax.jit
+def _product_traced(op: Linearizable, v: jax.Array) -> Any:
     return _multiply_columns(op.linear(), v)
+
+
+def _product_in_pieces(op: Linearizable, v: jax.Array) -> jax.Array | None:
+    """Return the product, split and put together outside of what is compiled, or None.
+
+    XLA compiles a kernel for every piece of a vector, and for a thousand of them takes minutes.
+    """
+    vectors = op.split_eagerly(v) if isinstance(op, Splittable) else None
+    if vectors is None:
+        return None
+    products = _product_of_pieces(op, *vectors)
+    if not eager.isplain(products):  # concrete arrays within `jit`
+        return jnp.concatenate(products)
+    product = eager.ravel(products, products[0].dtype)
+    return product if v.ndim == 1 else jnp.reshape(product, v.shape)
+
+
+@jax.jit
+def _product_of_pieces(op: Splittable, point: list[Any], tangents: list[Any]) -> list[jax.Array]:
+    pieces = op.piecewise(point)
+    every = tuple(range(len(pieces.sizes)))
+    products: list[jax.Array] = _multiply_columns(pieces.between(every, every), tangents)
+    return products
 
 
 def linearize_cached(op: Linearizable) -> Linearization:
@@ -86,19 +121,21 @@ def _linearize(op: Linearizable) -> Partial:
     jaxpr = jax.make_jaxpr(op.linear())(struct)
 
     @jax.jit
-    def product(constants: list[Any], v: jax.Array) -> jax.Array:
+    def product(constants: list[Any], v: jax.Array) -> Any:
         linear = jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, constants))
         return _multiply_columns(lambda v: linear(v)[0], v)
 
     return Partial(product, jaxpr.consts)
 
 
-def _multiply_columns(linear: Callable[[jax.Array], jax.Array], v: jax.Array) -> jax.Array:
-    if v.ndim == 1:
+def _multiply_columns(linear: Callable[[Any], Any], v: Any) -> Any:
+    """Return the product with a vector or with columns, whole or in pieces."""
+    shape = jax.tree.leaves(v)[0].shape
+    if len(shape) == 1:
         return linear(v)
-    column = jax.ShapeDtypeStruct(v.shape[:1], v.dtype)
+    column = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[:1], x.dtype), v)
     count = memory.batch_size(linear, column, most=_MAX_COLUMNS, budget=None)
-    if v.shape[1] <= count:
+    if shape[1] <= count:
         return jax.vmap(linear, 1, 1)(v)
-    rows: jax.Array = jax.lax.map(linear, v.T, batch_size=count)
-    return rows.T
+    rows = jax.lax.map(linear, jax.tree.map(jnp.transpose, v), batch_size=count)
+    return jax.tree.map(jnp.transpose, rows)

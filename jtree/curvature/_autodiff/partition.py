@@ -32,27 +32,52 @@ class PartitionedFunction(NamedTuple):
 
     Attributes:
       sizes: the lengths of the pieces.
+      point: the pieces of the vector at which it was traced.
       function: from a list of pieces to the function's one result.
       order: the indices of the pieces, in the order in which the function first uses them.
       linearize: `linearize(function, primal, name)` for functions that call this one.
+      once: whether derivatives are for one product, which is traced sooner without `linearize`.
     """
 
     sizes: tuple[int, ...]
+    point: Pieces
     function: Callable[[Pieces], Any]
     order: tuple[int, ...]
     linearize: Callable[[Callable[[Any], Any], Any, str], tuple[Any, Any]]
+    once: bool
+
+    def derivative(self, function: Callable[[Any], Any], primal: Any, name: str) -> Any:
+        """Return the second result of `linearize`."""
+        if self.once:
+            return lambda tangent: jax.jvp(function, (primal,), (tangent,))[1]
+        return self.linearize(function, primal, name)[1]
 
 
 def partition(
-    function: Callable[[Any], Any], flat: jax.Array, sizes: tuple[int, ...] | None = None
+    function: Callable[[Any], Any],
+    flat: jax.Array,
+    sizes: tuple[int, ...] | None = None,
+    point: Pieces | None = None,
 ) -> PartitionedFunction:
-    """Return a function of a vector as one of its pieces, of these sizes or as it splits them."""
+    """Return a function of a vector as one of its pieces, of these sizes or as it splits them.
+
+    Args:
+      function: a function that can be traced.
+      flat: the vector.
+      sizes: the lengths of the pieces.
+      point: the pieces of the vector, where it was split before; of `flat` only the shape and the
+        dtype are used then.
+    """
     whole = trace(function, flat)
     sizes = sizes or _sizes_of_split(whole) or (flat.size,)
-    parts = trace(lambda *pieces: _evaluate(whole, pieces), *split(flat, sizes))
+    pieces = split(flat, sizes) if point is None else point
+    parts = trace(lambda *pieces: _evaluate(whole, pieces), *pieces)
     run = jaxpr_as_fun(parts)
     linearized = linearize if has_custom_vjp(parts) else lambda f, x, _: jax.linearize(f, x)
-    return PartitionedFunction(sizes, lambda pieces: run(*pieces)[0], _order(parts), linearized)
+    once = point is not None and linearized is not linearize
+    return PartitionedFunction(
+        sizes, pieces, lambda pieces: run(*pieces)[0], _order(parts), linearized, once
+    )
 
 
 def split(flat: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
@@ -73,9 +98,9 @@ def replace_pieces(pieces: Pieces, indices: Sequence[int], new: Pieces) -> list[
     return replaced
 
 
-def used_pieces(partitioned: PartitionedFunction, flat: jax.Array) -> list[bool]:
+def used_pieces(partitioned: PartitionedFunction) -> list[bool]:
     """Return for each piece whether the function's result can depend on it."""
-    whole = trace(lambda *pieces: partitioned.function(pieces), *split(flat, partitioned.sizes))
+    whole = trace(lambda *pieces: partitioned.function(pieces), *partitioned.point)
     return _used_inputs(whole)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 
@@ -33,6 +33,16 @@ class Linearizable(Protocol):
     @property
     def dtype(self) -> Any: ...
     def linear(self) -> Callable[[jax.Array], jax.Array]: ...
+
+
+@runtime_checkable
+class Splittable(Protocol):
+    """An operator at a point that can be split before it is differentiated."""
+
+    def split_eagerly(self, v: jax.Array, /) -> tuple[list[Any], list[Any]] | None:
+        """Return the pieces of the point, and of a vector or of columns, or None."""
+
+    def piecewise(self, point: Any = None, /) -> Piecewise: ...
 
 
 class Rectangular(Linearizable, Protocol):

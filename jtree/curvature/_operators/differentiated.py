@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,16 @@ import jax.numpy as jnp
 from ..._errors import ArgumentError, VectorError, VectorTypeError
 from ..._tree.leaves import describe, isarray, isinexact
 from ..._tree.paths import Where
+from ..._vector import eager
 from ..._vector.restructure import Restructure, check_restructure, fix_others
 from .._autodiff.arguments import require_labels
 from .._autodiff.call import with_automatic_axes
-from .._autodiff.partition import PartitionedFunction, join, split, used_pieces
+from .._autodiff.partition import PartitionedFunction, Pieces, join, split, used_pieces
 from .._autodiff.protocol import Linear, Piecewise
+
+T = TypeVar("T")
+
+_MANY = 64  # pieces; with fewer, compiling a kernel for each pays off after a few products
 
 
 class Differentiated(ABC):
@@ -34,8 +39,8 @@ class Differentiated(ABC):
     indices: tuple[int, ...] | None
 
     @abstractmethod
-    def function(self) -> PartitionedFunction:
-        """Return the function to differentiate, as a function of pieces."""
+    def function(self, point: Pieces | None = None) -> PartitionedFunction:
+        """Return the function to differentiate, as a function of pieces; `point` as `partition`."""
 
     @abstractmethod
     def between(
@@ -45,9 +50,7 @@ class Differentiated(ABC):
 
     @property
     def size(self) -> int:
-        if self.indices is None or self.sizes is None:
-            return int(self.flat.size)
-        return sum(self.sizes[k] for k in self.indices)
+        return int(self.flat.size) if self.indices is None else sum(self._own(self.sizes or ()))
 
     @property
     def dtype(self) -> Any:
@@ -62,8 +65,11 @@ class Differentiated(ABC):
         """The values of the parameters that the operator is restricted to."""
         if self.indices is None or self.sizes is None:
             return self.flat
-        pieces = split(self.flat, self.sizes)
-        return join([pieces[k] for k in self.indices])
+        return join(self._own(split(self.flat, self.sizes)))
+
+    def _own(self, pieces: Sequence[T]) -> Sequence[T]:
+        """Return what belongs to the pieces that the operator is restricted to."""
+        return pieces if self.indices is None else [pieces[k] for k in self.indices]
 
     def restrict(self, where: Where, /) -> Self:
         """Return the operator over some parameters, with the others fixed."""
@@ -83,9 +89,22 @@ class Differentiated(ABC):
         copy: Self = replace(operator, **fields)
         return copy
 
-    def piecewise(self) -> Piecewise:
+    def split_eagerly(self, v: jax.Array, /) -> tuple[list[Any], list[Any]] | None:
+        """Return the pieces of the whole vector, and of a vector or of columns of the operator.
+
+        None where they are few, or where an array is traced or not in the memory of one CPU.
+        """
+        sizes = self.sizes or ()
+        if len(sizes) < _MANY:
+            return None
+        arrays = [x for x in (v, *jax.tree.leaves(self)) if isinstance(x, jax.Array)]
+        if not (eager.isplain(arrays) and eager.on_cpu(self.flat)):
+            return None
+        return eager.rows(self.flat, sizes), eager.rows(jnp.asarray(v), self._own(sizes))
+
+    def piecewise(self, point: Pieces | None = None, /) -> Piecewise:
         """Return the operator as maps between pieces of its vector, for use within `jit`."""
-        function = self.function()
+        function = self.function(point)
         indices = tuple(range(len(function.sizes))) if self.indices is None else self.indices
         own = {k: i for i, k in enumerate(indices)}
 
@@ -95,7 +114,7 @@ class Differentiated(ABC):
             )
 
         order = tuple(own[k] for k in function.order if k in own)
-        return Piecewise(tuple(function.sizes[k] for k in indices), order, between)
+        return Piecewise(tuple(self._own(function.sizes)), order, between)
 
 
 def as_point(flat: Any, re: Restructure | None) -> tuple[jax.Array, tuple[int, ...] | None]:
@@ -131,7 +150,7 @@ def check_scalars(op: Differentiated, name: str) -> None:
     re = op.labels
     if re is None or () not in re.layout.shapes:
         return
-    flags = used_pieces(op.function(), op.flat)
+    flags = used_pieces(op.function())
     shapes = zip(re.paths, re.layout.shapes, flags, strict=True)
     unused = [path for path, shape, used in shapes if shape == () and not used]
     if unused:

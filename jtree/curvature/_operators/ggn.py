@@ -20,6 +20,7 @@ from .._autodiff.call import Call, bind, trace
 from .._autodiff.dense import DenseOptions
 from .._autodiff.partition import (
     PartitionedFunction,
+    Pieces,
     depends_on_vector,
     join,
     partition,
@@ -76,13 +77,13 @@ class GaussNewton(Differentiated, Operator):
         """The rank of an example's share of the matrix."""
         return self.metric.rank or self.outputs.structure(self.flat).width
 
-    def function(self) -> PartitionedFunction:
-        return partition(self.outputs.__call__, self.flat, self.sizes)
+    def function(self, point: Pieces | None = None) -> PartitionedFunction:
+        return partition(self.outputs.__call__, self.flat, self.sizes, point)
 
     def between(
         self, function: PartitionedFunction, inputs: Sequence[int], outputs: Sequence[int]
     ) -> Linear:
-        pieces = split(self.flat, function.sizes)
+        pieces = function.point
 
         def forward(indices: Sequence[int]) -> Callable[[Sequence[jax.Array]], jax.Array]:
             return lambda new: function.function(replace_pieces(pieces, indices, new))

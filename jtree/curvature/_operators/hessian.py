@@ -18,10 +18,10 @@ from .._autodiff.call import Call, bind, trace
 from .._autodiff.linearize import product_uncached
 from .._autodiff.partition import (
     PartitionedFunction,
+    Pieces,
     depends_on_vector,
     partition,
     replace_pieces,
-    split,
 )
 from .._autodiff.protocol import Linear
 from .base import Operator
@@ -52,13 +52,13 @@ class Hessian(Differentiated, Operator):
     def examples(self) -> int | None:
         return self.loss.common_length
 
-    def function(self) -> PartitionedFunction:
-        return partition(self.loss, self.flat, self.sizes)
+    def function(self, point: Pieces | None = None) -> PartitionedFunction:
+        return partition(self.loss, self.flat, self.sizes, point)
 
     def between(
         self, function: PartitionedFunction, inputs: Sequence[int], outputs: Sequence[int]
     ) -> Linear:
-        pieces = split(self.flat, function.sizes)
+        pieces = function.point
 
         def gradient(new: Sequence[jax.Array]) -> list[jax.Array]:
             current = replace_pieces(pieces, inputs, new)
@@ -70,8 +70,7 @@ class Hessian(Differentiated, Operator):
             cotangents: list[jax.Array] = jax.grad(loss)([current[k] for k in outputs])
             return cotangents
 
-        linear: Linear
-        _, linear = function.linearize(gradient, [pieces[k] for k in inputs], self.name)
+        linear: Linear = function.derivative(gradient, [pieces[k] for k in inputs], self.name)
         return linear
 
 

@@ -76,7 +76,9 @@ class LinearMap(ABC):
     def mv(self, v: Any, /) -> jax.Array:
         """Return the product with a vector, or with each column of a matrix.
 
-        The first eager product linearizes, and the map keeps what the next products need.
+        The first eager product linearizes, and the map keeps what the next products need. With 64
+        labeled parameters or more on one CPU it keeps nothing, and every product is split and put
+        together outside of what is compiled, which is then compiled much sooner.
 
         Args:
           v: `(n,)`, or `(n, k)` for k vectors at once, of any real dtype.

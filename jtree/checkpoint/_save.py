@@ -63,8 +63,8 @@ def save(
       arrays are left out; so are numbers and text in dicts and lists, with a warning that names
       them.
     - `.msgpack` holds what `jtree.state` returns, with sequences as dicts, as Flax writes them.
-    - `.bson` holds the same as named tuples under the name `model_state`, which `Flux.loadmodel!`
-      of Julia reads; a dict with the key `model_state` is the file itself.
+    - `.bson` and `.jld2` hold the same as named tuples under the name `model_state`, which
+      `Flux.loadmodel!` of Julia reads; a dict with the key `model_state` is the file itself.
     - Any other path is an Orbax directory, with a checksum for every array. What is tied by
       reference is stored once; files store tied arrays at each of their paths.
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from . import bson_files
+from . import bson_files, jld2_files
 
 RNG = np.random.default_rng(0)
 
@@ -192,6 +192,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "Keras": keras,
     "HDF5": hdf5,
     "BSON": lambda: bson_files.document(bson_files.EVERYTHING),
+    "JLD2": lambda: jld2_files.document(jld2_files.EVERYTHING),
 }
 
 

@@ -37,6 +37,7 @@ with atheris.instrument_imports(include=["jtree.checkpoint", "jtree.migrate", "p
         bson_files,
         damage,
         files,
+        jld2_files,
         test_msgpack,
         test_numpy,
         test_pickle,
@@ -315,6 +316,13 @@ TARGETS = {
         lambda: map(bson_files.document, (bson_files.MODEL, bson_files.EVERYTHING)),
         wrap=with_length,
     ),
+    "JLD2": Target(
+        lambda: [
+            jld2_files.document({"model_state": jld2_files.STATE}),
+            files.whole_file("JLD2"),
+        ],
+        wrap=jld2_files.with_checksums,
+    ),
     "structure": Target(structures, read=read_structure),
     "rules": Target(rules, read=read_rules),
 }
@@ -332,6 +340,7 @@ TOKENS = [
     *(b'"tree_metadata"', b'"key_metadata"', b'"value_type"', b'"write_shape"', b'"key_type"'),
     *(b'"use_ocdbt"', b'"custom_metadata"', b'"jtree"', b"1e999", b"NaN", b"[[[[", b"/../"),
     *(b"\x02tag\0\6\0\0\0array\0", b"\x03type\0", b"\x04size\0", b"\x05data\0", b"backref\0"),
+    *(b"OHDR\2", b"OCHK", b"GCOL\1", b"TREE", b"julia_type\0", b"Core.Tuple", b"Core.NamedTuple"),
     *(b"[[rules]]\n", b'rule = "', b"optional = true\n", b"PK\1\2", b"PK\3\4", b"PK\6\6"),
 ]
 

@@ -17,7 +17,7 @@ atheris = pytest.importorskip("atheris")
 ROOT = Path(__file__).parents[2]
 FORMATS = (
     *("safetensors", "header", "msgpack", "npy", "npz", "member", "PyTorch", "pickle"),
-    *("line", "HDF5", "index", "mark", "tree", "Orbax", "BSON", "structure"),
+    *("line", "HDF5", "index", "mark", "tree", "Orbax", "BSON", "JLD2", "structure"),
     "rules",
 )
 SLOW = {"HDF5": 10, "mark": 100, "tree": 50, "Orbax": 50}  # how many inputs of those that take long
@@ -26,6 +26,7 @@ ALONE = (
     "structure",
     "rules",
     "BSON",
+    "JLD2",
     "line",
     "HDF5",
     "index",

@@ -9,7 +9,6 @@ from .bson_document import is_damaged_bson, text_damage
 
 # How a file begins, and what it then is.
 _STARTS = {
-    b"HDF5-based Julia": "a JLD2 file of Julia",
     b"7JL": "Julia's own serialization, which only Julia reads; load it there with "
     "Serialization.deserialize, and save the model with JLD2.jldsave or BSON.bson",
     b"\x1f\x8b": "a gzip archive; unpack it with gunzip",

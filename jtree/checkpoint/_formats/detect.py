@@ -12,6 +12,7 @@ from .bson_document import is_damaged_bson, starts_as_bson
 from .describe import describe_path
 from .equinox import is_equinox, json_size, open_equinox
 from .file import File, FileContents, Path, as_checkpoint_error
+from .jld2 import STARTS, open_jld2
 from .keras import WEIGHTS, open_hdf5, open_keras
 from .msgpack import open_msgpack
 from .npy_array import MAGIC
@@ -57,6 +58,8 @@ def _detect(path: Path) -> FileReader | None:
         return _detect_zipped(path)
     if start.startswith(_HDF5):
         return FileReader("HDF5 file", open_hdf5)
+    if start.startswith(STARTS):
+        return FileReader("JLD2 file", open_jld2)
     if starts_as_bson(start) and (_ends_as_bson(file) or b"\x02tag\0" in start):
         return FileReader("BSON file", open_bson)
     if is_damaged_bson(start):

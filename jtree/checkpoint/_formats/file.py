@@ -14,6 +14,7 @@ import numpy as np
 from ..._errors import CheckpointError, ChecksumError, ExtraError
 from ..._text import printable
 from ..._tree.lazy import Computed, LazyArray
+from .limits import DamageError as DamageError
 from .limits import array_nbytes
 
 Path: TypeAlias = Any  # etils.epath.Path: a local path, gs:// or s3://
@@ -134,10 +135,6 @@ class Entries(Computed):
     def _read(self, name: Any, sharding: Any) -> Any:
         with as_checkpoint_error(self.file.path, f"cannot read {self.names[name]}"):
             return super()._read(name, sharding)
-
-
-class DamageError(Exception):
-    """Bytes that differ from those that were written."""
 
 
 @contextmanager

@@ -18,6 +18,10 @@ DEPTH = 100  # containers in one another
 MAX_RANK = 32  # axes of an array
 
 
+class DamageError(Exception):
+    """Bytes that differ from those that were written."""
+
+
 class Budget:
     """The number of values that a file may hold: each takes about a kilobyte, and its path more."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
 from .bson import check_bson, write_bson
+from .jld2 import check_jld2, write_jld2
 from .msgpack import check_msgpack, write_msgpack
 from .numpy import check_npy, check_npz, write_npy, write_npz
 from .safetensors import check_safetensors, write_safetensors
@@ -36,9 +37,10 @@ FILE_FORMATS = {
     "npy": FileFormat(check_npy, write_npy),
     "msgpack": FileFormat(check_msgpack, write_msgpack, nested=True),
     "bson": FileFormat(check_bson, write_bson, nested=True, ordered=True),
+    "jld2": FileFormat(check_jld2, write_jld2, nested=True, ordered=True),
 }
 FLUX_STATE = "flux-state"  # the name of the formats that Flux.jl loads; the suffix selects one
-FLUX_STATE_SUFFIXES = ("bson",)  # the first where the suffix is another
+FLUX_STATE_SUFFIXES = ("bson", "jld2")  # the first where the suffix is another
 FORMAT_NAMES = ("orbax", *(x for x in FILE_FORMATS if x not in FLUX_STATE_SUFFIXES), FLUX_STATE)
 
 READ_ONLY = {  # the suffixes of files that can be read and not written

@@ -570,6 +570,8 @@ REFUSED: dict[str, tuple[FluxFile, dict[str, Any]]] = {
         flux_file(layer=Struct("Flux.Dropout", p=0.5, dims=1)),
         {},
     ),
+    "model/layers/0: the fields of this MaxPool are not those of Flux: TypeError(\"'int' object is "
+    'not reversible")': (flux_file(model=chain(Struct("Flux.MaxPool", k=3, pad=0))), {}),
     "model/layers/1: what Flux.Bilinear computes is unknown; pass functions={'model/layers/1': a "
     "function or a layer}, or build the model and pass it to jtree.migrate.convert(model, path, "
     'layout="flux")': (

@@ -15,6 +15,7 @@ from .._layouts.flux import (
     FLUX,
     FLUX_CONTAINERS,
     FLUX_TYPES,
+    FluxType,
     conv_groups,
     epsilon,
     guess_type,
@@ -131,7 +132,7 @@ def _typed_layer(
     known = FLUX_TYPES[name]
     function = types.get(f"{path}/{known.activation}", "") if known.activation else ""
     plain = function.rpartition(".")[2] in ("", "identity", "Missing")
-    settings = known.settings(fields)
+    settings = _read_settings(known, fields)
     if name == "RNNCell" and f"{path}/σ" in types:
         activation = types[f"{path}/σ"].rpartition(".")[2].removesuffix("_fast")
         settings["activation"] = {"σ": "sigmoid"}.get(activation, activation)
@@ -148,6 +149,14 @@ def _typed_layer(
         () if plain else (f"{function} follows in Flux",),
         guessed=path not in types,
     )
+
+
+def _read_settings(known: FluxType, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a layer; none where its fields are not those of Flux."""
+    try:
+        return known.settings(fields)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _changed(name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

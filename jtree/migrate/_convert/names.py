@@ -140,16 +140,17 @@ def _follow(
     layers: Mapping[str, T], key_paths: Mapping[str, KeyPath], layout: FrameworkLayout
 ) -> Iterator[tuple[KeyPath, T]]:
     """Yield each layer with its key path in the model, which is that of its arrays."""
+    nearest: dict[str, tuple[int, str]] = {}  # deeper arrays may be renamed differently
+    for array in key_paths if layers else ():
+        segments = array.split(layout.separator)
+        for n in range(len(segments)):
+            prefix, depth = layout.separator.join(segments[:n]), len(segments) - n
+            if depth < nearest.get(prefix, (depth + 1,))[0]:
+                nearest[prefix] = depth, array
     for name, layer in layers.items():
-        prefix = f"{name}{layout.separator}" if name else ""
-        depths = {
-            array: array[len(prefix) :].count(layout.separator) + 1
-            for array in key_paths
-            if array.startswith(prefix)
-        }
-        if depths:
-            array = min(depths, key=depths.__getitem__)  # deeper ones may be renamed differently
-            yield key_paths[array][: max(0, len(key_paths[array]) - depths[array])], layer
+        if name in nearest:
+            depth, array = nearest[name]
+            yield key_paths[array][: max(0, len(key_paths[array]) - depth)], layer
 
 
 def rename_all(names: Iterable[str], layout: FrameworkLayout, rename: Rename) -> dict[str, KeyPath]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jtree import layers
 
-from ..._errors import ModelError
+from ..._errors import JtreeError, ModelError
 from ..._tree import paths
 from ..._tree.leaves import isarray
 from .._convert.flux_source import initial_states, is_complete, old_variance
@@ -66,7 +66,7 @@ class Builder:
             return layers.identity
         self.attended = False
         if name in BUILDERS and isinstance(node, Mapping) and is_complete(name, node):
-            layer = BUILDERS[name](self, Struct(path, name, node))
+            layer = self._build_layer(Struct(path, name, node))
             self.attended = name == "MultiHeadAttention"
             return layer
         if name.startswith("Global"):
@@ -77,6 +77,17 @@ class Builder:
         if julia_type.endswith(".flatten"):
             return self._flatten()
         return self.function(path)
+
+    def _build_layer(self, struct: Struct) -> Any:
+        try:
+            return BUILDERS[struct.name](self, struct)
+        except JtreeError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{paths.show(struct.path)}: the fields of this {struct.name} are not those of "
+                f"Flux: {error!r:.200}"
+            ) from error
 
     def function(self, path: str) -> Callable[..., Any]:
         """Return the function at a path."""

@@ -170,6 +170,7 @@ def calls() -> dict[str, Call]:
         "migrate.from_flux_vector": Call((dense, jnp.ones(6))),
         "migrate.to_flux_vector": Call((dense,)),
         "from_flux": Call(("model.bson",)),
+        "migrate.as_base": Call(("a",)),
     }
     three = Call((KEY, (2, 2), jnp.float32))
     others = {"Init", "Initialiser", "nfan", "rng_from_array", "sparse_init"}

@@ -8,11 +8,12 @@ Application:   apply, Migrated, plan, Plan, Rule
 Files:         convert_file, FileReport, rules_from_toml, rules_to_toml
 Models:        convert, linen, transposed_padding
 Flux.jl:       from_flux_vector, to_flux_vector
-Hints:         flattened, unflattened, defaults
+Hints:         flattened, unflattened, defaults, as_base
 Reports:       Report, ConvertedLayer, Setting
 """
 
 from .._public import publish
+from ._convert.bases import as_base
 from ._convert.convert import convert
 from ._convert.defaults import defaults
 from ._convert.images import flattened, transposed_padding, unflattened
@@ -39,6 +40,7 @@ __all__ = [
     "Rule",
     "Setting",
     "apply",
+    "as_base",
     "cast",
     "concatenate",
     "convert",

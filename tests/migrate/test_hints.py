@@ -42,12 +42,14 @@ def test_anything_else_among_hints_is_refused() -> None:
     with pytest.raises(jtree.ArgumentTypeError) as caught:
         migrate.convert(linear(), {}, hints=[7])  # type: ignore[list-item]
     assert str(caught.value) == (
-        "hints: expected migrate.flattened, migrate.unflattened or migrate.defaults, found 7"
+        "hints: expected migrate.flattened, migrate.unflattened, migrate.defaults or "
+        "migrate.as_base, found 7"
     )
 
 
 def test_hints_print_as_their_calls() -> None:
     assert repr(migrate.unflattened("fc", shape=[2, 3])) == "unflattened('fc', shape=(2, 3))"
+    assert repr(migrate.as_base("fc", "stem/*")) == "as_base('fc', 'stem/*')"
     assert repr(migrate.defaults("bias", "**/bias")) == "defaults('bias', '**/bias')"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import jtree
 from jtree import migrate
 
 from ..same import close_to_scale as close
@@ -197,3 +198,18 @@ def test_lstm_of_haiku() -> None:
     close(converted(x), module.apply(params, x))
     message = refusal(rnn(nnx.GRUCell), params, layout="haiku", rename={"lstm": ""})
     assert "linear/w: expected nothing, found float32[9, 20]" in message
+
+
+def test_layers_of_one_name_in_two_towers_are_refused() -> None:
+    """Keras names the weights of both alike, and the last would replace the first."""
+    keras = pytest.importorskip("keras")
+    inputs = [keras.Input((4,)) for _ in range(3)]
+    towers = [keras.Model(x, keras.layers.Dense(4, name="dense")(x)) for x in inputs[:2]]
+    model = keras.Model(inputs[2], towers[0](inputs[2]) + towers[1](inputs[2]))
+    with pytest.raises(jtree.ArgumentError) as caught:
+        migrate.convert(nnx.Linear(4, 4, rngs=RNGS), model, layout="keras")
+    assert str(caught.value) == (
+        "source: expected weights of distinct paths, found 2 paths of several weights, "
+        "'dense/bias' the first; give the layers of each part of the Keras model distinct names, "
+        "as by keras.layers.Dense(..., name='tower_a_dense')"
+    )

@@ -54,3 +54,29 @@ def test_warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         _, report = migrate.convert(model, source)
     assert repr(report) == "Report(2 layers from torch, 1 warning)"
     assert caplog.messages == [f"converted, but {report.warnings[0]}"]
+
+
+class Normed(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.layers = nnx.List([nnx.LayerNorm(4, epsilon=1e-5, rngs=rngs) for _ in range(5)])
+        self.group = nnx.GroupNorm(4, 2, epsilon=1e-5, rngs=rngs)
+        self.bn = nnx.BatchNorm(4, epsilon=1e-5, rngs=rngs)
+        self.last = nnx.LayerNorm(4, rngs=rngs)
+
+
+def test_what_changes_the_outputs_comes_first_and_momentum_last() -> None:
+    names = [*(f"layers.{n}" for n in range(5)), "group", "bn", "last"]
+    source = {f"{name}.weight": np.ones(4) for name in names}
+    source |= {f"{name}.bias": np.zeros(4) for name in names}
+    source |= {"bn.running_mean": np.zeros(4), "bn.running_var": np.ones(4)}
+    _, report = migrate.convert(Normed(nnx.Rngs(0)), source)
+    assert [x.name for x in report.settings] == ["epsilon", "momentum"]
+    assert report.unverified == (
+        "not verified, since weights do not tell it: epsilon=1e-05 of bn, group, layers/0 and 4 "
+        "more",
+        "not verified, since weights do not tell it: groups=2 of group",
+    )
+    assert repr(report) == "Report(8 layers from torch, 2 settings to check, 2 not verified)"
+    text = str(report)
+    order = ["not verified", "last: epsilon", "layers.0.weight", "bn: momentum"]
+    assert sorted(order, key=text.index) == order

@@ -28,6 +28,8 @@ STAGES = [
     ("match", "match_layers"),
     ("values", "convert_values"),
     ("unused", "find_unused"),
+    ("traps", "find_traps"),
+    ("traps", "find_cautions"),
     ("checks", "make_report"),
 ]
 ROOM = Path(jtree.__file__).parent / "migrate"
@@ -73,13 +75,13 @@ def test_the_stages_follow_each_other_and_none_is_called_twice() -> None:
     assert stages == STAGES
 
 
-def test_a_conversion_passes_through_twelve_files() -> None:
+def test_a_conversion_passes_through_thirteen_files() -> None:
     """A reader who follows a conversion opens these files, one after another."""
     hints = [migrate.flattened("fc", shape=(4, 2, 2))]
     files = [file(frame) for frame in calls(model(), source(), hints=hints)]
     stages = {name for name, _ in STAGES}
     assert set(files) == {"convert", *stages, "flax", "fields", "transforms"}
-    assert len(set(files)) <= 12
+    assert len(set(files)) <= 13
 
 
 def test_a_conversion_returns_to_no_stage() -> None:

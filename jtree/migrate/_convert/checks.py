@@ -11,7 +11,7 @@ from ..._text import format_value
 from .._layouts.spec import FrameworkLayout, TypedLayer
 from .._layouts.transforms import KeyPath
 from .report import ConvertedLayer, Report, Setting
-from .stages import LayerValues, NamedSource, SourceLayer, Unused, Values
+from .stages import Cautions, LayerValues, NamedSource, SourceLayer, Unused, Values
 
 # Values that most layers have need no note, nor settings that the shape of the kernel tells.
 _USUAL = {
@@ -26,11 +26,16 @@ _IMAGE = 4  # the largest number of channels of an image before any convolution
 
 
 def make_report(
-    source: NamedSource, values: Values, unused: Unused, nodes: Iterable[tuple[str, Any]]
+    source: NamedSource,
+    values: Values,
+    unused: Unused,
+    cautions: Cautions,
+    nodes: Iterable[tuple[str, Any]],
 ) -> Report:
     """Return the report of a conversion; `nodes` are those of the model, by path."""
     layers = [x for x in values.layers if x.arrays]
-    settings = (y for x in layers for y in _settings(x, source))
+    settings = [y for x in layers for y in _settings(x, source)]
+    images = [] if channels_first(nodes) else _image_warnings(values.layers, source.layout)
     return Report(
         layout=source.layout.name,
         layers=tuple(_converted_layer(x, source) for x in layers),
@@ -39,10 +44,11 @@ def make_report(
             for x in values.arrays
             if x.array is not None
         },
-        settings=tuple(settings),
-        warnings=() if channels_first(nodes) else _image_warnings(values.layers, source.layout),
+        settings=tuple(sorted(settings, key=lambda x: x.only_trains)),
+        warnings=(*cautions.warnings, *images),
         ignored=unused.ignored,
         kept=tuple(values.kept),
+        unverified=cautions.unverified,
     )
 
 

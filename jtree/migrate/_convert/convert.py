@@ -27,6 +27,7 @@ from .source import read_source
 from .stages import NamedModel, NamedSource, Unused, Values
 from .target import read_target
 from .to_flux import convert_to_flux
+from .traps import find_cautions, find_traps
 from .unused import find_unused
 from .values import convert_values
 
@@ -71,7 +72,7 @@ def convert(
         of an array; or rules. The names of arrays within a layer stay those of the source.
       rules: rules that rewrite the source first, such as `migrate.transpose`.
       hints: what weights do not tell about layers of the model: `migrate.flattened`,
-        `migrate.unflattened`, `migrate.defaults`.
+        `migrate.unflattened`, `migrate.defaults`, `migrate.as_base`.
       fields: for `layout="flux"`, the names of the fields of further structs by type, such as
         `{"TwoTower": ("query", "key")}`.
 
@@ -113,9 +114,9 @@ def convert(
         diff = Diff(converted.problems, converted.compared.diff.config, causes=causes)
         raise LoadError(f"nothing was loaded: {diff.message()}", diff)
     loaded = load_compared(converted.target.walked, converted.compared)
-    report = make_report(
-        converted.source, converted.values, converted.unused, converted.target.walked.nodes
-    )
+    cautions = find_cautions(converted.source, converted.values)
+    nodes = converted.target.walked.nodes
+    report = make_report(converted.source, converted.values, converted.unused, cautions, nodes)
     for warning in report.warnings:
         logger.warning("converted, but %s", warning)
     return loaded, report
@@ -168,8 +169,10 @@ def _convert(
     unused = find_unused(named, matches)
     compared = compare_walks(target.walked, walk(values.by_path), none="keep")
     problems: tuple[Mismatch, ...] = ()
-    if compared.diff or unused.problems or values.refused:
-        problems = find_problems(target, named, values, unused, compared.diff.mismatches)
+    traps = find_traps(origin.arrays, arrays, named, matches, hints)
+    if compared.diff or unused.problems or values.refused or traps:
+        mismatches = (*compared.diff.mismatches, *traps)
+        problems = find_problems(target, named, values, unused, mismatches)
     return _Converted(named, target, values, unused, compared, problems)
 
 

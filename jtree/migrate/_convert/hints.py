@@ -15,11 +15,12 @@ from ..._tree.leaves import describe
 from .._layouts.spec import FrameworkLayout, TypedLayer
 from .._layouts.transforms import ONES, ArraySpec, CanonicalArrays
 from .._rules.base import Rule
+from .bases import AsBase
 from .defaults import Defaults
 from .images import Flattened
 from .stages import LayerMatch, LayerValues, UnfitHint
 
-Hint: TypeAlias = Flattened | Defaults
+Hint: TypeAlias = Flattened | Defaults | AsBase
 
 
 def check_arguments(rules: Iterable[Rule], hints: Iterable[Hint]) -> None:
@@ -38,8 +39,8 @@ def check_arguments(rules: Iterable[Rule], hints: Iterable[Hint]) -> None:
             )
         if not isinstance(hint, Hint):
             raise ArgumentTypeError(
-                "hints: expected migrate.flattened, migrate.unflattened or migrate.defaults, "
-                f"found {hint!r}"
+                "hints: expected migrate.flattened, migrate.unflattened, migrate.defaults or "
+                f"migrate.as_base, found {hint!r}"
             )
 
 

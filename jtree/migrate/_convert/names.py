@@ -22,7 +22,7 @@ from ..._tree.leaves import check_alive
 from ..._tree.ties import Slot
 from .._layouts.spec import FrameworkLayout
 from .._layouts.transforms import KeyPath
-from .defaults import Defaults
+from .._rules.apply import Migrated
 from .images import Flattened
 from .stages import NamedModel, NamedSource, SourceArray, SourceModel, TypedModel
 
@@ -90,7 +90,7 @@ def name_source(
     source: SourceModel,
     arrays: Mapping[str, Any],
     rename: Rename,
-    hints: Iterable[Flattened | Defaults],
+    hints: Iterable[Any],
 ) -> NamedSource:
     """Return a source with the names of the model; `arrays` are its arrays after all rules."""
     layout = source.layout
@@ -114,7 +114,16 @@ def name_source(
         dict(_follow(others, key_paths, layout)),
         [(key_path(layout, x.path), x) for x in hints if isinstance(x, Flattened)],
         source.ignored,
+        _unchanged(arrays),
     )
+
+
+def _unchanged(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Return for each array whose values no rule changes its name in the source."""
+    if not isinstance(arrays, Migrated):
+        return {name: name for name in arrays}
+    entries = ((name, x, x.sources[0]) for name, x in arrays.entries.items() if x.sources)
+    return {name: origin for name, x, origin in entries if x.array is arrays.source[origin]}
 
 
 def _unambiguous(short_names: Mapping[str, str], arrays: Collection[str]) -> dict[str, str]:

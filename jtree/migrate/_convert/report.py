@@ -39,6 +39,11 @@ class Setting(NamedTuple):
     known: bool
 
     @property
+    def only_trains(self) -> bool:
+        """Whether the setting matters in training only, as momentum does."""
+        return self.name == "momentum"
+
+    @property
     def text(self) -> str:
         """The setting as a sentence."""
         text = f"{paths.show(self.path)}: {self.name}={format_value(self.model)} in the model"
@@ -80,10 +85,12 @@ class Report:
       layout: the layout of the source.
       layers: the converted layers of the model.
       copied: for each array that was copied unchanged, its path and its name in the source.
-      settings: the settings that differ or may differ; outputs agree only if they are equal.
+      settings: the settings that differ or may differ, those that matter in training only last;
+        outputs agree only if the others are equal.
       warnings: what is probably wrong.
       ignored: for each array of the source that no model needs, its name and the reason.
       kept: the paths of arrays that the model keeps, such as PRNG keys.
+      unverified: settings that change the outputs and that the source does not tell.
 
     Example:
       >>> from flax import nnx
@@ -101,6 +108,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Report({self._title()})"
@@ -110,6 +118,7 @@ class Report:
         parts += [f"{plural(len(self.copied), 'array')} copied"] if self.copied else []
         parts += [f"{plural(len(self.settings), 'setting')} to check"] if self.settings else []
         parts += [plural(len(self.warnings), "warning")] if self.warnings else []
+        parts += [f"{len(self.unverified)} not verified"] if self.unverified else []
         return ", ".join(parts)
 
     def __rich__(self) -> Table:
@@ -120,10 +129,12 @@ class Report:
         rows += [(path, "array", name, "copied") for path, name in self.copied.items()]
         dim = [(path, "array", "", "kept: the model's own") for path in self.kept]
         dim += [("", "ignored", name, reason) for name, reason in self.ignored.items()]
-        texts = (*self.warnings, *(setting.text for setting in self.settings))
-        checks = [("", "check", "", text) for text in texts]
+        outputs = [x.text for x in self.settings if not x.only_trains]
+        training = [x.text for x in self.settings if x.only_trains]
+        first = [("", "check", "", x) for x in (*self.warnings, *self.unverified, *outputs)]
+        last = [("", "training", "", x) for x in training]
         titles = ("path", "kind", "source", "notes")
-        return table(titles, rows, dim, checks, dim={1}, title=self._title())
+        return table(titles, first, rows, dim, last, dim={2, 3}, title=self._title())
 
     def __str__(self) -> str:
         return render(self, width=120)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..._errors import ArgumentError, did_you_mean
 from ..._state.sources import open_tree, resolve
+from ..._text import plural
 from ..._tree.frameworks import loaded
 from ..._tree.leaves import isarray
 from ..._tree.walk import walk
@@ -34,7 +36,7 @@ def read_source(
         return _read_torch(source, layout)
     if _is_instance(source, "keras", "Model"):
         _check_layout(layout, "keras", "a Keras model")
-        return SourceModel(layout, {x.path: np.asarray(x.value) for x in source.weights})
+        return SourceModel(layout, _read_keras(source))
     source = resolve(source)
     if getattr(source, "format", None) == "Equinox":
         raise ArgumentError(
@@ -53,7 +55,7 @@ def read_source(
     for layer in model.layers.values():
         _check_layout(layout, layer.layout.name, f"a model with a {layer.type} layer")
     if not model.layers:
-        values = ((slot.path, read_tensor(slot.path, slot.value)) for slot in model.walked.slots)
+        values = ((slot.path, _read(slot.path, slot.value)) for slot in model.walked.slots)
         return SourceModel(layout, {path: x for path, x in values if isarray(x)})
     return _read_typed(model, layout)
 
@@ -83,7 +85,7 @@ def _read_mapping(tree: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the arrays of a nested state, or of a mapping that JAX does not open."""
     opened_by_jax = not jax.tree_util.all_leaves([tree])
     walked = walk(tree if opened_by_jax else dict(tree), ties=())
-    values = ((slot.path, read_tensor(slot.path, slot.value)) for slot in walked.slots)
+    values = ((slot.path, _read(slot.path, slot.value)) for slot in walked.slots)
     return {path: x for path, x in values if isarray(x)}
 
 
@@ -97,13 +99,26 @@ def _tied_names(arrays: Mapping[str, Any], metadata: Any) -> dict[str, Any]:
     }
 
 
+def _read_keras(model: Any) -> dict[str, Any]:
+    """Return the weights of a Keras model by path; its paths need not be distinct."""
+    counts = Counter(x.path for x in model.weights)
+    twice = sorted(path for path, count in counts.items() if count > 1)
+    if twice:
+        raise ArgumentError(
+            f"source: expected weights of distinct paths, found {plural(len(twice), 'path')} of "
+            f"several weights, {twice[0]!r} the first; give the layers of each part of the Keras "
+            "model distinct names, as by keras.layers.Dense(..., name='tower_a_dense')"
+        )
+    return {x.path: np.asarray(x.value) for x in model.weights}
+
+
 def _read_torch(module: Any, layout: FrameworkLayout) -> SourceModel:
     state = {name: x for name, x in module.state_dict().items() if not _is_extra(name)}
-    arrays = {name: read_tensor(name, x) for name, x in state.items()}
+    arrays = {name: _read(name, x) for name, x in state.items()}
     for name, x in arrays.items():
         check_readable(name, x)
     modules = dict(module.named_modules())
-    layers = {name: recognise(x, (LAYOUTS["torch"],)) for name, x in modules.items()}
+    layers = {name: recognise(x, (LAYOUTS["torch"],), name) for name, x in modules.items()}
     parents = {name.rpartition(".")[0] for name in arrays} & modules.keys()
     return SourceModel(
         layout,
@@ -111,6 +126,11 @@ def _read_torch(module: Any, layout: FrameworkLayout) -> SourceModel:
         {name: layer for name, layer in layers.items() if layer is not None},
         {name: type(modules[name]).__name__ for name in parents if layers[name] is None},
     )
+
+
+def _read(name: str, x: Any) -> Any:
+    """Return a tensor of PyTorch as a NumPy array, and anything else as it is."""
+    return read_tensor(name, x) if _is_instance(x, "torch", "Tensor") else x
 
 
 def _is_extra(name: str) -> bool:

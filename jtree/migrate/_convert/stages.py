@@ -1,7 +1,7 @@
 """The values that pass from stage to stage of a conversion; none of them is ever changed.
 
 SourceModel -> NamedSource -+
-                            +-> Matches -> Values, Unused -> problems -> Report
+                            +-> Matches -> Values, Unused -> problems, Cautions -> Report
 TypedModel -> NamedModel ---+
 
 Each stage lies in one file, helpers included, so that a conversion passes through every file once.
@@ -70,6 +70,7 @@ class NamedSource:
       other_types: the types of modules that hold arrays and that no layout lists.
       images: the hints about images, each with the key path of its layer.
       ignored: for each array that no model needs, the reason.
+      unchanged: for each array whose values no rule changes, its name before the rules.
     """
 
     layout: FrameworkLayout
@@ -79,6 +80,7 @@ class NamedSource:
     other_types: Mapping[KeyPath, str]
     images: Sequence[tuple[KeyPath, Flattened]]
     ignored: Mapping[str, str] = field(default_factory=dict)
+    unchanged: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -292,3 +294,10 @@ class Unused(NamedTuple):
     names: Sequence[str]
     ignored: Mapping[str, str]
     problems: Sequence[Mismatch]
+
+
+class Cautions(NamedTuple):
+    """What a report says first, from `traps.py`: warnings, and settings not verified."""
+
+    warnings: Sequence[str]
+    unverified: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from functools import partial, singledispatch
 from typing import Any
@@ -96,8 +97,24 @@ def recognise(node: Any, layouts: tuple[FrameworkLayout, ...], path: str = "") -
                     path,
                     known.options(node),
                     known.settings(node),
+                    cls.__name__ if _overrides_call(type(node), cls) else "",
                 )
     return None
+
+
+def _overrides_call(cls: type, base: type) -> bool:
+    """Return whether a class computes its outputs by code other than that of a base class."""
+    between = cls.__mro__[: cls.__mro__.index(base)]
+    own = ((name, vars(x)[name]) for x in between for name in _CALLS if name in vars(x))
+    return any(_unwrap(method) is not _unwrap(getattr(base, name, None)) for name, method in own)
+
+
+def _unwrap(method: Any) -> Any:
+    """Return a method without the wrappers of frameworks, such as those of `nn.vmap`."""
+    return inspect.unwrap(method) if callable(method) else method
+
+
+_CALLS = ("__call__", "forward", "_conv_forward")
 
 
 def container_paths(node: Any, layouts: tuple[FrameworkLayout, ...]) -> Mapping[str, KeyPath]:

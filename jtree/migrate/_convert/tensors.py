@@ -22,17 +22,15 @@ _VIEWS = {
 
 
 def read_tensor(name: str, x: Any) -> Any:
-    """Return a tensor of PyTorch as a NumPy array, or `x` itself if it is not a tensor.
+    """Return a tensor of PyTorch as a NumPy array.
 
     Args:
       name: the name of the tensor in the source, for errors.
-      x: the tensor, or anything else.
+      x: the tensor.
 
     Raises:
       ArgumentError: the tensor has no values, is sparse or quantised, or NumPy lacks its dtype.
     """
-    if not _is_instance(x, "torch", "Tensor"):
-        return x
     _check_dense(name, x)
     x = x.detach().cpu().resolve_conj().resolve_neg()
     dtype = str(x.dtype).removeprefix("torch.")

@@ -12,6 +12,7 @@ from ..._state.mismatch import Mismatch, mismatch
 from ..._text import plural
 from ..._tree.leaves import describe, equal
 from .._layouts.transforms import ArraySpec, KeyPath
+from .quantised import dequantise, scaled_weight
 from .stages import (
     Candidate,
     LayerMatch,
@@ -38,17 +39,20 @@ def find_unused(source: NamedSource, matches: Matches) -> Unused:
     counters = (array.name for _, spec, array in arrays if not spec.canonical)
     ignored = {**dict.fromkeys(counters, "a counter of batches"), **source.ignored}
     problems: list[Mismatch] = []
+    names = {x.name: x.array for x in source.arrays}
     for array in source.arrays:
         indices = taken.get(array.key_path, set())
         table = None if indices else _tied_table(array, tables)
         if table is not None:
             ignored[array.name] = f"equal to {table.name}"
         elif not indices:
-            problems.append(_untaken(array))
+            weight = scaled_weight(array.name, names)
+            remedy = _remedy(array.name) if weight is None else dequantise(weight)
+            problems.append(_untaken(array, remedy))
         elif None not in indices and len(indices) != array.array.shape[0]:
             problems.append(_partly_taken(array, len(indices)))
-    names = tuple(x.name for x in source.arrays if x.key_path not in taken)
-    return Unused(names, ignored, problems)
+    untaken = tuple(x.name for x in source.arrays if x.key_path not in taken)
+    return Unused(untaken, ignored, problems)
 
 
 def _matched(matches: Matches) -> Iterator[tuple[KeyPath, int | None]]:
@@ -92,9 +96,9 @@ def _tied_table(array: SourceArray, tables: Sequence[SourceArray]) -> SourceArra
     return next(matches, None)
 
 
-def _untaken(array: SourceArray) -> Mismatch:
+def _untaken(array: SourceArray, remedy: str) -> Mismatch:
     text = f"{describe(array.array)}, which no layer of the model takes"
-    return mismatch(array.name, "unexpected", "nothing", text, f"; {_remedy(array.name)}")
+    return mismatch(array.name, "unexpected", "nothing", text, f"; {remedy}")
 
 
 def _remedy(name: str) -> str:

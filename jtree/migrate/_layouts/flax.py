@@ -218,7 +218,8 @@ def _layer_types(specs: dict[str, LayerSpec]) -> dict[str, LayerType]:
 
 _LINEN_NAMES = {"Linear": "Dense", "LinearGeneral": "DenseGeneral"}
 _LINEN_TYPES = {_LINEN_NAMES.get(name, name): x for name, x in _layer_types(_LINEN_SPECS).items()}
-_LINEN_TYPES["MultiHeadDotProductAttention"] = _LINEN_TYPES["MultiHeadAttention"]
+for _name in ("MultiHeadDotProductAttention", "SelfAttention"):
+    _LINEN_TYPES[_name] = _LINEN_TYPES["MultiHeadAttention"]
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "batch_norm": {"epsilon": 1e-5, "momentum": 0.99},
     "rnn": {"activation": "tanh"},

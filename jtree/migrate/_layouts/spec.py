@@ -56,7 +56,10 @@ class FrameworkLayout(NamedTuple):
 
 @dataclass(frozen=True)
 class TypedLayer:
-    """A layer of a model, known by its type."""
+    """A layer of a model, known by its type.
+
+    The type overrides the call of `base`, unless that is empty: what it computes is unknown.
+    """
 
     kind: str
     layout: FrameworkLayout
@@ -67,3 +70,4 @@ class TypedLayer:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     guessed: bool = False  # whether the type is guessed from names, and yields to the model's
+    base: str = ""

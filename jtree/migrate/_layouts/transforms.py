@@ -255,7 +255,7 @@ def _is_default(name: str, x: Array) -> bool:
 def _add(x: Array, y: Array) -> Array:
     """Add in at least single precision; the destination rounds the sum once."""
     dtype = jnp.promote_types(x.dtype, y.dtype)
-    if jnp.finfo(dtype).bits < 32:
+    if not jnp.issubdtype(dtype, jnp.inexact) or jnp.finfo(dtype).bits < 32:
         dtype = jnp.dtype(jnp.float32)
     total: Array = np.add(np.asarray(x, dtype), np.asarray(y, dtype))
     return total

@@ -10,8 +10,8 @@ import numpy as np
 from ..._text import format_value
 from .._layouts.spec import FrameworkLayout, TypedLayer
 from .._layouts.transforms import KeyPath
-from .report import ConvertedLayer, Report, Setting
-from .stages import Cautions, LayerValues, NamedSource, SourceLayer, Unused, Values
+from .report import Cautions, ConvertedLayer, Report, Setting
+from .stages import LayerValues, NamedSource, SourceLayer, Unused, Values
 
 # Values that most layers have need no note, nor settings that the shape of the kernel tells.
 _USUAL = {

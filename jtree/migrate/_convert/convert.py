@@ -13,7 +13,7 @@ from ..._state.load import compare_walks, load_compared
 from ..._state.mismatch import Diff, Mismatch
 from ..._tree.walk import walk
 from .._layouts.registry import FLUX
-from .._rules.apply import apply
+from .._rules.apply import Migrated, apply
 from .._rules.base import Rule
 from .causes import Attempt, find_conversion_causes
 from .checks import make_report
@@ -161,7 +161,8 @@ def _convert(
     if origin.layout is FLUX:
         origin = fit_to_model(origin, target)
     arrays = apply(rules, origin.arrays) if rules else origin.arrays
-    named = name_source(origin, arrays, names, hints)
+    unchanged = arrays.unchanged if isinstance(arrays, Migrated) else None
+    named = name_source(origin, arrays, names, hints, unchanged)
     if not origin.arrays:
         raise unexpected("source", "a state dict, a model or a checkpoint with arrays", source)
     matches = match_layers(target, named)

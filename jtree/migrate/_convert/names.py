@@ -22,7 +22,6 @@ from ..._tree.leaves import check_alive
 from ..._tree.ties import Slot
 from .._layouts.spec import FrameworkLayout
 from .._layouts.transforms import KeyPath
-from .._rules.apply import Migrated
 from .images import Flattened
 from .stages import NamedModel, NamedSource, SourceArray, SourceModel, TypedModel
 
@@ -91,8 +90,18 @@ def name_source(
     arrays: Mapping[str, Any],
     rename: Rename,
     hints: Iterable[Any],
+    unchanged: Mapping[str, str] | None = None,
 ) -> NamedSource:
-    """Return a source with the names of the model; `arrays` are its arrays after all rules."""
+    """Return a source with the names of the model.
+
+    Args:
+      source: the source with its own names.
+      arrays: its arrays after all rules.
+      rename: the names of layers in the model, for those in the source.
+      hints: the hints.
+      unchanged: for each array whose values no rule changes, its name before the rules; None if
+        there are no rules.
+    """
     layout = source.layout
     short = {} if callable(rename) else _unambiguous(source.short_names, arrays)
     key_paths = rename_all([*arrays, *short.values()], layout, rename)
@@ -114,16 +123,8 @@ def name_source(
         dict(_follow(others, key_paths, layout)),
         [(key_path(layout, x.path), x) for x in hints if isinstance(x, Flattened)],
         source.ignored,
-        _unchanged(arrays),
+        {name: name for name in arrays} if unchanged is None else unchanged,
     )
-
-
-def _unchanged(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """Return for each array whose values no rule changes its name in the source."""
-    if not isinstance(arrays, Migrated):
-        return {name: name for name in arrays}
-    entries = ((name, x, x.sources[0]) for name, x in arrays.entries.items() if x.sources)
-    return {name: origin for name, x, origin in entries if x.array is arrays.source[origin]}
 
 
 def _unambiguous(short_names: Mapping[str, str], arrays: Collection[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,6 +75,13 @@ class ConvertedLayer(NamedTuple):
     kind: str
     sources: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+
+class Cautions(NamedTuple):
+    """What a report says first: warnings, and settings that are not verified."""
+
+    warnings: Sequence[str]
+    unverified: tuple[str, ...]
 
 
 @dataclass(frozen=True, repr=False)

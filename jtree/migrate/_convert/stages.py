@@ -294,10 +294,3 @@ class Unused(NamedTuple):
     names: Sequence[str]
     ignored: Mapping[str, str]
     problems: Sequence[Mismatch]
-
-
-class Cautions(NamedTuple):
-    """What a report says first, from `traps.py`: warnings, and settings not verified."""
-
-    warnings: Sequence[str]
-    unverified: tuple[str, ...]

@@ -97,7 +97,7 @@ def recognise(node: Any, layouts: tuple[FrameworkLayout, ...], path: str = "") -
                     path,
                     known.options(node),
                     known.settings(node),
-                    cls.__name__ if _overrides_call(type(node), cls) else "",
+                    base=cls.__name__ if _overrides_call(type(node), cls) else "",
                 )
     return None
 

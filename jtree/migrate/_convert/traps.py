@@ -18,9 +18,9 @@ from .._rules.apply import Migrated
 from .bases import AsBase
 from .hints import Hint
 from .quantised import find_dropped_scales
+from .report import Cautions
 from .stages import (
     ArrayValue,
-    Cautions,
     LayerMatch,
     LayerValues,
     Matches,

@@ -58,6 +58,12 @@ class Migrated(Mapping[str, LazyArray]):
         return tuple(path for path, entry in self.entries.items() if not entry.rules)
 
     @property
+    def unchanged(self) -> dict[str, str]:
+        """For each path whose array no rule changes, the path of the array in the source."""
+        entries = ((path, x, x.sources[0]) for path, x in self.entries.items() if x.sources)
+        return {path: source for path, x, source in entries if x.array is self.source[source]}
+
+    @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
         """The groups of paths that share one array."""
         groups: dict[LazyArray, list[str]] = {}

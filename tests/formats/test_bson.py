@@ -57,6 +57,14 @@ def test_the_paths_of_modules_differ_by_version(tmp_path: Path, module: str) -> 
     assert value(tmp_path, x).tolist() == [1.5, 2]
 
 
+def test_a_file_of_a_32_bit_machine_has_shorter_sizes(tmp_path: Path) -> None:
+    element = datatype("Core.Array", datatype("Core.Float32"), np.int32(1))
+    x = array(bson.WEIGHT, "Core.Float32", size=[np.int32(2), np.int32(3)])
+    found = read(tmp_path, x=x, y=backref(np.int32(1)), _backrefs=[element])
+    assert (found["x"] == bson.WEIGHT).all()
+    assert found["y"] == ()
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -424,6 +432,12 @@ def test_bytes_that_many_arrays_share_are_refused(tmp_path: Path) -> None:
     for x, target in ((shared, bytes(2**20)), (wrapped, array(np.ones(2**17), "Core.Float64"))):
         (tmp_path / "x").write_bytes(bson.document({"x": [x] * 80, "_backrefs": [target]}))
         refused(tmp_path / "x", "its arrays share bytes: they would take 7.,...,... bytes, and the")
+
+
+@pytest.mark.slow
+def test_more_arrays_than_a_file_may_have_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bson.document({"x": [[b"a"] * 11] * 9000}))
+    refused_quickly(tmp_path / "x", "too many values for its size")
 
 
 def test_a_large_dictionary_is_refused_before_its_keys_are_read(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from .bson_document import ARRAY, BINARY, DOCUMENT, STRING, Document, Element
 from .file import Entries
 from .julia_basic import dictionary, join_complex, nest, primitive
 from .julia_values import COMPLEX, DTYPES, JuliaFunction, JuliaStruct, last_name, type_name
-from .limits import DEPTH, array_nbytes, check_copies
+from .limits import DEPTH, Budget, array_nbytes, check_copies
 
 _CODE = {"TypeName", "Method", "CodeInfo", "MethodInstance", "MethodTable"}
 _CODE |= {"Tracker.Call", "Flux.Tracker.Call"}  # what computed a tracked array
@@ -49,6 +49,8 @@ class BsonValues:
         self._types: dict[bytes | int, JuliaType] = {}  # by their bytes, long ones by their start
         self._parameters: dict[int, tuple[Any, ...]] = {}  # of types, by their id
         self._total = 0  # bytes of all arrays
+        self._arrays = Budget(document.file.size)
+        self._read = Budget(document.file.size, times=2)  # the names in types are values, too
         self._depth = 0
 
     def root(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class BsonValues:
 
     def value(self, x: Element) -> Any:
         """Return the value of an element."""
+        self._read.spend()
         if x.kind not in (DOCUMENT, ARRAY):
             return self._bytes(x) if x.kind == BINARY else self.document.scalar(x)
         self._depth += 1
@@ -253,6 +256,7 @@ class BsonValues:
         return self._lazy(x.start + 5, (x.end - x.start - 5,), np.dtype(np.uint8))
 
     def _lazy(self, start: int, shape: tuple[int, ...], dtype: Any) -> LazyArray:
+        self._arrays.spend()
         self._total += array_nbytes(shape, dtype)
         check_copies(self._total, self.document.file.size)
         reader = lambda: self.document.array(start, shape, dtype)  # noqa: E731

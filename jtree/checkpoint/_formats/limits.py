@@ -25,8 +25,8 @@ class DamageError(Exception):
 class Budget:
     """The number of values that a file may hold: each takes about a kilobyte, and its path more."""
 
-    def __init__(self, size: int) -> None:
-        self.total = self.left = 80_000 + size // 512
+    def __init__(self, size: int, times: int = 1) -> None:
+        self.total = self.left = times * (80_000 + size // 512)
 
     def spend(self, parts: Sequence[str] = ()) -> None:
         """Count a value at the path of these parts; refuse it where the budget is spent."""

@@ -41,3 +41,45 @@ def test_meshes_of_devices(run_python: Callable[..., str]) -> None:
         JAX_PLATFORMS="cpu",
     )
     assert out == "True True\nTrue\nTrue True 8\nTrue\nTrue\nTrue\n"
+
+
+def test_operators_inside_shard_map(run_python: Callable[..., str]) -> None:
+    out = run_python(
+        """
+        import jax, jax.numpy as jnp, numpy as np
+        from jax.sharding import AxisType, PartitionSpec as P
+        from jtree import curvature as C
+
+        mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+        flat, x = jnp.ones(3) / 9, np.random.default_rng(0).normal(size=(16, 3)).astype("f4")
+        y = np.tanh(x.sum(1))
+        apply = lambda v, x: jnp.tanh(x @ v)
+        mse = lambda out, y: ((out - y) ** 2).mean()
+        loss = lambda v, x, y: mse(apply(v, x), y)
+        mean = lambda value: jax.lax.pmean(value, "x")
+        local = lambda v: jax.lax.pcast(v, "x", to="varying")
+
+        def results(op):
+            return op.dense(), op.dense(1), C.diagonal(op), C.trace(op).value, op @ jnp.ones(3)
+
+        def equal(make, expected, reduce=lambda results: results):
+            specs = dict(mesh=mesh, in_specs=(P(), P("x"), P("x")), out_specs=P())
+            function = lambda *args: reduce(results(make(*args)))
+            shards = jax.jit(jax.shard_map(function, **specs))
+            pairs = zip(shards(flat, x, y), results(expected), strict=True)
+            return all(np.allclose(a, b, atol=1e-5) for a, b in pairs)
+
+        hessian, ggn = C.hessian(loss, flat, x, y), C.ggn(apply, mse, flat, x, y)
+        fisher = C.fisher(apply, flat, x, likelihood="gaussian")
+        print(equal(lambda v, x, y: C.hessian(lambda *a: mean(loss(*a)), v, x, y), hessian))
+        print(equal(lambda v, x, y: C.ggn(apply, lambda *a: mean(mse(*a)), v, x, y), ggn))
+        print(equal(lambda v, x, y: C.fisher(apply, v, x, likelihood="gaussian") / 4, fisher))
+
+        # operators of each device's own examples
+        print(equal(lambda v, x, y: C.hessian(loss, local(v), x, y), hessian, mean))
+        print(equal(lambda v, x, y: C.ggn(apply, mse, local(v), x, y), ggn, mean))
+        """,
+        JAX_NUM_CPU_DEVICES="4",
+        JAX_PLATFORMS="cpu",
+    )
+    assert out == "True\nTrue\nTrue\nTrue\nTrue\n"

@@ -84,7 +84,8 @@ def _estimated_diagonal(op: Operator, key: Any, samples: int, method: str) -> ja
         estimate = st.estimator_leave_one_out(
             st.leave_one_out_xdiag(), sampler=st.sampler_normal(like, num=samples)
         )
-    diagonal: jax.Array = estimate(linear, key).astype(op.dtype)
+    with jax.numpy_rank_promotion("allow"):  # xdiag of matfree 0.6.3 adds (n,) to (n, 1)
+        diagonal: jax.Array = estimate(linear, key).astype(op.dtype)
     return diagonal
 
 

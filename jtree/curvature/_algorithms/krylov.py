@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._autodiff.varying import as_carry
+
 Product = Callable[[jax.Array], jax.Array]
 State = TypeVar("State", "CGState", "MinresState")
 
@@ -44,6 +46,7 @@ def _iterate(
         kept: State = jax.tree.map(lambda a, b: jnp.where(active, a, b), after, state)
         return kept
 
+    start = as_carry(body, start)
     end: State = lax.while_loop(lambda state: unfinished(state).any(), body, start)
     return end
 

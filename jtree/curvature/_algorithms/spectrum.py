@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +10,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..._arguments import check_callable, check_integer, check_key, unexpected
 from ..._errors import ArgumentError, CurvatureError, VectorTypeError
@@ -78,30 +78,36 @@ class Spectrum:
         """
         if width is not None and not istracer(check_scalar("width", width)) and not width > 0:
             raise ArgumentError(f"width: expected more than 0, found {width}")
-        sigma = 0.01 * self._scale if width is None else width
-        at = self._as_points(at)
-        bumps = jnp.exp(-0.5 * ((at - self.nodes) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
-        density: jax.Array = (bumps * self.weights).sum(-1).mean(-1)
-        return density
+        sigma = 0.01 * self._scale if width is None else jnp.asarray(width, self.nodes.dtype)
+
+        def bumps(at: jax.Array) -> jax.Array:
+            return jnp.exp(-0.5 * ((at - self.nodes) / sigma) ** 2)
+
+        return self._average(bumps, at) / (sigma * math.sqrt(2 * math.pi))
 
     def cdf(self, at: Any, /) -> jax.Array:
         """Return the share of the eigenvalues that are at most this large, at some points."""
-        at = self._as_points(at)
-        return jnp.where(self.nodes <= at, self.weights, 0).sum(-1).mean(-1)
+        return self._average(lambda at: jnp.where(self.nodes <= at, 1, 0).astype(self.nodes.dtype), at)
 
     def moment(self, power: int, /) -> jax.Array:
         """Return the mean of a power of the eigenvalues; times `size`, the trace of the power."""
         check_scalar("power", power)
         return (self.weights * self.nodes**power).sum(-1).mean()
 
-    def _as_points(self, at: Any) -> jax.Array:
-        """Return the points of a function as an array with two axes more, for runs and nodes."""
+    def _average(self, shares: Callable[[jax.Array], jax.Array], at: Any) -> jax.Array:
+        """Return the mean over the runs of the weighted shares of the nodes, point by point."""
         try:
             points = jnp.asarray(at, self.nodes.dtype)
         except (TypeError, ValueError) as error:
             message = f"at: expected an array of real values, found {describe(at)}"
             raise VectorTypeError(message) from error
-        return points[..., None, None]
+
+        def average(point: jax.Array) -> jax.Array:
+            return (shares(point) * self.weights).sum(-1).mean()
+
+        # a point is a scalar here, which jax_numpy_rank_promotion="raise" accepts
+        averages: jax.Array = jax.vmap(average)(points.ravel()).reshape(points.shape)
+        return averages
 
     def trace(self, f: Callable[[jax.Array], Any], /) -> Estimate:
         """Return the trace of a function of the operator, with its standard error.

@@ -19,6 +19,7 @@ from ..._errors import ArgumentError, ArgumentTypeError
 from ..._tree.leaves import describe, istracer
 from . import memory as _memory
 from .protocol import Linear, Piecewise, Rectangular, Symmetric
+from .varying import as_carry
 
 _MAX_CHUNK = 32  # products in a batch; 16 to 64 are equally fast on a CPU
 _GROUPS = 8  # how often the operator is linearized, so that compiling stays cheap
@@ -184,7 +185,9 @@ def _multiply_units(
         return write(out, i, rows)
 
     count = math.ceil(length / k)
-    return body(0, out) if count == 1 else lax.fori_loop(0, count, body, out)
+    if count == 1:
+        return body(0, out)
+    return lax.fori_loop(0, count, body, as_carry(lambda out: body(0, out), out))
 
 
 def _chunk_size(linear: Linear, sizes: Sequence[int], dtype: Any, budget: int | None) -> int:

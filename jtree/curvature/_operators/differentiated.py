@@ -19,6 +19,7 @@ from .._autodiff.arguments import require_labels
 from .._autodiff.call import with_automatic_axes
 from .._autodiff.partition import PartitionedFunction, Pieces, join, split, used_pieces
 from .._autodiff.protocol import Linear, Piecewise
+from .._autodiff.varying import vary, varying_axes
 
 T = TypeVar("T")
 
@@ -109,9 +110,11 @@ class Differentiated(ABC):
         own = {k: i for i, k in enumerate(indices)}
 
         def between(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Linear:
-            return self.between(
+            linear = self.between(
                 function, [indices[i] for i in inputs], [indices[j] for j in outputs]
             )
+            axes = varying_axes(self.flat)
+            return (lambda pieces: linear([vary(x, axes) for x in pieces])) if axes else linear
 
         order = tuple(own[k] for k in function.order if k in own)
         return Piecewise(tuple(self._own(function.sizes)), order, between)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..._errors import ArgumentError
 from ..._tree.leaves import istracer
@@ -28,6 +29,7 @@ from .._autodiff.partition import (
     split,
 )
 from .._autodiff.protocol import Linear
+from .._autodiff.varying import vary, vary_as, varying_axes
 from .base import Operator
 from .differentiated import Differentiated, as_point, check_scalars
 from .metric import LossMetric, Metric
@@ -118,6 +120,8 @@ def _diagonal_by_examples(op: GaussNewton) -> tuple[Any, Any]:
     """Return the diagonal from the Jacobians of single examples, and whether it is valid."""
     if not _splits_by_example(op):
         return None, None
+    axes = varying_axes(op.outputs(op.flat)) - varying_axes(op.flat)
+    op = op._replace(flat=vary(op.flat, axes))  # its derivatives would be summed over devices
     factors = example_factors(op)
 
     def contribution(i: Any) -> jax.Array:
@@ -125,7 +129,10 @@ def _diagonal_by_examples(op: GaussNewton) -> tuple[Any, Any]:
         return (rows * weighted).sum(0)
 
     nbytes = 2 * op.rank * op.size * jnp.dtype(op.dtype).itemsize
-    return sum_over(contribution, _count(op), nbytes), _independent(op)
+    diagonal, valid = sum_over(contribution, _count(op), nbytes), _independent(op)
+    if not axes:
+        return diagonal, valid
+    return lax.psum(diagonal, tuple(axes)), lax.pmin(valid.astype(int), tuple(axes)).astype(bool)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -205,7 +212,7 @@ def _independent(op: GaussNewton) -> jax.Array:
     in a new head or a residual scale, hides this from the outputs, but not from their derivatives.
     """
     structure, out = op.outputs.structure(op.flat), op.outputs(op.flat)
-    probe = jax.random.normal(jax.random.key(0), out.shape, out.dtype)
+    probe = vary_as(jax.random.normal(jax.random.key(0), out.shape, out.dtype), out)
     indices, functions = op.indices, (op.outputs.__call__, op.outputs.alone(len(out)))
     same = equal_derivatives(*(pull(f, op.flat, op.sizes, indices, probe) for f in functions))
     left, right = op.metric.factors(structure, out)

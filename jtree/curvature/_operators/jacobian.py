@@ -18,6 +18,7 @@ from .._autodiff.call import Call, bind, trace
 from .._autodiff.forward import linearize
 from .._autodiff.partition import depends_on_vector
 from .._autodiff.protocol import Piecewise, one_piece
+from .._autodiff.varying import vary_as
 from .base import Operator
 from .differentiated import as_point
 from .linear_map import LinearMap, is_model
@@ -77,9 +78,9 @@ class Jacobian(LinearMap):
         if not self.transposed:
             linear: Callable[[jax.Array], jax.Array]
             _, linear = linearize(forward, self.flat, self.apply.name)
-            return linear
+            return lambda v: linear(vary_as(v, self.flat))
         out, pull = jax.vjp(forward, self.flat)
-        return lambda u: pull(u.astype(out.dtype))[0]
+        return lambda u: pull(vary_as(u.astype(out.dtype), out))[0]
 
     def is_transpose_of(self, other: LinearMap) -> bool:
         """Return whether another map is the transpose of this Jacobian."""

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from ..._errors import ArgumentError
 from .._autodiff.call import Call, trace
 from .._autodiff.partition import depends_on_vector
+from .._autodiff.varying import vary_as
 from .outputs import OutputStructure
 
 Factors = tuple[jax.Array, jax.Array | None]
@@ -56,7 +57,8 @@ class Metric(ABC):
 def unit_rows(out: jax.Array) -> jax.Array:
     """Return the unit vectors of every example's outputs, `(D, N, D)`."""
     count, size = out.shape
-    return jnp.broadcast_to(jnp.eye(size, dtype=out.dtype)[:, None], (size, count, size))
+    rows = jnp.broadcast_to(jnp.eye(size, dtype=out.dtype)[:, None], (size, count, size))
+    return vary_as(rows, out)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])

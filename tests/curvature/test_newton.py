@@ -10,9 +10,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from scipy.optimize import minimize
 
 import jtree
 from jtree import curvature as C  # noqa: N812
+from jtree.curvature._algorithms.trust_region import steihaug
 
 from .problems import TARGET, X, close, fit, form, matrix_of, normal, square
 
@@ -189,6 +191,43 @@ def test_an_optimizer_of_nnx_trains() -> None:
     values = [float(step(model, optimizer)) for _ in range(25)]
     assert values == sorted(values, reverse=True)
     assert values[-1] < 1e-3 * values[0]
+
+
+def test_a_failed_step_is_shortened_without_products() -> None:
+    loss, v = lambda v: jnp.sqrt(1 + v @ v), jnp.array([3.0])  # a full step goes to -27
+    opt = C.newton(loss, tol=1e-6)
+    updates, state = opt.update(jax.grad(loss)(v), opt.init(v), v)
+    assert int(state.products) == 1
+    assert not state.rejected
+    assert float(loss(v + updates)) < float(loss(v))
+    close(state.radius, jnp.abs(updates[0]))
+    v, _ = descend(opt, v, loss, 8)
+    close(v, [0.0], 1e-6)
+
+
+def test_negative_curvature_is_followed_to_the_radius() -> None:
+    saddle = lambda v: v[0] ** 2 - v[1] ** 2 / 2 + v[1] ** 4 / 4  # noqa: E731
+    v, _ = descend(C.newton(saddle), jnp.array([1.0, 1e-2]), saddle, 20)
+    close(v, [0.0, 1.0], 1e-6)
+    mv, gradient = (lambda v: jnp.array([2.0, -1.0]) * v), jnp.array([1.0, 1.0])
+    end = steihaug(mv, gradient, jnp.asarray(0.5), jnp.asarray(1e-9), 10)
+    close(jnp.linalg.norm(end.x), 0.5)
+    close(end.r, -gradient - mv(end.x))
+    assert bool(end.bounded)
+
+
+def test_fewer_products_than_a_trust_region_of_scipy() -> None:
+    v, count = jnp.tile(jnp.array([-1.2, 1.0]), 10), []
+    gradient = jax.jit(jax.grad(rosenbrock))
+    hvp = jax.jit(lambda v, p: jax.jvp(jax.grad(rosenbrock), (v,), (p,))[1])
+    hessp = lambda v, p: (count.append(1), np.asarray(hvp(v, p)))[1]  # noqa: E731
+    minimize(rosenbrock, v, jac=gradient, hessp=hessp, method="trust-ncg")
+    opt, products = C.newton(rosenbrock), 0
+    state, step = opt.init(v), jax.jit(opt.update)
+    while float(rosenbrock(v)) > 1e-9:
+        updates, state = step(gradient(v), state, v)
+        v, products = optax.apply_updates(v, updates), products + int(state.products)
+    assert products < len(count)
 
 
 def test_a_model_without_labels_is_an_error() -> None:

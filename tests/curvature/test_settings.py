@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,7 +29,21 @@ TOGETHER = {
     "all but disable jit": [*SETTINGS][:-1],
     "rank promotion and disable jit": ["rank promotion", "debug nans", "disable jit"],
 }
-SAMPLED = ("hutchinson", "xdiag", "xtrace", "spectrum", "fisher mc")
+QUICK = {  # the other functions are built from the same parts, and are slow tests
+    *("all but disable jit-" + name for name in ("destructure", "hessian", "ggn", "solve cg")),
+    *("all but disable jit-" + name for name in ("diagonal xdiag", "spectrum density", "newton")),
+    "rank promotion and disable jit-destructure",
+    "rank promotion and disable jit-diagonal xdiag",
+}
+SAMPLED = (
+    "hutchinson",
+    "xdiag",
+    "xtrace",
+    "spectrum trace",
+    "spectrum density",
+    "fisher mc",
+    "nystrom",
+)
 
 KEY = np.array([0, 1], np.uint32)
 X, Y = np.array([[1.0], [-2.0], [0.5]], "f4"), np.array([0, 1, 1], "i4")
@@ -131,7 +145,7 @@ FUNCTIONS: dict[str, Callable[[], Any]] = {
     "solve columns": lambda: C.solve(quadratic(), np.eye(3, dtype="f4"), method="cg"),
     "newton": newton_step,
     "inverse": lambda: C.inverse(quadratic(), 0.1) @ B,
-    "layerwise": lambda: [(x.trace.value, x.largest) for x in C.layerwise(quadratic())],
+    "layerwise": lambda: (lambda x: (x.traces, x.largest))(C.layerwise(quadratic())),
     "block_diagonal": preconditioned,
     "nystrom": lambda: C.nystrom(quadratic(), rank=2, key=KEY) @ B,
 }
@@ -148,14 +162,22 @@ def check(name: str, settings: Sequence[str]) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("settings", TOGETHER)
-@pytest.mark.parametrize("name", FUNCTIONS)
+def parameters(names: Iterable[str]) -> list[Any]:
+    """Return every combination of settings and functions; few of them are quick tests."""
+    return [
+        pytest.param(
+            name, function, marks=() if f"{name}-{function}" in QUICK else pytest.mark.slow
+        )
+        for name in names
+        for function in FUNCTIONS
+    ]
+
+
+@pytest.mark.parametrize(("settings", "name"), parameters(TOGETHER))
 def test_functions_under_strict_settings(settings: str, name: str) -> None:
     check(name, TOGETHER[settings])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(("setting", "name"), parameters(SETTINGS))
 def test_functions_under_each_setting(setting: str, name: str) -> None:
     check(name, [setting])

@@ -87,7 +87,7 @@ class Spectrum:
 
     def cdf(self, at: Any, /) -> jax.Array:
         """Return the share of the eigenvalues that are at most this large, at some points."""
-        return self._average(lambda at: jnp.where(self.nodes <= at, 1, 0).astype(self.nodes.dtype), at)
+        return self._average(lambda at: (self.nodes <= at).astype(self.nodes.dtype), at)
 
     def moment(self, power: int, /) -> jax.Array:
         """Return the mean of a power of the eigenvalues; times `size`, the trace of the power."""

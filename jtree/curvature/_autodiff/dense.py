@@ -187,7 +187,9 @@ def _multiply_units(
     count = math.ceil(length / k)
     if count == 1:
         return body(0, out)
-    return lax.fori_loop(0, count, body, as_carry(lambda out: body(0, out), out))
+    carry = as_carry(lambda out: body(0, out), out)
+    filled: jax.Array = lax.fori_loop(0, count, body, carry)
+    return filled
 
 
 def _chunk_size(linear: Linear, sizes: Sequence[int], dtype: Any, budget: int | None) -> int:

@@ -118,14 +118,15 @@ def _linearize(op: Linearizable) -> Partial:
     jaxpr that closes over them would have to be compiled for every operator.
     """
     struct = jax.ShapeDtypeStruct(op.shape[1:], op.dtype)
-    jaxpr = jax.make_jaxpr(op.linear())(struct)
+    closed = jax.make_jaxpr(op.linear())(struct)
+    jaxpr = closed.jaxpr  # the closed one holds tracers, which would leak with the function
 
     @jax.jit
     def product(constants: list[Any], v: jax.Array) -> Any:
-        linear = jaxpr_as_fun(ClosedJaxpr(jaxpr.jaxpr, constants))
+        linear = jaxpr_as_fun(ClosedJaxpr(jaxpr, constants))
         return _multiply_columns(lambda v: linear(v)[0], v)
 
-    return Partial(product, jaxpr.consts)
+    return Partial(product, closed.consts)
 
 
 def _multiply_columns(linear: Callable[[Any], Any], v: Any) -> Any:

@@ -58,7 +58,8 @@ def unit_rows(out: jax.Array) -> jax.Array:
     """Return the unit vectors of every example's outputs, `(D, N, D)`."""
     count, size = out.shape
     rows = jnp.broadcast_to(jnp.eye(size, dtype=out.dtype)[:, None], (size, count, size))
-    return vary_as(rows, out)
+    units: jax.Array = vary_as(rows, out)
+    return units
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loss"], meta_fields=[])

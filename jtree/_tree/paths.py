@@ -153,10 +153,10 @@ def _check_globs(where: object) -> list[str]:
     """Return the globs of `where` as a list."""
     if isinstance(where, str):
         return [where]
-    if not isinstance(where, Iterable):
+    if not isinstance(where, Iterable) or getattr(where, "ndim", 1) == 0:
         raise ArgumentTypeError(
             "where: expected a glob such as 'layers/0/**', several globs, or a function of "
-            f"(path, leaf), found {type(where).__name__}"
+            f"(path, leaf), found {'an array' if hasattr(where, 'ndim') else type(where).__name__}"
         )
     globs = list(where)
     if not globs:

@@ -11,6 +11,7 @@ import lineax as lx
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.sparse
 import scipy.sparse.linalg as sp
 
 import jtree
@@ -302,6 +303,48 @@ ERRORS: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: np.eye(3) + quadratic(normal(3)),
         "+: expected an operator, found float64[3, 3]; for the matrix use op.dense()",
+    ),
+    (
+        lambda: scipy.sparse.eye_array(3) + quadratic(normal(3)),
+        "+: expected an operator, found float64[3, 3]; for the matrix use op.dense()",
+    ),
+    (
+        lambda: quadratic(normal(3)) - scipy.sparse.eye_array(3),
+        "-: expected an operator, found float64[3, 3]; for the matrix use op.dense()",
+    ),
+    (
+        lambda: quadratic(normal(3)) ** 2,
+        "**: a matrix known by its products has no power; use op @ op for the square, "
+        "or op.dense() for the matrix",
+    ),
+    (
+        lambda: 2 ** quadratic(normal(3)),
+        "**: a matrix known by its products has no power; use op @ op for the square, "
+        "or op.dense() for the matrix",
+    ),
+    (
+        lambda: quadratic(normal(3))[0],
+        "[]: a matrix known by its products has no elements; use op.dense()[...], op @ v, or for "
+        "parameters by path op.block(rows, cols)",
+    ),
+    (
+        lambda: list(quadratic(normal(3))),
+        "[]: a matrix known by its products has no elements; use op.dense()[...], op @ v, or for "
+        "parameters by path op.block(rows, cols)",
+    ),
+    (
+        lambda: network_hessian().restrict(jnp.array(1)),
+        "where: expected a glob such as 'layers/0/**', several globs, or a function of (path, "
+        "leaf), found an array",
+    ),
+    (
+        lambda: network_hessian().block("**", np.array("w")),
+        "where: expected a glob such as 'layers/0/**', several globs, or a function of (path, "
+        "leaf), found an array",
+    ),
+    (
+        lambda: C.batched(jnp.array(1.0), quadratic),
+        "batches: expected an iterable, found float64[]",
     ),
     (
         lambda: jnp.eye(3) - quadratic(normal(3)),

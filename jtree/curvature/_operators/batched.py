@@ -252,7 +252,7 @@ def batched(
 
 def _first(batches: Any) -> Any:
     """Return the first batch of an iterable that can be read again from its beginning."""
-    if not isinstance(batches, Iterable):
+    if not isinstance(batches, Iterable) or getattr(batches, "ndim", 1) == 0:
         raise ArgumentTypeError(f"batches: expected an iterable, found {describe(batches)}")
     reader = iter(batches)
     # A loader may return itself if it rewinds; it has a length then, which a stream lacks.

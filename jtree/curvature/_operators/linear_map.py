@@ -196,9 +196,10 @@ class LinearMap(ABC):
     def _add(self, other: Any, factor: float, symbol: str) -> Any:
         if isinstance(other, LinearMap):
             return LinearMap.combine([(1.0, self), (factor, other)])
-        if _has_own(other, "__radd__"):
+        if _has_own(other, "__radd__") and not hasattr(other, "tocsr"):
             return NotImplemented
-        hint = "; for the matrix use op.dense()" if isarray(other) else ""
+        array = isarray(other) or hasattr(other, "tocsr")  # a sparse one of SciPy
+        hint = "; for the matrix use op.dense()" if array else ""
         if as_scalar(other) is not None and hasattr(self, "damped"):
             hint = "; for a multiple of the identity use op.damped(damping)"
         raise ArgumentTypeError(f"{symbol}: expected an operator, found {describe(other)}{hint}")
@@ -218,6 +219,21 @@ class LinearMap(ABC):
 
     def __rtruediv__(self, other: Any) -> Any:
         raise ArgumentTypeError("/: an operator divides nothing; use curvature.solve(op, b)")
+
+    def __pow__(self, _: Any) -> Any:
+        raise ArgumentTypeError(
+            "**: a matrix known by its products has no power; use op @ op for the square, "
+            "or op.dense() for the matrix"
+        )
+
+    def __rpow__(self, other: Any) -> Any:
+        return self.__pow__(other)
+
+    def __getitem__(self, _: Any) -> Any:
+        raise ArgumentTypeError(
+            "[]: a matrix known by its products has no elements; use op.dense()[...], "
+            "op @ v, or for parameters by path op.block(rows, cols)"
+        )
 
     def __neg__(self) -> Any:
         return self.__mul__(-1.0)

@@ -65,7 +65,7 @@ def newton(
     products, and is not taken if that fails too. The radius of the trust region is infinite at
     first. It follows the ratio of the actual to the predicted decrease of the loss, and so does
     the damping (Levenberg-Marquardt), which shrinks above 3/4 and grows below 1/4. From the same
-    start to the same loss, `newton` took 0.5 to 0.8 times the products of SciPy's `trust-ncg`, and
+    start to the same loss, `newton` took 0.4 to 0.8 times the products of SciPy's `trust-ncg`, and
     less time, on four problems.
 
     `update(gradient, state, params, *args)` takes the arguments of the loss after the vector, also

@@ -433,6 +433,28 @@ def test_a_network_of_linen_and_back() -> None:
         state["Conv_0"]["weight"],
         flux.fields["layers"][0].fields["weight"],
     )
+    vector = migrate.to_flux_vector(migrate.linen(Network(), variables, jnp.asarray(nhwc(x))))
+    np.testing.assert_array_equal(vector, flux_vector(flux))  # in the order of the calls
+
+
+def test_a_network_of_equinox() -> None:
+    r = Random()
+    flux = chain(r.conv((2, 3), 1, 4, RELU, pad=(0, 1, 1, 1)), FLATTEN, r.dense(48, 5))
+    model = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(1, 4, (3, 2), padding=((1, 1), (0, 1)), key=KEY),
+            eqx.nn.Lambda(jax.nn.relu),
+            eqx.nn.Lambda(jnp.ravel),
+            eqx.nn.Linear(48, 5, key=KEY),
+        ]
+    )
+    names = {"layers.2": "layers.3"}
+    model, report = migrate.convert(model, flux_file(model=flux), layout="flux", rename=names)
+    x = r(4, 3, 1, 2)
+    y = jax.vmap(model)(jnp.asarray(x.transpose()))  # channels first, as in memory
+    np.testing.assert_allclose(y, call(flux, x).T, rtol=1e-5, atol=1e-5)
+    assert not report.settings
+    assert not report.warnings
 
 
 def test_settings_that_differ_are_reported() -> None:
@@ -661,11 +683,12 @@ def test_files_of_bson_hold_whole_models_and_states(tmp_path: Path) -> None:
     model = jtree.from_flux(tmp_path / "model.bson")
     agree(model, flux, r(9, 7, 3, 2), image=True, image_out=False)
     state, _ = migrate.convert(model, to="flux")
-    jtree.save(tmp_path / "state.bson", state)
     zeros = migrate.from_flux_vector(model, jnp.zeros(migrate.to_flux_vector(model).size))
-    back, report = migrate.convert(zeros, tmp_path / "state.bson", layout="flux")
-    agree(back, flux, r(9, 7, 3, 2), image=True, image_out=False)
-    assert not report.settings
+    for name in ("state.bson", "state.jld2"):
+        jtree.save(tmp_path / name, state)
+        back, report = migrate.convert(zeros, tmp_path / name, layout="flux")
+        agree(back, flux, r(9, 7, 3, 2), image=True, image_out=False)
+        assert not report.settings
     again, _ = migrate.convert(zeros, tmp_path / "model.bson", layout="flux")
     agree(again, flux, r(9, 7, 3, 2), image=True, image_out=False)
 

@@ -83,7 +83,8 @@ def flux_layers(
         specs = (x for x in layers[layer].spec if x.key_path == keys[len(layer) :])
         for spec in islice(specs, 1):
             stored.setdefault(layer, []).append(_Stored(slot, spec))
-    return {keys: _flux_layer(keys, layers[keys], x, permute) for keys, x in stored.items()}
+    ordered = [keys for keys in layers if keys in stored]  # linen's in the order of its calls
+    return {keys: _flux_layer(keys, layers[keys], stored[keys], permute) for keys in ordered}
 
 
 def _flux_layer(

@@ -48,7 +48,7 @@ def agree(model: Any, flux: Struct, x: Any, *, image: bool, image_out: bool | No
     """Check that a model computes what a model of Flux computes."""
     expected = call(flux, x)
     image_out = image if image_out is None else image_out
-    y = model(jnp.asarray(nhwc(x) if image else reversed_axes(x)))
+    y = jax.jit(lambda x: model(x))(jnp.asarray(nhwc(x) if image else reversed_axes(x)))
     expected = nhwc(expected) if image_out else reversed_axes(expected)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
@@ -310,7 +310,7 @@ def test_a_variational_autoencoder_into_nnx() -> None:
     x = r(6, 6, 1, 2)
     h = call(encoder, x)
     hidden = call(decoder, call(mean, h)).reshape(3, 3, 4, 2, order="F")
-    y, variance = model(jnp.asarray(nhwc(x)))
+    y, variance = jax.jit(lambda x: model(x))(jnp.asarray(nhwc(x)))
     np.testing.assert_allclose(y, nhwc(call(deconv, hidden)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(variance, call(log_var, h).T, rtol=1e-5, atol=1e-5)
     assert report.ignored == {"loss": "not in the model"}
@@ -368,19 +368,25 @@ def test_a_gpt_with_biases_off() -> None:
         y = y + attend(f["attn"].fields, call(f["ln1"], y), causal=True)
         y = y + call(f["mlp"], call(f["ln2"], y))
     y = call(head, call(norm, y))
-    for source in (flux_file(model=flux), FluxFile({"model_state": state_of(flux)})):
-        loaded, report = migrate.convert(model, source, layout="flux")
-        x = loaded["tok"](jnp.asarray(ids.T - 1))
-        for one in loaded["blocks"]:
+
+    @jax.jit
+    def run(model: Any, ids: Any) -> Any:
+        x = model["tok"](ids)
+        for one in model["blocks"]:
             x = x + one["attn"](one["ln1"](x))
             x = x + one["mlp"](one["ln2"](x))
-        x = loaded["head"](loaded["norm"](x))
-        np.testing.assert_allclose(x, y.T, rtol=1e-5, atol=1e-5)
+        return model["head"](model["norm"](x))
+
+    for source in (flux_file(model=flux), FluxFile({"model_state": state_of(flux)})):
+        loaded, report = migrate.convert(model, source, layout="flux")
+        outputs = run(loaded, jnp.asarray(ids.T - 1))
+        np.testing.assert_allclose(outputs, y.T, rtol=1e-5, atol=1e-5)
         notes = {layer.path: layer.notes for layer in report.layers}
         assert notes["tok"] == ("ids count from 1 in Julia and from 0 in JAX",)
         assert not report.settings
 
 
+@pytest.mark.slow
 def test_recurrent_layers_into_nnx_and_equinox() -> None:
     r = Random()
     flux = chain(r.recurrent("LSTM", 3, 4, bias=False), r.recurrent("GRU", 4, 5), r.dense(5, 2))

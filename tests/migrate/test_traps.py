@@ -17,7 +17,7 @@ from jtree import migrate
 
 from ..same import close_to_scale as close
 from ..same import normal
-from .models import Holder, linear, refusal
+from .models import Holder, linear, refusal, stacked
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("seeded_torch")
@@ -280,3 +280,17 @@ def test_arrays_that_fit_one_way_only_are_no_warning() -> None:
     model = Holder(weight=nnx.Param(jnp.zeros((3, 4))), table=nnx.Param(jnp.zeros((4, 4))))
     _, report = migrate.convert(model, {"weight": normal(3, 4), "table": normal(4, 4)})
     assert report.warnings == ()
+
+
+def test_a_stack_that_fits_two_axes_is_a_warning() -> None:
+    source = {f"fc.{n}.weight": normal(4, 4) for n in range(5)}
+    source |= {f"fc.{n}.bias": normal(4) for n in range(5)}
+    _, report = migrate.convert(Holder(fc=stacked(5)), source)
+    assert report.warnings == ()
+    source = {name: x for name, x in source.items() if ".4." not in name}
+    _, report = migrate.convert(Holder(fc=stacked(4)), source)
+    assert report.warnings == (
+        "fc: its 4 layers are stacked along axis 0, but its shapes (4, 4) and (4, 4, 4) fit a "
+        "stack along axis 1 too; if the model stacks along that axis, as by out_axes=1 or "
+        'variable_axes={"params": 1}, the result is wrong: build it with axis 0',
+    )

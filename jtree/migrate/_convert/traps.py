@@ -145,8 +145,10 @@ def find_cautions(source: NamedSource, values: Values) -> Cautions:
     """Return what may be wrong and is no reason to refuse a conversion."""
     untransposed = [text for x in values.arrays for text in _untransposed(x, source)]
     layers = [x for x in values.layers if x.arrays]
+    stacks = [text for x in layers for text in _stacked_either_way(x.match)]
     return Cautions(
-        (*untransposed, *_not_finite(values.by_path)), tuple(_find_unverified(layers, source))
+        (*untransposed, *stacks, *_not_finite(values.by_path)),
+        tuple(_find_unverified(layers, source)),
     )
 
 
@@ -176,6 +178,18 @@ def _untransposed(value: ArrayValue, source: NamedSource) -> Iterator[str]:
         f"it is stored as {order}: {readings}; for the latter, "
         f"add migrate.transpose({array.name!r}{axes}) to rules"
     )
+
+
+def _stacked_either_way(match: LayerMatch) -> Iterator[str]:
+    """Yield a warning for a stack whose arrays have the same shapes along another axis."""
+    shapes = [tuple(slot.value.shape) for slot in match.slots.values()]
+    if match.stacked is not None and all(x[0:1] == x[1:2] for x in shapes):
+        path, sizes = paths.show(match.layer.path), " and ".join(map(str, shapes))
+        yield (
+            f"{path}: its {match.stacked} layers are stacked along axis 0, but its shapes {sizes} "
+            "fit a stack along axis 1 too; if the model stacks along that axis, as by out_axes=1 "
+            'or variable_axes={"params": 1}, the result is wrong: build it with axis 0'
+        )
 
 
 def _not_finite(arrays: Mapping[str, Any]) -> Iterator[str]:

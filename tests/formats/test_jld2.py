@@ -271,11 +271,16 @@ def test_arrays_of_tuples_bits_and_structs(open_document: Any) -> None:
         address = writer.commit(Type("Main.Point"), encoding.compound_type(fields))
         return writer.array_of(address, (2, 1), BIAS.tobytes() * 2)
 
+    def days(writer: Writer) -> int:
+        inner = encoding.compound_type([("value", encoding.integer_type(8, signed=True))])
+        address = writer.commit(Type("Dates.Date"), encoding.compound_type([("instant", inner)]))
+        return writer.array_of(address, (2,), struct.pack("<2q", 737_000, 737_001))
+
     def old_bools(writer: Writer) -> int:
         address = writer.commit(Type("Core.Core.Bool"), encoding.opaque_type(1))
         return writer.array_of(address, (2,), b"\0\1")
 
-    made = {"points": points, "bits": bits, "structs": structs, "bools": old_bools}
+    made = {"points": points, "bits": bits, "structs": structs, "days": days, "bools": old_bools}
     checkpoint = open_document(**{name: Placed(place) for name, place in made.items()})
     tree = read(checkpoint.tree)
     assert same(tree["points"], WEIGHT.T)
@@ -283,6 +288,7 @@ def test_arrays_of_tuples_bits_and_structs(open_document: Any) -> None:
     point = {"x": np.float32(7), "y": np.float32(8)}
     assert tree["structs"] == [[point, point]]
     assert checkpoint.types["structs/0/1"] == "Point"
+    assert same(tree["days"], np.array([737_000, 737_001]))
     assert same(tree["bools"], np.array([False, True]))
 
 
@@ -506,3 +512,14 @@ def test_the_writer_needs_no_seeking() -> None:
     file = Pipe()
     Writer().write(file, {"x": np.zeros(10_000)})
     assert len(file.getvalue()) > 80_000
+
+
+def test_pairs_with_a_value_that_takes_no_bytes(open_document: Any) -> None:
+    def place(writer: Writer) -> int:
+        stored = encoding.compound_type([("first", encoding.TEXT)])
+        julia = Type("Base.Pair", (Type("Core.String"), Type("Core.Nothing")))
+        return writer.array_of(writer.commit(julia, stored), (1,), writer.encode_text("a"))
+
+    julia = Type("Base.Dict", (Type("Core.String"), Type("Core.Nothing")))
+    table = written_as(julia, Type("JLD2.SerializedDict"), {"kvvec": Placed(place)})
+    assert open_document(x=table).tree == {"x": {"a": None}}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 
 _MASK = 0xFFFFFFFF
-_MIX = ((0, 2, 4), (1, 0, 6), (2, 1, 8), (0, 2, 16), (1, 0, 19), (2, 1, 4))
 _FINAL = ((2, 1, 14), (0, 2, 11), (1, 0, 25), (2, 1, 16), (0, 2, 4), (1, 0, 14), (2, 1, 24))
 
 
@@ -19,30 +18,35 @@ def checksum(data: bytes) -> int:
     >>> hex(checksum(b"Four score and seven years ago"))
     '0x17770551'
     """
-    state = [(0xDEADBEEF + len(data)) & _MASK] * 3
-    padded = data + bytes(-len(data) % 12)
-    words = list(struct.iter_unpack("<3I", padded))
-    for block in words[:-1]:
-        _add(state, block)
-        _mix(state)
+    a = b = c = (0xDEADBEEF + len(data)) & _MASK
+    words = list(struct.iter_unpack("<3I", data + bytes(-len(data) % 12)))
+    for x, y, z in words[:-1]:
+        a, b, c = _mix(a + x & _MASK, b + y & _MASK, c + z & _MASK)
     if words:
-        _add(state, words[-1])
-        _finish(state)
-    return state[2]
+        x, y, z = words[-1]
+        return _finish([a + x & _MASK, b + y & _MASK, c + z & _MASK])
+    return c
 
 
-def _add(state: list[int], block: tuple[int, ...]) -> None:
-    state[:] = [(x + y) & _MASK for x, y in zip(state, block, strict=True)]
+def _mix(a: int, b: int, c: int) -> tuple[int, int, int]:
+    """Mix the three words, written out, since a file may have thousands of objects."""
+    a = (a - c & _MASK) ^ (c << 4 & _MASK | c >> 28)
+    c = c + b & _MASK
+    b = (b - a & _MASK) ^ (a << 6 & _MASK | a >> 26)
+    a = a + c & _MASK
+    c = (c - b & _MASK) ^ (b << 8 & _MASK | b >> 24)
+    b = b + a & _MASK
+    a = (a - c & _MASK) ^ (c << 16 & _MASK | c >> 16)
+    c = c + b & _MASK
+    b = (b - a & _MASK) ^ (a << 19 & _MASK | a >> 13)
+    a = a + c & _MASK
+    c = (c - b & _MASK) ^ (b << 4 & _MASK | b >> 28)
+    b = b + a & _MASK
+    return a, b, c
 
 
-def _mix(state: list[int]) -> None:
-    for target, other, shift in _MIX:
-        x, third = state[other], 3 - target - other
-        state[target] = ((state[target] - x) & _MASK) ^ (x << shift & _MASK | x >> (32 - shift))
-        state[other] = (x + state[third]) & _MASK
-
-
-def _finish(state: list[int]) -> None:
+def _finish(state: list[int]) -> int:
     for target, other, shift in _FINAL:
         x = state[other]
         state[target] = ((state[target] ^ x) - (x << shift & _MASK | x >> (32 - shift))) & _MASK
+    return state[2]

@@ -38,7 +38,15 @@ def element(type: Datatype, julia_type: str) -> ElementType | None:
         return ElementType(dtype) if known else ElementType(_BYTE, (type.size,))
     if type.kind in ("int", "float", "bits"):
         return ElementType(_BYTE, (type.size,))
-    return _parts(type, name) if type.kind == "compound" else None
+    return _parts(type, name) or _wrapped(type) if type.kind == "compound" else None
+
+
+def _wrapped(type: Datatype) -> ElementType | None:
+    """Return the number that is all that a struct holds, such as the day of a date."""
+    inner = type
+    while len(inner.members) == 1:
+        inner = inner.members[0].type
+    return ElementType(inner.dtype) if inner.dtype is not None else None
 
 
 def _parts(type: Datatype, name: str) -> ElementType | None:

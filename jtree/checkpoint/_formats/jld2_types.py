@@ -169,6 +169,8 @@ def struct(
     if name == "NamedTuple" or name in _TUPLES:
         fields = _tuple_fields(julia, present)
         return fields if name == "NamedTuple" else tuple(fields.values())
+    if name == "Pair":
+        return JuliaStruct(julia.name, _tuple_fields(julia, present))
     if name in _TYPES:
         body = present.get("body")
         text = present.get("description") or present.get("name")
@@ -189,6 +191,8 @@ def _tuple_fields(julia: JuliaTypeValue, present: dict[str, Any]) -> dict[str, A
     if last_name(julia.name) == "NTuple":
         return present
     names, types = names_and_types(julia)
+    if last_name(julia.name) == "Pair":
+        names = "first", "second"
     if not {*present} <= {*names}:
         return present
     return {

@@ -35,7 +35,7 @@ from .limits import DEPTH, Budget, array_nbytes
 
 _CODE = {"Tracker.Call", "Flux.Tracker.Call"}  # what computed a tracked array
 _TRACKED = "TrackedArray"
-_MANY = 10_000  # structs in an array, from which on they are bytes
+_MANY = 1_000  # structs in an array, from which on they are bytes
 _READING = object()
 
 

@@ -320,7 +320,7 @@ def test_operators_without_parameters() -> None:
     close(blocks.solve(jnp.ones(2)), [0.5, 0.5])
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.parametrize("scale", [1e-20, pytest.param(1e20, marks=pytest.mark.slow)])
 def test_approximations_of_any_scale(scale: float) -> None:
     flat, re = jtree.destructure({"a": jnp.zeros(2, "f4"), "b": jnp.zeros(2, "f4")})
     values = jnp.array([1.0, 2.0, 3.0, 4.0], "f4") * np.float32(scale)
@@ -330,7 +330,7 @@ def test_approximations_of_any_scale(scale: float) -> None:
         close(x.logdet(), np.log(np.asarray(values, float)).sum(), 1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_approximations_in_the_dtype_of_the_operator(dtype: Any) -> None:
     flat, re = jtree.destructure({"a": jnp.zeros(2, dtype), "b": jnp.zeros(2, dtype)})
     op = C.hessian(weighted, flat, jnp.array([1.0, 2.0, 3.0, 4.0], dtype), re=re)
@@ -340,6 +340,7 @@ def test_approximations_in_the_dtype_of_the_operator(dtype: Any) -> None:
         close(x.dense().astype(float), np.diag([1.0, 2, 3, 4]), 0.05)
 
 
+@pytest.mark.slow
 def test_the_default_rank_promotion_may_be_an_error() -> None:
     with jax.numpy_rank_promotion("raise"):
         op = labeled(1.0, 2.0, 3.0, 4.0)

@@ -30,6 +30,22 @@ def check_callable(name: str, x: Any) -> Any:
     return x
 
 
+def check_flag(name: str, x: Any) -> bool:
+    """Return True or False, of Python or NumPy, or as 1 or 0."""
+    if type(x).__name__ not in ("bool", "bool_") and not isinstance(x, int):
+        raise unexpected(name, "True or False", x)
+    return bool(x)
+
+
+def check_choice(name: str, x: Any, choices: Sequence[str]) -> Any:
+    """Return one of a few strings."""
+    if not isinstance(x, str) or x not in choices:
+        *first, last = map(repr, choices)
+        found = f"{x!r}" if isinstance(x, str) else type(x).__name__
+        raise ArgumentError(f"{name}: expected {', '.join(first)} or {last}, found {found}")
+    return x
+
+
 def check_integer(name: str, x: Any, *, least: int | None = None) -> int:
     """Return an integer that is not too small, as an int."""
     if isinstance(x, bool) or not isinstance(x, SupportsIndex):
@@ -61,7 +77,8 @@ def check_number(name: str, x: Any) -> Any:
 
 def check_iterable(name: str, x: Any, expected: str) -> Any:
     """Return an object that can be iterated over, other than text."""
-    if not isinstance(x, Iterable) or isinstance(x, str | bytes):
+    array = getattr(x, "shape", None) == ()
+    if array or not isinstance(x, Iterable) or isinstance(x, str | bytes):
         raise unexpected(name, expected, x)
     return x
 

@@ -20,7 +20,8 @@ from jtree import callbacks, curvature, init, layers, migrate, plot
 
 from .migrate.flux import Random, write_bson
 
-WRONG = [None, "zzz", [], [1], object(), 2.5, -1]
+ARRAYS = [np.ones(3), jnp.arange(2), jnp.ones(()), jax.ShapeDtypeStruct((2,), jnp.float32)]
+WRONG = [None, "zzz", [], [1], object(), 2.5, -1, *ARRAYS, jax.random.key(0)]
 MODULES = {
     "": jtree,
     "callbacks": callbacks,
@@ -227,7 +228,7 @@ def mistakes(function: Any, call: Call) -> Iterator[tuple[str, list[Any], dict[s
             elif position < len(call.args) or p.kind is p.POSITIONAL_ONLY:
                 args = [*call.args[:position], wrong, *call.args[position + 1 :]]
                 yield p.name, args, dict(call.kwargs)
-            elif p.name != "progress":
+            else:
                 yield p.name, list(call.args), dict(call.kwargs) | {p.name: wrong}
 
 
@@ -317,6 +318,17 @@ def test_a_wrong_argument_of_a_method_raises_an_error_of_jtree(owner: str) -> No
 
 
 MESSAGES: dict[str, Any] = {
+    "overwrite: expected True or False, found ndarray": lambda: jtree.save(
+        "x", {}, overwrite=np.ones(2)
+    ),
+    "strict: expected True or False, found 'no'": lambda: jtree.loadmodel({}, {}, strict="no"),
+    "none: expected 'error', 'zero' or 'keep', found ndarray": lambda: jtree.diff(
+        {}, {}, none=np.ones(2)
+    ),
+    "metadata: expected a dict, found list": lambda: jtree.save("x.npz", {}, metadata=[1]),
+    "save_policy: expected a policy of Orbax, with a method should_save, found ndarray": lambda: (
+        jtree.Manager("x", save_policy=np.ones(2))
+    ),
     "filter: expected a function, found 3": lambda: jtree.diff({}, {}, filter=3),
     "max_depth: expected an integer, found 'a'": lambda: jtree.summary({}, max_depth="a"),
     "model: expected a function, found None": lambda: jtree.outputsize(None, (1,)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from .._arguments import check_callable, check_number
+from .._arguments import check_callable, check_flag, check_number
 from .._errors import ArgumentError
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -59,7 +59,7 @@ def throttle(
         check_callable(name, function)
     if not check_number("timeout", timeout) >= 0:
         raise ArgumentError(f"timeout: expected 0 seconds or more, found {timeout}")
-    if not (leading or trailing):
+    if not (check_flag("leading", leading) or check_flag("trailing", trailing)):
         raise ArgumentError("leading, trailing: expected one of them to be True, found neither")
     return Throttled(f, timeout, leading, trailing, clock, timer)
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._errors import ArgumentError, did_you_mean
+from .._arguments import check_choice
+from .._errors import did_you_mean
 from .._tree import paths as _path
 from .._tree.leaves import check_alive, describe, isarray, isconcrete, isscalar
 from .._tree.nodes import static_fields
@@ -72,8 +73,7 @@ def compare(
       where: the leaves to compare, of either tree.
       scalars: whether numbers, bools, text and bytes are loaded as arrays are.
     """
-    if none not in ("error", "zero", "keep"):
-        raise ArgumentError(f"none: expected 'error', 'zero' or 'keep', found {none!r}")
+    check_choice("none", none, ("error", "zero", "keep"))
     dst, src = _select(where, dst, src)
     leaves = _Leaves(dst.leaves(), src.leaves(), none, scalars)
     outcomes = {path: leaves.compare(path) for path in sorted(dst.indices)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from .._arguments import check_flag
 from .._tree import paths
 from .._tree.lazy import LazyArray
 from .._tree.leaves import describe
@@ -59,6 +60,7 @@ def diff(
       >>> diff({"w": jnp.ones(2)}, {"w": jnp.array([1.0, 1.5])}, values=True).values
       {'w': ValueDifference(absolute=0.5, relative=0.3333333333333333)}
     """
+    check_flag("values", values)
     dst, src = resolve_both(dst, src)
     loads = _scalars(dst, src, scalars)
     compared = compare_walks(*walk_both(dst, src, ties), keep=filter, none=none, scalars=loads)
@@ -74,7 +76,7 @@ def diff(
 def _scalars(dst: Any, src: Any, scalars: bool | None) -> Scalars:
     """Return what is asked for, or else what `load` does if `src` is a checkpoint."""
     if scalars is not None:
-        return Scalars.LOADED if scalars else Scalars.KEPT
+        return Scalars.LOADED if check_flag("scalars", scalars) else Scalars.KEPT
     return scalars_of(src) if scalars_of(dst) is Scalars.KEPT else Scalars.KEPT
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from .._arguments import check_callable
+from .._arguments import check_callable, check_flag
 from .._errors import LoadError, ModelError
 from .._tree import paths as _path
 from .._tree.lazy import LazyArray, read_all
@@ -89,7 +89,7 @@ def loadmodel(
 
     Source: `loadmodel!` of Flux.jl.
     """
-    loads = Scalars.LOADED if scalars else Scalars.KEPT
+    loads = Scalars.LOADED if check_flag("scalars", scalars) else Scalars.KEPT
     return load_into(dst, src, strict=strict, filter=filter, none=none, ties=ties, scalars=loads)
 
 
@@ -106,6 +106,7 @@ def load_into(
     scalars: Scalars = Scalars.KEPT,
 ) -> Any:
     """Return `loadmodel(dst, src)`, for the leaves that `where` selects, on other devices."""
+    check_flag("strict", strict)
     walked, source = walk_both(*resolve_both(dst, src), ties)
     options: dict[str, Any] = {"keep": filter, "none": none, "where": where, "scalars": scalars}
     compared = compare_walks(walked.check(), source.check(), **options)
@@ -174,7 +175,8 @@ def resolve_both(dst: Any, src: Any) -> tuple[Any, Any]:
 
 def walk_both(dst: Any, src: Any, ties: Ties) -> tuple[Walk, Walk]:
     """Walk the trees of two objects that are resolved."""
-    recorded = recorded_ties(dst) if ties == "references" else None
+    standard = isinstance(ties, str) and ties == "references"
+    recorded = recorded_ties(dst) if standard else None
     dst = dst if isinstance(dst, str) else open_tree(dst)
     src = src if isinstance(src, str) else open_for(src, dst)
     walked = check_leaves(walk(dst, ties=recorded or ties))

@@ -12,7 +12,7 @@ import numbers
 import os
 import types
 from collections import UserList, UserString, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, MappingView
+from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from .leaves import BASIC, check_alive, describe, isarray, isnumber
 from .walk import Walk
 
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc)
-_SEQUENCES: Any = (list, tuple, set, frozenset, deque, UserList, MappingView)
+_SEQUENCES = (list, tuple, set, frozenset, deque, UserList, KeysView, ValuesView, ItemsView)
 _LIBRARIES = ("jax", "jaxlib")  # none of their types hides the arrays of a model
 _HEAP_TYPE = 1 << 9  # the flag of classes that are written in Python
 _MOST_OBJECTS = 100_000  # that are searched for arrays, for each leaf, besides basic values

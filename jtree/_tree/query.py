@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, overload
 
+from .._arguments import check_flag
 from .leaves import isarray
 from .nodes import kind
 from .opaque import check_opened
@@ -83,6 +84,7 @@ def modules(model: Any, /, *, path: bool = False) -> list[Any] | list[tuple[str,
 
     Source: `modules` of Flux.jl.
     """
+    check_flag("path", path)
     pairs: dict[int, tuple[str, Any]] = {}
     for node_path, node in walk(model).nodes:
         if _ismodule(node):

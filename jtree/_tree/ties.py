@@ -40,7 +40,7 @@ def check_ties(ties: Ties) -> str | Groups:
                 f"ties: expected 'references', 'arrays' or tuples of paths, found {ties!r}"
             )
         return ties
-    if not isinstance(ties, Iterable):
+    if not isinstance(ties, Iterable) or hasattr(ties, "dtype"):
         raise ArgumentTypeError(
             f"ties: expected 'references', 'arrays' or tuples of paths, found {type(ties).__name__}"
         )

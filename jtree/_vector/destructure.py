@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import jax
 
-from .._arguments import check_callable
-from .._errors import ArgumentError, ModelError
+from .._arguments import check_callable, check_choice
+from .._errors import ModelError
 from .._tree import paths
 from .._tree.cache import Cache
 from .._tree.leaves import canonical, isarray, isnumeric, isscalar, type_name
@@ -129,6 +129,7 @@ def _check_dtypes(slots: Iterable[Slot]) -> None:
 
 
 def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> VectorLayout:
+    check_choice("which", which, ("trainable", "all"))
     if which == "trainable" and where is None and isinstance(model, Mapping):
         _warn_of_collections(tuple(sorted(_COLLECTIONS & {*model})), walked.structure.paths)
     slots, indices, others, sources = walked.slots, dict[int, int](), 0, list[int]()
@@ -152,8 +153,6 @@ def _layout(model: Any, walked: Walk, which: str, where: Where, dtype: Any) -> V
 
 def _select(slots: list[Slot], which: str, where: Where) -> list[bool]:
     """Return whether each slot is a parameter; all tied slots are if one of them is selected."""
-    if which not in ("trainable", "all"):
-        raise ArgumentError(f"which: expected 'trainable' or 'all', found {which!r}")
     eligible = [isnumeric(slot.value) if which == "all" else slot.trainable for slot in slots]
     leaves = [(slot.path, slot.value) for slot, x in zip(slots, eligible, strict=True) if x]
     flags = iter(paths.select(where, leaves))

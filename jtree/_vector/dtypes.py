@@ -66,7 +66,7 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the `dtype` of a user, or raise an error if a vector cannot have it."""
     try:
         checked = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         checked = None
     if checked is None or not isinexact(checked):
         raise ArgumentError(f"dtype: expected a floating or complex dtype, found {dtype!r}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from .._arguments import unexpected
+from .._arguments import check_flag, unexpected
 from .._errors import ModelError
 from .._tree.leaves import equal, isconcrete, isdata, type_name
 from .._tree.structure import Plan
@@ -77,7 +77,8 @@ class Restructure(ParameterPaths):
           VectorTypeError: `flat` is not an array.
         """
         check_vector(flat, self.layout)
-        dtypes = self.layout.dtypes if restore_dtype else (None,) * len(self.layout.dtypes)
+        restored = check_flag("restore_dtype", restore_dtype)
+        dtypes = self.layout.dtypes if restored else (None,) * len(self.layout.dtypes)
         return self.assemble(unravel(flat, self.layout, dtypes))
 
     def apply(self, flat: Any, /, *args: Any, **kwargs: Any) -> Any:

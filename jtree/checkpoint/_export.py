@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._arguments import unexpected
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError, JtreeError
 from .._tree import paths
 from .._tree.leaves import BASIC, isarray
@@ -91,14 +92,15 @@ def _copy_node(node: Any, names: list[Any], copies: list[Any]) -> Any:
 
 
 def _check_metadata(name: str, metadata: Any) -> None:
+    if metadata is not None and not isinstance(metadata, dict):
+        raise unexpected("metadata", "a dict", metadata)
     if not metadata:
         return
     if not FILE_FORMATS[name].metadata:
         raise ArgumentError(
             f"metadata: {name} files do not hold any; use format='safetensors' or 'orbax'"
         )
-    items = metadata.items() if isinstance(metadata, dict) else [(None, metadata)]
-    for key, x in items:
+    for key, x in metadata.items():
         if not (isinstance(key, str) and isinstance(x, str)):
             wrong = x if isinstance(key, str) else key
             raise ArgumentTypeError(

@@ -14,7 +14,7 @@ from .._tree.paths import Where
 from ._background import Saving, run_in_background
 from ._load import load
 from ._metrics import check_metrics, read_metrics
-from ._policies import StepInfo, limited_preservation, score_by, step_manager
+from ._policies import StepInfo, check_policy, limited_preservation, score_by, step_manager
 from ._save import begin_save
 from ._storage.paths import as_path
 
@@ -74,6 +74,8 @@ class Manager:
         self.directory = as_path(directory)
         self._score = None if best_fn is None else score_by(best_fn, best_mode)
         limits = max_to_keep, keep_period, self._score
+        check_policy("save_policy", save_policy, "should_save")
+        check_policy("preservation_policy", preservation_policy, "should_preserve")
         self._preservation = preservation_policy or limited_preservation(*limits)
         self._orbax = step_manager(self.directory, save_interval, save_policy)
         self._saving: Saving | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .._arguments import check_flag
 from .._errors import CheckpointError, JtreeError, ModelError
 from .._state.sources import open_for, open_tree, resolve
 from .._tree import paths
@@ -56,6 +57,7 @@ def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
 
 def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) -> Checkpoint:
     """Return an opened checkpoint; `shown` allows a progress bar when its arrays are read."""
+    check_flag("verify", verify)
     located = as_path(path)
     if not located.exists():
         located = atomic.locate(located)

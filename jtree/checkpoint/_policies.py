@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from .._errors import ArgumentError, ArgumentTypeError
+from .._arguments import check_choice, unexpected
+from .._errors import ArgumentTypeError
 from .._tree.leaves import describe
 
 Score: TypeAlias = Callable[[Any], float]
@@ -39,6 +40,12 @@ def step_manager(directory: Any, save_interval: int, save_policy: Any) -> Any:
     return Steps(directory, options=options)
 
 
+def check_policy(name: str, policy: Any, method: str) -> None:
+    """Raise an error for what is neither None nor a policy of Orbax."""
+    if policy is not None and (isinstance(policy, type) or not hasattr(policy, method)):
+        raise unexpected(name, f"a policy of Orbax, with a method {method}", policy)
+
+
 def limited_preservation(
     max_to_keep: int | None, keep_period: int | None, score: Score | None
 ) -> Any:
@@ -61,8 +68,7 @@ def score_by(best_fn: Callable[[Any], Any], mode: str) -> Score:
         raise ArgumentTypeError(
             f"best_fn: expected a function from metrics to a number, found {describe(best_fn)}"
         )
-    if mode not in ("max", "min"):
-        raise ArgumentError(f"best_mode: expected 'max' or 'min', found {mode!r}")
+    check_choice("best_mode", mode, ("max", "min"))
 
     def score(metrics: Any) -> float:
         value = float(best_fn(metrics))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
+from .._arguments import check_flag
 from .._errors import ArgumentError, ModelError
 from .._state.sources import resolve
 from .._state.state import ordered_state, state
@@ -146,7 +147,7 @@ def select_format(path: Path, format: str | None) -> str:
     """Return the given format, or the one that the suffix of the path names."""
     suffix = path.suffix.lower().removeprefix(".")
     if format is not None:
-        if format not in FORMAT_NAMES:
+        if not isinstance(format, str) or format not in FORMAT_NAMES:
             expected = ", ".join(map(repr, FORMAT_NAMES))
             raise ArgumentError(f"format: expected one of {expected}, found {format!r}")
         if format != FLUX_STATE:
@@ -175,6 +176,9 @@ def begin_save(
     metrics: Any = None,
 ) -> Callable[[], None]:
     """Check everything, begin to write, and return a function that waits for the end."""
+    check_flag("overwrite", overwrite)
+    if packed is not None:
+        check_flag("packed", packed)
     target = as_path(path)
     wait_for(str(target))
     name = select_format(target, format)

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_integers
+from .._arguments import check_flag, check_integers
 from .._errors import ArgumentError, ModelError
 from .._tree.leaves import describe, isarray
 from .._tree.nodes import NodeKind, declare_kind
@@ -85,7 +85,7 @@ class MultiHeadAttention(Layer):
             **{name: Dense(*size, key=one, bias=bias, init=init) for name, size, one in each},
             dropout=Dropout(dropout),
             heads=heads,
-            causal=causal,
+            causal=check_flag("causal", causal),
         )._validate()
 
     def _validate(self) -> None:

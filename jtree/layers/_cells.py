@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_integer, check_integers
+from .._arguments import check_flag, check_integer, check_integers
 from .._tree.leaves import isarray
 from ..init import glorot_uniform
 from ._fields import check_array, check_function, check_present, make_bias, set_fields, split_shape
@@ -275,7 +275,7 @@ class GRUCell(Cell):
         init_recurrent: InitFunction = glorot_uniform,
     ) -> None:
         check_integer("GRUCell", n_out, least=0)
-        bias_n = jnp.zeros(n_out, jnp.float32) if hidden_bias else None
+        bias_n = jnp.zeros(n_out, jnp.float32) if check_flag("hidden_bias", hidden_bias) else None
         self._set(n_in, n_out, key, bias, init, init_recurrent, bias_n=bias_n)
 
     def _validate(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._arguments import check_integer
+from .._arguments import check_flag, check_integer
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from .._tree.nodes import NodeKind, declare_kind
@@ -119,7 +119,7 @@ class LayerNorm(Layer):
         eps: float = 1e-5,
     ) -> None:
         size = window_size(size)
-        diag = Scale(size) if affine else None
+        diag = Scale(size) if check_flag("affine", affine) else None
         set_fields(
             self, diag=diag, activation=activation, size=size, affine=affine, eps=eps
         )._validate()
@@ -198,7 +198,7 @@ class GroupNorm(Layer):
         check_integer("GroupNorm: channels", channels, least=0)
         set_fields(
             self,
-            beta=jnp.zeros(channels, jnp.float32) if affine else None,
+            beta=jnp.zeros(channels, jnp.float32) if check_flag("affine", affine) else None,
             gamma=jnp.ones(channels, jnp.float32) if affine else None,
             activation=activation,
             channels=channels,

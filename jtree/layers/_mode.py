@@ -65,14 +65,7 @@ def trainmode(model: Any, /, mode: Mode = True) -> Any:
 
     Source: `trainmode!` of Flux.jl.
     """
-    if mode not in (True, False, None, "auto"):
-        raise ArgumentError(f"mode: expected True, False, None or 'auto', found {mode!r}")
-    active = None if mode in (None, "auto") else bool(mode)
-
-    def change(x: Any) -> Any:
-        return replace(x, active=active) if _has_mode(x) else x
-
-    return jax.tree.map(change, model, is_leaf=_has_mode)
+    return _activated(model, _check_mode(mode))
 
 
 def testmode(model: Any, /, mode: Mode = True) -> Any:  # noqa: PT028
@@ -94,10 +87,30 @@ def testmode(model: Any, /, mode: Mode = True) -> Any:  # noqa: PT028
 
     Source: `testmode!` of Flux.jl.
     """
-    return trainmode(model, not mode if isinstance(mode, bool) else mode)
+    inactive = _check_mode(mode)
+    return _activated(model, None if inactive is None else not inactive)
 
 
 testmode.__test__ = False  # type: ignore[attr-defined]  # or pytest would collect it
+
+
+def _check_mode(mode: Any) -> bool | None:
+    """Return a mode as a bool, or None for `"auto"`."""
+    if mode is None or (isinstance(mode, str) and mode == "auto"):
+        return None
+    number = isinstance(mode, int) and mode in (0, 1)
+    if not number and type(mode).__name__ not in ("bool", "bool_"):
+        raise ArgumentError(f"mode: expected True, False, None or 'auto', found {mode!r}")
+    return bool(mode)
+
+
+def _activated(model: Any, active: bool | None) -> Any:
+    """Return a model whose layers with a mode have this one."""
+
+    def change(x: Any) -> Any:
+        return replace(x, active=active) if _has_mode(x) else x
+
+    return jax.tree.map(change, model, is_leaf=_has_mode)
 
 
 def _has_mode(x: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_integer
+from .._arguments import check_flag, check_integer
 from .._tree.leaves import isarray
 from .._tree.nodes import trainable
 from ._fields import check_function, check_present, replace, set_fields
@@ -80,9 +80,9 @@ class BatchNorm(Layer):
         check_integer("BatchNorm: channels", channels, least=0)
         set_fields(
             self,
-            beta=jnp.zeros(channels, jnp.float32) if affine else None,
+            beta=jnp.zeros(channels, jnp.float32) if check_flag("affine", affine) else None,
             gamma=jnp.ones(channels, jnp.float32) if affine else None,
-            mu=jnp.zeros(channels, jnp.float32) if track_stats else None,
+            mu=jnp.zeros(channels, jnp.float32) if check_flag("track_stats", track_stats) else None,
             sigma2=jnp.ones(channels, jnp.float32) if track_stats else None,
             activation=activation,
             channels=channels,

@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex, TypeGuard
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_callable, check_dtype
+from .._arguments import check_callable, check_dtype, check_flag
 from .._errors import ArgumentError
 from .._tree.leaves import isarray
 from .._tree.walk import walk
@@ -52,7 +52,7 @@ def outputsize(
     if type(model) not in (list, tuple):
         check_callable("model", model)
     shapes, dtype = _inputs(input_shapes), check_dtype("dtype", dtype)
-    pad = (1,) if padbatch else ()
+    pad = (1,) if check_flag("padbatch", padbatch) else ()
     inputs = tuple(jax.ShapeDtypeStruct((*pad, *shape), dtype) for shape in shapes)
     x = inputs[0] if len(inputs) == 1 else inputs
     walked = walk(Chain(*model) if type(model) in (list, tuple) else model)

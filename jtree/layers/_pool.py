@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .._arguments import unexpected
-from .._tree.leaves import isarray
+from .._tree.leaves import isabstract, isarray
 from ._fields import set_fields
 from ._layer import Layer, changed_arguments, check_input, layer
 from ._window import (
@@ -133,7 +133,7 @@ def flatten(x: Any, /) -> Any:
 
     Source: `flatten` of Flux.jl.
     """
-    if not isarray(x) or not x.ndim:
+    if not isarray(x) or isabstract(x) or not x.ndim:
         raise unexpected("flatten", "an array of shape (batch, ...)", x)
     return jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
 

@@ -322,6 +322,11 @@ def test_modes_override_how_a_model_is_called() -> None:
     test, train = testmode(model), trainmode(model)
     assert [m[3].active for m in (model, test, train)] == [None, False, True]
     assert [testmode(train, mode)[2].active for mode in (False, None, "auto")] == [True, None, None]
+    assert [testmode(train, mode)[2].active for mode in (1, np.True_, np.False_)] == [
+        False,
+        False,
+        True,
+    ]
     y, after = forward(test, x)
     close(y, model(x))
     assert same(after, test)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_integer
 from ..._errors import ArgumentError
 from ..._tree.leaves import istracer
 from ..._tree.paths import Where
@@ -182,6 +183,8 @@ def inverse(
         raise ArgumentError(f"method: expected one of {', '.join(_METHODS)}, found {method!r}")
     if preconditioner is not None and method in ("minres", "cholesky"):
         raise ArgumentError(f"preconditioner: method={method!r} takes none; use method='cg'")
+    if maxiter is not None:
+        maxiter = check_integer("maxiter", maxiter, least=1)
     damped = op.damped(damping)  # raises for a damping that is not a scalar
     prepared = prepare_preconditioner(preconditioner, damping, op)
     by_matrix = prepared is None and (op.size <= _DENSE_SIZE or isinstance(op, Decomposed))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._arguments import check_callable, check_integer, unexpected
 from ..._errors import ArgumentError, ArgumentTypeError, VectorError
-from ..._tree.leaves import describe, isarray, istracer
+from ..._tree.leaves import describe, isabstract, isarray, istracer
 from ..._tree.walk import walk
 from ..._vector.restructure import Restructure, check_restructure
 from .._autodiff import host
@@ -156,7 +156,7 @@ def newton(
         labels = _labels(re, params)
         flat = params if labels is None else labels.ravel(params)
         slope = gradient if labels is None else labels.ravel_grad(gradient).astype(flat.dtype)
-        if np.shape(slope) != flat.shape:
+        if isabstract(slope) or np.shape(slope) != flat.shape:
             raise VectorError(
                 f"newton: expected a gradient of {len(flat)} elements, found {describe(slope)}"
             )

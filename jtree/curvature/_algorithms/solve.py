@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from ..._arguments import check_integer
 from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError, VectorError
-from ..._tree.leaves import describe, isarray, istracer
+from ..._tree.leaves import describe, isabstract, isarray, istracer
 from .._autodiff import host
 from .._autodiff.arguments import as_columns, check_tol
 from .._autodiff.call import with_automatic_axes
@@ -147,7 +147,8 @@ def prepare_preconditioner(preconditioner: Any, damping: Any, op: Operator) -> A
 def _check_preconditioner(preconditioner: Any, op: Operator) -> None:
     if preconditioner is None:
         return
-    if not callable(preconditioner) and not isarray(preconditioner):
+    array = isarray(preconditioner) and not isabstract(preconditioner)
+    if not callable(preconditioner) and not array:
         raise ArgumentTypeError(
             f"preconditioner: expected a function or a vector, found {describe(preconditioner)}"
         )

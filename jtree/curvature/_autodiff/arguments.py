@@ -11,7 +11,7 @@ import numpy as np
 
 from ..._errors import ArgumentError, ArgumentTypeError, VectorError, VectorTypeError
 from ..._extras import check_extra
-from ..._tree.leaves import describe, isarray, isnumber, istracer
+from ..._tree.leaves import describe, isabstract, isarray, isnumber, istracer
 from ..._tree.paths import Where
 from ..._vector.layout import VectorLayout
 from .call import with_automatic_axes
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def as_columns(v: Any, size: int, dtype: Any) -> jax.Array:
     """Return a vector `(size,)`, or a matrix of columns `(size, k)`, as an array of a dtype."""
-    if not isarray(v) or not isnumber(v.dtype):
+    if not isarray(v) or isabstract(v) or not isnumber(v.dtype):
         raise VectorTypeError(f"expected a vector of {size} elements, found {describe(v)}")
     if v.dtype != dtype and jnp.issubdtype(v.dtype, jnp.complexfloating):
         raise VectorTypeError(f"expected a real vector, found {describe(v)}")

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from ... import _progress
-from ..._arguments import check_number, unexpected
+from ..._arguments import check_flag, check_number, unexpected
 from ..._errors import ArgumentError, ArgumentTypeError
 from ..._tree.leaves import describe, istracer
 from . import memory as _memory
@@ -54,6 +54,7 @@ class DenseOptions(NamedTuple):
 def matrix(op: Symmetric, options: DenseOptions) -> jax.Array:
     """Return the matrix of an operator that can be traced."""
     chunk, memory, sharding, progress = options
+    check_flag("progress", progress)
     if sharding is not None:
         return _sharded_matrix(op, sharding, chunk)
     traced = any(map(istracer, jax.tree.leaves(op)))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ArgumentError, VectorError, VectorTypeError
-from ..._tree.leaves import describe, isarray, isinexact
+from ..._tree.leaves import describe, isabstract, isarray, isinexact
 from ..._tree.paths import Where
 from ..._vector import eager
 from ..._vector.restructure import Restructure, check_restructure, fix_others
@@ -122,7 +122,7 @@ class Differentiated(ABC):
 
 def as_point(flat: Any, re: Restructure | None) -> tuple[jax.Array, tuple[int, ...] | None]:
     """Return a vector of parameters as an array of JAX, and the sizes of its labeled pieces."""
-    if not isarray(flat) or not isinexact(flat.dtype):
+    if not isarray(flat) or isabstract(flat) or not isinexact(flat.dtype):
         raise VectorTypeError(
             f"flat: expected a floating-point vector, found {describe(flat)}; "
             "jtree.destructure(model) returns the vector of a model"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import field
 
+from ..._arguments import check_flag
 from ..._errors import ArgumentError
 from ..._tree import paths
 from ..._tree.leaves import describe
@@ -46,7 +47,7 @@ class Rename(Rule):
 
     def __post_init__(self) -> None:
         check_fields(self, pattern=check_text, replacement=check_text)
-        if not self.regex:
+        if not check_flag("regex", self.regex):
             check_template(self, self.pattern, self.replacement)
             return
         try:

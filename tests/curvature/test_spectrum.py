@@ -58,6 +58,13 @@ def test_a_spectrum_of_one_eigenvalue_has_no_others() -> None:
     assert C.spectrum(op, key=KEY, samples=4).range == pytest.approx((1, 1))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e25, 1e30])
+def test_the_spectrum_is_free_of_scale(scale: float) -> None:
+    values = np.linspace(-4, 6, 21)
+    spectrum = C.spectrum(diagonal_operator(scale * values), key=KEY, samples=3)
+    assert np.allclose(np.sort(spectrum.nodes[0]) / scale, values, atol=1e-4)
+
+
 @pytest.mark.usefixtures("double")
 def test_log_determinants() -> None:
     matrix = matrix_of(*np.geomspace(0.1, 50, 80))

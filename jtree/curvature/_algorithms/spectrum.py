@@ -247,17 +247,25 @@ def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.A
     # not tridiag_sym, which averages both triangles: after a breakdown the upper one is arbitrary
     lanczos = import_extra("matfree.decomp").hessenberg(steps, reortho="full", custom_vjp=False)
     product = op.linear()
+    starts = dense.promote(jax.random.rademacher(key, (samples, op.size), op.dtype))
+    scale = _power_of_two(dense.promote(product(starts[0].astype(op.dtype))))
 
     def linear(v: jax.Array) -> jax.Array:
-        return dense.promote(product(v.astype(op.dtype)))
+        return dense.promote(product(v.astype(op.dtype))) / scale
 
     def run(start: jax.Array) -> tuple[jax.Array, jax.Array]:
         small = lanczos(linear, start).J_small
         return _discard_breakdown(jnp.diagonal(small), jnp.diagonal(small, -1))
 
-    starts = dense.promote(jax.random.rademacher(key, (samples, op.size), op.dtype))
     values, vectors = jnp.linalg.eigh(jax.vmap(_tridiagonal)(*jax.vmap(run)(starts)))
-    return values, vectors[:, 0] ** 2
+    return values * scale, vectors[:, 0] ** 2
+
+
+def _power_of_two(product: jax.Array) -> jax.Array:
+    """Return the scale of a product; without it, the squares of norms overflow or underflow."""
+    largest = jnp.abs(product).max()
+    valid = jnp.isfinite(largest) & (largest > 0)
+    return jnp.where(valid, jnp.exp2(jnp.floor(jnp.log2(largest))), 1)
 
 
 def _discard_breakdown(diagonal: jax.Array, offdiagonal: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -41,8 +41,8 @@ def check_choice(name: str, x: Any, choices: Sequence[str]) -> Any:
     """Return one of a few strings."""
     if not isinstance(x, str) or x not in choices:
         *first, last = map(repr, choices)
-        found = f"{x!r}" if isinstance(x, str) else type(x).__name__
-        raise ArgumentError(f"{name}: expected {', '.join(first)} or {last}, found {found}")
+        text = repr(x) if isinstance(x, str) else type(x).__name__
+        raise ArgumentError(f"{name}: expected {', '.join(first)} or {last}, found {text}")
     return x
 
 
@@ -99,7 +99,8 @@ def check_dtype(name: str, x: Any) -> Any:
         dtype = jnp.dtype(x)
     except (TypeError, ValueError) as error:
         raise unexpected(name, expected, x) from error
-    if x is None or (dtype.kind != "b" and not jnp.issubdtype(dtype, jnp.number)):
+    array = not isinstance(x, type | jnp.dtype) and hasattr(x, "shape")
+    if x is None or array or (dtype.kind != "b" and not jnp.issubdtype(dtype, jnp.number)):
         raise unexpected(name, expected, x)
     return dtype
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._arguments import check_integer
+from .._arguments import check_flag, check_integer
 from .._tree.leaves import isarray
 from .._tree.nodes import trainable
 from ._fields import check_function, check_present, replace, set_fields
@@ -79,9 +79,9 @@ class InstanceNorm(Layer):
         zeros, ones = jnp.zeros(channels, jnp.float32), jnp.ones(channels, jnp.float32)
         set_fields(
             self,
-            beta=zeros if affine else None,
+            beta=zeros if check_flag("affine", affine) else None,
             gamma=ones if affine else None,
-            mu=zeros if track_stats else None,
+            mu=zeros if check_flag("track_stats", track_stats) else None,
             sigma2=ones if track_stats else None,
             activation=activation,
             channels=channels,

@@ -15,7 +15,7 @@ from ..._tree.leaves import describe, isabstract, isarray, istracer
 from ..._tree.walk import walk
 from ..._vector.restructure import Restructure, check_restructure
 from .._autodiff import host
-from .._autodiff.arguments import check_scalar, check_tol, import_extra
+from .._autodiff.arguments import as_columns, check_scalar, check_tol, import_extra
 from .._autodiff.call import Call, bind
 from .._operators.base import Operator, require_operator
 from .._operators.differentiated import as_point
@@ -160,6 +160,7 @@ def newton(
             raise VectorError(
                 f"newton: expected a gradient of {len(flat)} elements, found {describe(slope)}"
             )
+        slope = as_columns(slope, len(flat), flat.dtype)
         args = more or (args if isinstance(args, tuple) else (args,))
         value = None if value is None else check_scalar("value", value)
         function, op = bind(loss, *args), make(flat, *args)

@@ -16,7 +16,7 @@ from ..._errors import ArgumentError, CurvatureError, VectorTypeError
 from ..._tree.leaves import describe, istracer
 from .._autodiff import dense, host
 from .._autodiff.arguments import check_scalar, import_extra
-from .._autodiff.finite import require_finite
+from .._autodiff.finite import power_of_two, require_finite
 from .._operators.base import Operator, require_operator
 from .decomposed import decompose
 from .estimate import Estimate
@@ -248,7 +248,7 @@ def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.A
     lanczos = import_extra("matfree.decomp").hessenberg(steps, reortho="full", custom_vjp=False)
     product = op.linear()
     starts = dense.promote(jax.random.rademacher(key, (samples, op.size), op.dtype))
-    scale = _power_of_two(dense.promote(product(starts[0].astype(op.dtype))))
+    scale = power_of_two(dense.promote(product(starts[0].astype(op.dtype))))
 
     def linear(v: jax.Array) -> jax.Array:
         return dense.promote(product(v.astype(op.dtype))) / scale
@@ -259,13 +259,6 @@ def _quadrature(op: Operator, key: Any, samples: int, steps: int) -> tuple[jax.A
 
     values, vectors = jnp.linalg.eigh(jax.vmap(_tridiagonal)(*jax.vmap(run)(starts)))
     return values * scale, vectors[:, 0] ** 2
-
-
-def _power_of_two(product: jax.Array) -> jax.Array:
-    """Return the scale of a product; without it, the squares of norms overflow or underflow."""
-    largest = jnp.abs(product).max()
-    valid = jnp.isfinite(largest) & (largest > 0)
-    return jnp.where(valid, jnp.exp2(jnp.floor(jnp.log2(largest))), 1)
 
 
 def _discard_breakdown(diagonal: jax.Array, offdiagonal: jax.Array) -> tuple[jax.Array, jax.Array]:

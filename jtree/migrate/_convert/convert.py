@@ -123,7 +123,7 @@ def convert(
 
 
 def _check_target(to: Any, source: Any) -> None:
-    if to != "flux":
+    if not isinstance(to, str) or to != "flux":
         raise ArgumentError(f"to: expected 'flux' or None, found {to!r}")
     if source is not None:
         raise ArgumentError(

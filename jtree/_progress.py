@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
-from ._arguments import check_flag
-
 T = TypeVar("T")
 LARGE = 10**9  # bytes
 DELAY = 2.0  # seconds
@@ -56,7 +54,7 @@ def progress_bar(
     Yields:
       A `Bar`.
     """
-    if not (check_flag("progress", shown) and sys.stderr.isatty()):
+    if not (shown and sys.stderr.isatty()):
         yield Bar()
         return
     drawn, task = _draw(title, total, unit)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any, NoReturn, TypeVar
 
-from .._arguments import check_callable, check_iterable
+from .._arguments import check_callable, check_flag, check_iterable
 from .._errors import ArgumentTypeError, JtreeError
 from .._progress import tracked
 
@@ -89,7 +89,8 @@ def train(
     check_iterable("data", data, "an iterable of batches")
     for callback in check_iterable("callbacks", callbacks, "a sequence of functions"):
         check_callable("callbacks", callback)
-    with closing(tracked(data, "train", shown=progress)) as items:
+    shown = check_flag("progress", progress)
+    with closing(tracked(data, "train", shown=shown)) as items:
         for item in items:
             after = model
             try:

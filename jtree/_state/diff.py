@@ -61,6 +61,7 @@ def diff(
       {'w': ValueDifference(absolute=0.5, relative=0.3333333333333333)}
     """
     check_flag("values", values)
+    check_flag("progress", progress)
     dst, src = resolve_both(dst, src)
     loads = _scalars(dst, src, scalars)
     compared = compare_walks(*walk_both(dst, src, ties), keep=filter, none=none, scalars=loads)

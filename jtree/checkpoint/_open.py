@@ -58,6 +58,7 @@ def open(path: str | os.PathLike[str], /, *, verify: bool = True) -> Checkpoint:
 def open_checkpoint(path: object, *, verify: bool = True, shown: bool = True) -> Checkpoint:
     """Return an opened checkpoint; `shown` allows a progress bar when its arrays are read."""
     check_flag("verify", verify)
+    check_flag("progress", shown)
     located = as_path(path)
     if not located.exists():
         located = atomic.locate(located)

@@ -177,6 +177,7 @@ def begin_save(
 ) -> Callable[[], None]:
     """Check everything, begin to write, and return a function that waits for the end."""
     check_flag("overwrite", overwrite)
+    check_flag("progress", shown)
     if packed is not None:
         check_flag("packed", packed)
     target = as_path(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from .._arguments import check_flag
 from .._errors import CheckpointError
 from .._progress import progress_bar
 from .._tree.lazy import LazyArray, batches, read_all
@@ -35,6 +36,7 @@ def verify(path: str | os.PathLike[str], /, *, progress: bool = True) -> dict[st
       ...     jtree.verify(f"{directory}/model")
       {}
     """
+    check_flag("progress", progress)
     if not as_path(path).exists():
         open_checkpoint(path)  # raises, unless a killed overwrite left the old checkpoint
     try:

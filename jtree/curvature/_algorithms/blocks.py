@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import _progress
-from ..._arguments import check_number
+from ..._arguments import check_flag, check_number
 from ..._errors import ArgumentError, CurvatureError
 from ..._text import plural
 from ..._tree.leaves import istracer
@@ -174,6 +174,7 @@ def block_diagonal(
     the log-determinant of the posterior precision in laplace-torch: Daxberger et al., "Laplace
     redux", NeurIPS 2021, arXiv:2106.14806.
     """
+    check_flag("progress", progress)
     require_operator(op, "block_diagonal")
     groups = group_parameters(op, where, "block_diagonal")
     _check_cover(require_labels(op.re, "block_diagonal").paths, groups)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ... import _progress
+from ..._arguments import check_flag
 from ..._text import align, plural, table
 from .._operators.base import Operator, require_operator
 from .diagonal import check_estimate, diagonal, trace
@@ -130,6 +131,7 @@ def layerwise(
     Source: Dong et al., "HAWQ-V2: Hessian aware trace-weighted quantization of neural networks",
     NeurIPS 2020, arXiv:1911.03852, has both by layer.
     """
+    check_flag("progress", progress)
     require_operator(op, "layerwise")
     samples = check_estimate(method, ("exact", "hutchinson", "xtrace"), key, samples)
     groups = group_parameters(op, where, "layerwise")

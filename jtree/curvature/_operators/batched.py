@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import _progress
-from ..._arguments import check_callable
+from ..._arguments import check_callable, check_flag
 from ..._errors import ArgumentError, ArgumentTypeError, CurvatureError
 from ..._tree.leaves import describe, istracer
 from ..._tree.paths import Where
@@ -232,6 +232,7 @@ def batched(
       >>> bool(jnp.allclose(op.dense(), make(x).dense()))
       True
     """
+    check_flag("progress", progress)
     if not isinstance(reduction, str) or reduction not in ("mean", "sum"):
         raise ArgumentError(f"reduction: expected 'mean' or 'sum', found {reduction!r}")
     if not callable(make):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from ..._arguments import check_iterable, check_path
+from ..._arguments import check_flag, check_iterable, check_path
 from ..._errors import ArgumentError, CheckpointError
 from ..._progress import progress_bar
 from ..._text import plural
@@ -121,6 +121,7 @@ def convert_file(
       >>> report.problems, jtree.load(f"{directory}/b")["fc"]["weight"].shape
       ({}, (3, 2))
     """
+    check_flag("progress", progress)
     checkpoint = open_checkpoint(source, shown=False)
     arrays = _apply(checkpoint, rules, where, cast)
     path = _local_path(target)

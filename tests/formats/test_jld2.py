@@ -419,8 +419,8 @@ def test_old_superblocks_are_named(tmp_path: Path) -> None:
     data[520] = 0
     (tmp_path / "x.jld2").write_bytes(data)
     assert refusal(tmp_path / "x.jld2") == (
-        "cannot read this JLD2 file: its superblock has version 0, which JLD.jl and the HDF5 library "
-        "write and JLD2.jl does not; load it in Julia, and save it by JLD2.jldsave"
+        "cannot read this JLD2 file: its superblock has version 0, which JLD.jl and the HDF5 "
+        "library write and JLD2.jl does not; load it in Julia, and save it by JLD2.jldsave"
     )
 
 

@@ -84,8 +84,8 @@ class Hdf5Objects:
         version, offsets, lengths = block[8:11]
         if version not in (2, 3) or (offsets, lengths) != (8, 8):
             raise ValueError(
-                f"its superblock has version {version}, which JLD.jl and the HDF5 library write and "
-                "JLD2.jl does not; load it in Julia, and save it by JLD2.jldsave"
+                f"its superblock has version {version}, which JLD.jl and the HDF5 library write "
+                "and JLD2.jl does not; load it in Julia, and save it by JLD2.jldsave"
             )
         base, _, end, root = struct.unpack("<4Q", block[12:44])
         self._check(block[:44], block[44:], "the superblock")

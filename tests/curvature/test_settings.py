@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
 }
 TOGETHER = {
     "all but disable jit": [*SETTINGS][:-1],
-    "rank promotion and disable jit": ["rank promotion", "debug nans", "disable jit"],
+    "rank promotion and disable jit": ["rank promotion", "disable jit"],
 }
 QUICK = {  # the other functions are built from the same parts, and are slow tests
     *("all but disable jit-" + name for name in ("destructure", "hessian", "ggn", "solve cg")),

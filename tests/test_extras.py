@@ -37,7 +37,6 @@ CURVATURE: dict[str, tuple[str, Callable[[], Any]]] = {
     "diagonal": ("matfree", lambda: curvature.diagonal(operator(), key=KEY, method="xdiag")),
     "trace": ("matfree", lambda: curvature.trace(operator(), key=KEY, method="hutchinson")),
     "spectrum": ("matfree", lambda: curvature.spectrum(operator(), key=KEY)),
-    "solve": ("lineax", lambda: curvature.solve(operator(), FLAT)),
     "as_lineax": ("lineax", lambda: operator().as_lineax()),
 }
 PLOTS: dict[str, Callable[[], Any]] = {

@@ -23,6 +23,8 @@ IMAGE = jnp.ones((1, 6, 6, 4))
 
 # Layers by name, each with an input.
 LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
+    "AdaptiveMaxPool": (lambda: layers.AdaptiveMaxPool((2, 2)), IMAGE),
+    "AdaptiveMeanPool": (lambda: layers.AdaptiveMeanPool((2, 2)), IMAGE),
     "BatchNorm": (lambda: layers.BatchNorm(4), X),
     "Chain": (lambda: layers.Chain(layers.Dense(4, 3, key=KEY), jnp.tanh), X),
     "Conv": (lambda: layers.Conv((3, 3), 4, 2, key=KEY), IMAGE),
@@ -32,7 +34,10 @@ LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "Embedding": (lambda: layers.Embedding(5, 4, key=KEY), jnp.arange(3)),
     "GRU": (lambda: layers.GRU(4, 3, key=KEY), X),
     "GRUCell": (lambda: layers.GRUCell(4, 3, key=KEY), X[0]),
+    "GRUv3": (lambda: layers.GRUv3(4, 3, key=KEY), X),
+    "GRUv3Cell": (lambda: layers.GRUv3Cell(4, 3, key=KEY), X[0]),
     "GroupNorm": (lambda: layers.GroupNorm(4, 2), X),
+    "InstanceNorm": (lambda: layers.InstanceNorm(4), IMAGE),
     "LSTM": (lambda: layers.LSTM(4, 3, key=KEY), X),
     "LSTMCell": (lambda: layers.LSTMCell(4, 3, key=KEY), X[0]),
     "LayerNorm": (lambda: layers.LayerNorm(4), X),
@@ -42,6 +47,7 @@ LAYERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "Parallel": (lambda: layers.Parallel(jnp.add, *(layers.Scale(4) for _ in range(2))), X),
     "RNN": (lambda: layers.RNN(4, 3, key=KEY), X),
     "RNNCell": (lambda: layers.RNNCell(4, 3, key=KEY), X[0]),
+    "Recur": (lambda: layers.Recur(layers.RNNCell(4, 3, key=KEY)), X),
     "Scale": (lambda: layers.Scale(4), X),
     "SkipConnection": (lambda: layers.SkipConnection(layers.Scale(4), jnp.add), X),
 }

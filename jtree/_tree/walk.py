@@ -6,7 +6,7 @@ computes new values, and rebuilds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -97,7 +97,7 @@ class Walk:
           >>> jtree.walk({"w": 1.5, "layers": [None, "relu"]}).rebuild([7, 8, 9])
           {'layers': [7, 8], 'w': 9}
         """
-        if not isinstance(values, Sized):
+        if not isinstance(values, Sequence):
             raise unexpected("values", "a sequence with one value per slot", values)
         if len(values) != len(self.slots):
             raise ArgumentError(f"values: expected {len(self.slots)}, found {len(values)}")

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+from .._arguments import check_flag
 from .._errors import ArgumentError, ArgumentTypeError, CheckpointError
 from .._tree.paths import Where
 from ._background import Saving, run_in_background
@@ -109,6 +110,7 @@ class Manager:
           ModelError: the tree holds something that cannot be saved; the message names its path.
         """
         step, metrics = _check_step(step), check_metrics(metrics)
+        force = check_flag("force", force)
         if metrics is not None and self._score is not None:
             self._score(metrics)  # raises before anything is written
         self.wait_until_finished()
@@ -156,7 +158,7 @@ class Manager:
           CheckpointError: there is no such step, or it is damaged; the message names it.
           LoadError: the step does not fit the model.
         """
-        if step is not None and fallback:
+        if check_flag("fallback", fallback) and step is not None:
             raise ArgumentError(
                 "fallback=True is for the newest step; leave out step= or fallback="
             )

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from .._arguments import unexpected
-from .._tree.leaves import isarray
+from .._tree.leaves import isarray, isnumber
 from ._fields import set_fields
 from ._layer import Layer, check_input, layer
-from ._pool import lowest
+from ._pool import lowest, zero
 from ._window import Window, axes_text, window_size
 
 
@@ -26,17 +25,20 @@ class _AdaptivePool(Layer):
     def _validate(self) -> None:
         set_fields(self, size=window_size(self.size))
 
-    def _reduce(self, x: Any, init: Any, function: Callable[[Any, Any], Any]) -> tuple[Any, int]:
+    def _reduce(
+        self, x: Any, init: Callable[[Any], Any], function: Callable[[Any, Any], Any]
+    ) -> tuple[Any, int]:
         """Return windows of `x` reduced, and the number of elements in each of them."""
         rank = len(self.size) + 2
-        check_input(self, isarray(x) and x.ndim == rank, axes_text(rank), x)
+        numeric = isarray(x) and isnumber(x.dtype)
+        check_input(self, numeric and x.ndim == rank, axes_text(rank), x)
         space = x.shape[1:-1]
         fits = all(0 < n <= m for n, m in zip(self.size, space, strict=True))
         check_input(self, fits, f"space of at least {self.size}", x)
         stride = [m // n for n, m in zip(self.size, space, strict=True)]
         window = [m - (n - 1) * s for n, m, s in zip(self.size, space, stride, strict=True)]
         y = lax.reduce_window(
-            jnp.asarray(x), init, function, (1, *window, 1), (1, *stride, 1), "VALID"
+            jnp.asarray(x), init(x), function, (1, *window, 1), (1, *stride, 1), "VALID"
         )
         return y, math.prod(window)
 
@@ -67,7 +69,7 @@ class AdaptiveMaxPool(_AdaptivePool):
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (batch, *space, channels)."""
-        return self._reduce(x, lowest(x), lax.max)[0]
+        return self._reduce(x, lowest, lax.max)[0]
 
 
 @layer()
@@ -93,7 +95,7 @@ class AdaptiveMeanPool(_AdaptivePool):
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (batch, *space, channels)."""
-        total, count = self._reduce(x, np.zeros((), getattr(x, "dtype", None)), lax.add)
+        total, count = self._reduce(x, zero, lax.add)
         return total / count
 
 
@@ -136,6 +138,6 @@ def global_mean_pool(x: Any, /) -> Any:
 
 def _image(name: str, x: Any) -> Any:
     """Return an array of shape (batch, *space, channels), or raise an error."""
-    if not isarray(x) or x.ndim < 3:
+    if not isarray(x) or not isnumber(x.dtype) or x.ndim < 3:
         raise unexpected(name, "an array of shape (batch, *space, channels)", x)
     return x

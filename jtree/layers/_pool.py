@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .._arguments import unexpected
-from .._tree.leaves import isabstract, isarray
+from .._tree.leaves import isabstract, isarray, isnumber
 from ._fields import set_fields
 from ._layer import Layer, changed_arguments, check_input, layer
 from ._window import (
@@ -41,12 +41,15 @@ class _Pool(Layer):
             self, window=size, stride=steps, pad=normalise_padding(owner, self.pad, len(size))
         )
 
-    def _reduce(self, x: Any, init: Any, function: Callable[[Any, Any], Any]) -> Any:
+    def _reduce(
+        self, x: Any, init: Callable[[Any], Any], function: Callable[[Any, Any], Any]
+    ) -> Any:
         rank = len(self.window) + 2
-        check_input(self, isarray(x) and x.ndim == rank, axes_text(rank), x)
+        fits = isarray(x) and isnumber(x.dtype) and x.ndim == rank
+        check_input(self, fits, axes_text(rank), x)
         pad = self.pad if isinstance(self.pad, str) else [(0, 0), *pairs(self.pad), (0, 0)]
         return lax.reduce_window(
-            jnp.asarray(x), init, function, (1, *self.window, 1), (1, *self.stride, 1), pad
+            jnp.asarray(x), init(x), function, (1, *self.window, 1), (1, *self.stride, 1), pad
         )
 
     def _arguments(self) -> list[str]:
@@ -83,7 +86,7 @@ class MaxPool(_Pool):
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (batch, *space, channels)."""
-        return self._reduce(x, lowest(x), lax.max)
+        return self._reduce(x, lowest, lax.max)
 
 
 @layer()
@@ -114,7 +117,6 @@ class MeanPool(_Pool):
 
     def __call__(self, x: Any, /) -> Any:
         """Return the output for an input of shape (batch, *space, channels)."""
-        zero = np.zeros((), getattr(x, "dtype", None))
         return self._reduce(x, zero, lax.add) / math.prod(self.window)
 
 
@@ -163,6 +165,10 @@ def flatten_channels_first(x: Any, /) -> Any:
 
 def lowest(x: Any) -> Any:
     """Return the lowest value of the dtype of an array, where a maximum begins."""
-    dtype = getattr(x, "dtype", np.dtype(np.float32))
-    low = -jnp.inf if jnp.issubdtype(dtype, jnp.inexact) else jnp.iinfo(dtype).min
-    return np.asarray(low, dtype)
+    low = -jnp.inf if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.iinfo(x.dtype).min
+    return np.asarray(low, x.dtype)
+
+
+def zero(x: Any) -> Any:
+    """Return zero in the dtype of an array, where a sum begins."""
+    return np.zeros((), x.dtype)

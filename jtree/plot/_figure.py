@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .._arguments import unexpected
 from .._extras import check_extra
 
 if TYPE_CHECKING:
@@ -21,6 +24,23 @@ MONO = "monospace"
 def check_installed() -> None:
     """Raise an error if matplotlib is not installed, before anything is computed."""
     check_extra("jtree.plot", "plot", "matplotlib")
+
+
+def check_title(title: Any) -> None:
+    """Raise an error for a title that is not a string."""
+    if title is not None and not isinstance(title, str):
+        raise unexpected("title", "a string", title)
+
+
+def as_values(name: str, x: Any) -> np.ndarray:
+    """Return the values of an array, or raise an error for keys and abstract arrays."""
+    try:
+        values = np.asarray(x)
+    except TypeError as error:  # from PRNG keys
+        raise unexpected(name, "an array of real values", x) from error
+    if values.dtype == object:
+        raise unexpected(name, "an array of real values", x)
+    return values
 
 
 def new_figure(width: float, height: float, *, square: bool = False) -> Figure:

@@ -17,7 +17,9 @@ from ._figure import (
     ORDERED,
     SIGNED,
     add_colorbar,
+    as_values,
     check_installed,
+    check_title,
     new_figure,
     tidy,
 )
@@ -67,6 +69,7 @@ def hessian(matrix: Any, /, *, re: Restructure | None = None, title: str | None 
       ['b', 'w']
     """
     check_installed()
+    check_title(title)
     re = getattr(matrix, "re", None) if re is None else re
     values = _as_matrix(matrix, re)
     figure = new_figure(*((13.4, 6.2) if re is not None else (7.4, 6.2)), square=True)
@@ -86,7 +89,7 @@ def _as_matrix(matrix: Any, re: Restructure | None) -> np.ndarray:
     """Return a matrix, or that of an operator, as float32 or float64, which NumPy can reduce."""
     if re is not None:
         check_restructure(re)
-    array = np.asarray(matrix.dense() if hasattr(matrix, "dense") else matrix)
+    array = as_values("matrix", matrix.dense() if hasattr(matrix, "dense") else matrix)
     if array.ndim != 2 or array.shape[0] != array.shape[1]:
         raise ArgumentError(f"matrix: expected a square array, found shape {array.shape}")
     if re is not None and len(array) != re.size:

@@ -14,7 +14,7 @@ from .._errors import ArgumentError, ArgumentTypeError, VectorError
 from .._tree.leaves import describe, isarray
 from .._vector.layout import check_vector
 from .._vector.restructure import Restructure, check_restructure
-from ._figure import check_installed
+from ._figure import as_values, check_installed, check_title
 from ._landscape_figure import draw_line, draw_plane
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ def landscape(
     NeurIPS 2018, arXiv:1712.09913; filter normalization is in section 4.
     """
     check_installed()
+    check_title(title)
     check_callable("loss", loss)
     check_vector(flat, check_restructure(re).layout)
-    flat = jnp.asarray(flat)
+    flat = jnp.asarray(as_values("flat", flat))
     if not jnp.issubdtype(flat.dtype, jnp.floating):
         raise ArgumentTypeError(f"flat: expected a floating-point vector, found {flat.dtype}")
     if not isinstance(scale, str) or scale not in _SCALES:

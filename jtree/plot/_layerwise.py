@@ -10,7 +10,7 @@ from .._arguments import unexpected
 from .._errors import ArgumentError
 from .._text import plural
 from ._blocks import shorten_label
-from ._figure import INK, MONO, NEGATIVE, POSITIVE, check_installed, new_figure, tidy
+from ._figure import INK, MONO, NEGATIVE, POSITIVE, check_installed, check_title, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,7 @@ def layerwise(layers: Any, /, *, title: str | None = None) -> Figure:
       ['trace', 'largest eigenvalue']
     """
     check_installed()
+    check_title(title)
     if not all(hasattr(layers, name) for name in ("paths", "traces", "errors", "largest")):
         raise unexpected("layers", "the result of jtree.curvature.layerwise", layers)
     count = len(layers.paths)

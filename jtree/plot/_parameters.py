@@ -17,7 +17,9 @@ from ._figure import (
     INK,
     MONO,
     PALE,
+    as_values,
     check_installed,
+    check_title,
     new_figure,
     tidy,
 )
@@ -61,9 +63,10 @@ def parameters(
       ['b', 'w']
     """
     check_installed()
+    check_title(title)
     check_vector(flat, check_restructure(re).layout)
     check_integer("bins", bins, least=1)
-    vector = np.asarray(flat)
+    vector = as_values("flat", flat)
     if np.iscomplexobj(vector):
         raise ArgumentTypeError(
             f"flat: expected a real vector, found {vector.dtype}; plot its .real, .imag or abs"

@@ -10,7 +10,16 @@ import numpy as np
 from .._arguments import check_number, unexpected
 from .._errors import ArgumentError, ArgumentTypeError
 from .._text import plural
-from ._figure import INK, NEGATIVE, POSITIVE, check_installed, new_figure, tidy
+from ._figure import (
+    INK,
+    NEGATIVE,
+    POSITIVE,
+    as_values,
+    check_installed,
+    check_title,
+    new_figure,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,6 +74,7 @@ def spectrum(
     eigenvalue density", ICML 2019, arXiv:1901.10159, has densities on such axes.
     """
     check_installed()
+    check_title(title)
     several = isinstance(eigenvalues, Mapping)
     if several and weights is not None:
         raise ArgumentError("weights: in a dict, pass each spectrum as a pair (nodes, weights)")
@@ -100,7 +110,7 @@ def _weighted(spectrum: Any) -> WeightedEigenvalues:
     if hasattr(spectrum, "nodes"):
         spectrum = _quadrature(spectrum)
     nodes, weights = spectrum if isinstance(spectrum, tuple) else (spectrum, None)
-    nodes = np.asarray(nodes)
+    nodes = as_values("eigenvalues", nodes)
     if np.iscomplexobj(nodes):
         raise ArgumentTypeError(
             f"eigenvalues: expected real values, found {nodes.dtype}; use numpy.linalg.eigvalsh "

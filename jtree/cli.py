@@ -240,7 +240,7 @@ def _print(output: Any) -> None:
 
 
 def _screenful() -> int | None:
-    """Return how many lines of a tree a terminal shows, or None where there is no terminal."""
+    """Return the number of lines of a tree that fit the terminal; None without a terminal."""
     from rich.console import Console
 
     console = Console()

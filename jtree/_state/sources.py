@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Scalars(Enum):
-    """What a comparison does with numbers, bools, text and bytes, which are not arrays."""
+    """The treatment of numbers, bools, text and bytes, which are not arrays, in a comparison."""
 
     KEPT = "those of the destination are kept"
     LOADED = "those of the source are loaded"

@@ -24,7 +24,7 @@ from .packed import Packed, pack
 
 
 class Rebuild(Protocol):
-    """What a derivative uses of a `Restructure`: its layout, and models from parameters."""
+    """The part of a `Restructure` that derivatives use: its layout, and models from parameters."""
 
     @property
     def layout(self) -> VectorLayout:

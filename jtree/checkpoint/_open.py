@@ -126,7 +126,7 @@ def _open_jtree(path: Path, structure: Any, verify: bool, shown: bool) -> Checkp
 
 
 def _check_ties(checkpoint: Checkpoint) -> None:
-    """Refuse ties to what is no array, and one array at paths that are not tied."""
+    """Refuse ties to leaves that are not arrays, and one array at paths that are not tied."""
     tied = {path: i for i, group in enumerate(checkpoint.ties) for path in group}
     group_of: dict[Any, int | None] = {}
     for path, x in checkpoint.items():

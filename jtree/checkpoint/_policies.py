@@ -15,7 +15,7 @@ Score: TypeAlias = Callable[[Any], float]
 
 
 class StepInfo(NamedTuple):
-    """What Orbax's policies read of a step."""
+    """The part of a step that Orbax's policies read."""
 
     step: int
     time: datetime.datetime

@@ -154,7 +154,7 @@ def changed_arguments(values: Mapping[str, Any], defaults: Mapping[str, Any]) ->
 
 
 def initialise(init: InitFunction, key: Any, shape: tuple[int, ...]) -> Any:
-    """Return `init(key, shape)`, or an abstract array if it needs a key and there is none."""
+    """Return `init(key, shape)`, or an abstract array if it needs a key and none was given."""
     check_callable("init", init)
     try:
         return init(key, shape)

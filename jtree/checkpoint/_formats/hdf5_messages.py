@@ -30,7 +30,7 @@ class Filter(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What the header of a dataset says.
+    """The header of a dataset.
 
     Attributes:
       type: what its elements are.

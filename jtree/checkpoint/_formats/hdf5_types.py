@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 
 class Datatype(NamedTuple):
-    """What one element of a dataset is.
+    """The type of one element of a dataset.
 
     Attributes:
       kind: its class, such as `"compound"`.

@@ -53,7 +53,7 @@ class Committed(NamedTuple):
 
     @property
     def width(self) -> int:
-        """How many fields it may have, by its names and its parameters."""
+        """The possible numbers of fields, by its names and its parameters."""
         nested = [x.parameters for x in self.type.parameters if isinstance(x, JuliaTypeValue)]
         return len(self.names) + len(self.type.parameters) + sum(map(len, nested))
 

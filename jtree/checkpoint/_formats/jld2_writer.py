@@ -60,7 +60,7 @@ _DATATYPE = 0x3
 
 
 class FieldType(NamedTuple):
-    """What a value is in the file: a datatype, and the address where it is committed, or 0."""
+    """The type of a value in the file: a datatype, and its address if committed, or 0."""
 
     type: bytes
     address: int = 0

@@ -54,7 +54,7 @@ class StoredArray(NamedTuple):
 
     @property
     def description(self) -> str:
-        """What the checksum covers besides the values."""
+        """The part of the description that the checksum covers besides the values."""
         return description(self.dtype.name, self.shape, self.key)
 
     def decode(self, x: Any) -> Any:

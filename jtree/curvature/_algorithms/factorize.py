@@ -94,7 +94,7 @@ def _differentiable(op: Symmetric, factors: Factors, b: jax.Array) -> jax.Array:
 
 @jax.jit
 def _cholesky(matrix: jax.Array) -> tuple[Factors, jax.Array]:
-    """Return the factor, which is zero where there is none, and whether there is one."""
+    """Return the factor and whether it exists; a missing factor is zero."""
     scale = power_of_two(matrix)
     matrix = matrix / scale
     factor = jnp.linalg.cholesky(matrix)

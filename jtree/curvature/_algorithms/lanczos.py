@@ -22,7 +22,7 @@ _MIN_TRIAL = 8  # vectors
 
 
 class Request(NamedTuple):
-    """What is requested of `eigsh`, and the vectors in a block.
+    """A request to `eigsh`, and the number of vectors in a block.
 
     An operator that reads data multiplies k vectors at once; elsewhere one takes the fewest
     products.

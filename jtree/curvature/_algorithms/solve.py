@@ -164,7 +164,7 @@ def _check_preconditioner(preconditioner: Any, op: Operator) -> None:
 
 
 class Solution(NamedTuple):
-    """What an iteration returns, with a scalar for each column along a first axis of length 1.
+    """The result of an iteration: a scalar for each column, along a first axis of length 1.
 
     Attributes:
       x: the solution.

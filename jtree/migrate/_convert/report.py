@@ -78,7 +78,7 @@ class ConvertedLayer(NamedTuple):
 
 
 class Cautions(NamedTuple):
-    """What a report says first: warnings, and settings that are not verified."""
+    """The first lines of a report: warnings, and settings that are not verified."""
 
     warnings: Sequence[str]
     unverified: tuple[str, ...]

@@ -142,7 +142,7 @@ def _is_inexact(x: Any) -> bool:
 
 
 def find_cautions(source: NamedSource, values: Values) -> Cautions:
-    """Return what may be wrong and is no reason to refuse a conversion."""
+    """Return warnings of possible errors that do not justify refusing a conversion."""
     untransposed = [text for x in values.arrays for text in _untransposed(x, source)]
     layers = [x for x in values.layers if x.arrays]
     stacks = [text for x in layers for text in _stacked_either_way(x.match)]

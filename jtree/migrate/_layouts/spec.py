@@ -1,4 +1,4 @@
-"""How a framework describes its layers: their kinds, types, settings and containers."""
+"""Descriptions of the layers of a framework: kinds, types, settings and containers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LayerType(NamedTuple):
 
 
 class FrameworkLayout(NamedTuple):
-    """How a framework stores layers.
+    """The storage of layers in a framework.
 
     Attributes:
       name: the name of the layout in `convert`.
